@@ -1,0 +1,40 @@
+"""Normalizing flows, from change of variables to stochastic interpolants.
+
+A bijection turns data into latent and reports its log-determinant; a flow is a bijection and a base density.
+Submodules load on first use: ``cnflib.models``, ``cnflib.continuous``, ``cnflib.data`` and so on.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from cnflib.bijection import Bijection, Chain, Inverse, Standardize
+from cnflib.flow import Flow, StandardNormal
+
+__version__ = "0.1.0"
+
+_SUBMODULES = (
+    "audit",
+    "continuous",
+    "data",
+    "discrete",
+    "interpolants",
+    "metrics",
+    "models",
+    "nets",
+    "plot",
+    "train",
+)
+
+__all__ = ["Bijection", "Chain", "Flow", "Inverse", "StandardNormal", "Standardize"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _SUBMODULES:
+        return import_module(f"cnflib.{name}")
+    raise AttributeError(
+        f"module 'cnflib' has no attribute {name!r}; its submodules are {', '.join(_SUBMODULES)}."
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_SUBMODULES, "__version__"])

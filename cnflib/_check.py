@@ -1,0 +1,137 @@
+"""Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
+
+from collections.abc import Iterable
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+
+def reference(*modules: object) -> Tensor | None:
+    """The first floating parameter or buffer among the modules; None where there is none."""
+    tensors: Iterable[Tensor] = chain.from_iterable(
+        chain(m.parameters(), m.buffers()) for m in modules if isinstance(m, nn.Module)
+    )
+    return next((t for t in tensors if t.is_floating_point()), None)
+
+
+def check_floating(x: Tensor, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"Expected {name} to be a torch.Tensor; got {type(x).__name__}. Use torch.as_tensor({name})."
+        )
+    if not x.is_floating_point():
+        raise ValueError(
+            f"Expected {name} of a floating dtype; got {x.dtype}. Convert it, e.g. {name}.float()."
+        )
+
+
+def check_event(x: Tensor, shape: tuple[int, ...] | None, name: str = "x") -> None:
+    """Check that x is floating, of shape (B, \\*shape); with ``shape=None`` of any (B, \\*event)."""
+    check_floating(x, name)
+    if shape is None:
+        if x.ndim < 2:
+            raise ValueError(
+                f"Expected {name} of shape (B, *event); got {tuple(x.shape)}. "
+                f"Add the missing dimension: {name}[None] for one point, {name}[:, None] for B numbers."
+            )
+    elif x.shape[1:] != shape or x.ndim == 0:
+        raise ValueError(
+            f"Expected {name} of shape {_batched(shape)}; got {tuple(x.shape)}. {_way_out(x, shape, name)}"
+        )
+
+
+def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
+    """Check that x has the dtype and device of ``like``, a tensor of the owner."""
+    if like is None:
+        return
+    if x.dtype != like.dtype:
+        raise ValueError(
+            f"Expected {name} of dtype {like.dtype}, that of the {owner}; got {x.dtype}. "
+            f"Cast one of the two: {name}.to({like.dtype}), or the {owner} with .to({x.dtype})."
+        )
+    if x.device != like.device:
+        raise ValueError(
+            f"Expected {name} on device {like.device}, that of the {owner}; got {x.device}. "
+            f'Move one of the two: {name}.to("{like.device}"), or the {owner} with .to("{x.device}").'
+        )
+
+
+def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
+    """Check that a context, where given, has dtype, device and batch size of x."""
+    if context is None:
+        return
+    check_floating(context, "context")
+    check_like(context, x, "context", name)
+    if context.ndim < 2 or context.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"Expected context of shape (B, features) with B = {x.shape[0]}, one row for each row of {name}; "
+            f"got {tuple(context.shape)}. For one context shared by all rows: context.expand({x.shape[0]}, -1)."
+        )
+
+
+def check_declared(context: Tensor | None, features: int, owner: str) -> None:
+    """Check that a context is given exactly where one was declared, with as many features."""
+    if features == 0 and context is not None:
+        raise ValueError(
+            f"Expected no context: this {owner} was built with context=0. Rebuild it with context=features."
+        )
+    if features > 0 and context is None:
+        raise ValueError(
+            f"Expected a context of shape (B, {features}); got None. Pass context=… to the call."
+        )
+    if features > 0 and context.flatten(1).shape[1] != features:
+        raise ValueError(f"Expected context of shape (B, {features}); got {tuple(context.shape)}.")
+
+
+def check_velocity(velocity: Tensor, x: Tensor) -> None:
+    """Check that what a field returned at x is a tensor of x's shape."""
+    if not isinstance(velocity, Tensor) or velocity.shape != x.shape:
+        got = tuple(velocity.shape) if isinstance(velocity, Tensor) else type(velocity).__name__
+        raise ValueError(
+            f"Expected field(t, x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}. "
+            "The field gives dx/dt: one number for each coordinate of x."
+        )
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    finite = torch.isfinite(x)
+    if not finite.all():
+        rows = (~finite.flatten(1)).any(1).sum().item() if x.ndim > 1 else (~finite).sum().item()
+        raise ValueError(
+            f"Expected finite {name}; got NaN or inf in {rows} of {x.shape[0]} rows. "
+            f"Drop or repair them: {name}[torch.isfinite({name}).flatten(1).all(1)]."
+        )
+
+
+def check_positive_int(n: int, name: str) -> None:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"Expected {name} to be a positive int; got {n!r}.")
+
+
+def event_shape(dim: int | None, shape: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The event shape from ``dim=`` or ``shape=``, of which exactly one is given."""
+    if (dim is None) == (shape is None):
+        raise ValueError(f"Expected exactly one of dim and shape; got dim={dim}, shape={shape}.")
+    sizes = (dim,) if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+    for size in sizes:
+        check_positive_int(size, "dim" if shape is None else "each size in shape")
+    if not sizes:
+        raise ValueError(
+            "Expected a shape of at least one axis; got (). For scalar data use dim=1 and x[:, None]."
+        )
+    return sizes
+
+
+def _batched(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(["B", *map(str, shape)]) + ")"
+
+
+def _way_out(x: Tensor, shape: tuple[int, ...], name: str) -> str:
+    if x.shape == shape:
+        return f"Add a batch dimension: {name}[None]."
+    if x.ndim == 1 and shape == (1,):
+        return f"Add the event dimension: {name}[:, None]."
+    if x.ndim > 1 and x.shape[1:].numel() == torch.Size(shape).numel():
+        return f"The sizes agree after {name}.reshape(-1, {', '.join(map(str, shape))})."
+    return "Rebuild the flow with the event shape of your data, or select the columns it was built for."

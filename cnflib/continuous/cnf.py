@@ -1,0 +1,204 @@
+r"""The continuous normalizing flow: a vector field, integrated over time, as a bijection.
+
+Along a solution of :math:`\dot x = f(t, x)` the density obeys the instantaneous change of variables
+
+.. math:: \frac{d}{dt} \log p_t(x(t)) = -\operatorname{tr} \frac{\partial f}{\partial x}(t, x(t)).
+
+Time 0 is the base and time 1 is the data.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from cnflib._check import check_context, check_event, check_floating, check_like, check_velocity, reference
+from cnflib.bijection import Bijection
+from cnflib.continuous.costs import Cost
+from cnflib.continuous.divergence import Divergence, exact
+from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, adaptive
+from cnflib.nets import VectorField
+
+__all__ = ["CNF", "Solution"]
+
+
+class Solution(NamedTuple):
+    r"""The state at the end of a solve, or along a path with a leading axis of times.
+
+    Attributes:
+        x: Points :math:`x(t_1)`, shape ``(B, *event)``.
+        logdet: :math:`\log|\det \partial x(t_1)/\partial x(t_0)| = \int_{t_0}^{t_1} \operatorname{tr} J\,dt`, in
+            nats, shape ``(B,)``.
+        costs: One :math:`\int |dt|` for each cost, shape ``(B,)``.
+        nfe: Evaluations of the field together with its divergence.
+        accepted: Accepted steps.
+        rejected: Rejected steps.
+    """
+
+    x: Tensor
+    logdet: Tensor
+    costs: tuple[Tensor, ...]
+    nfe: int
+    accepted: int
+    rejected: int
+
+
+class CNF(Bijection):
+    r"""The flow of a vector field from t = 0 (base) to t = 1 (data).
+
+    .. math:: x(1) = x(0) + \int_0^1 f(t, x(t))\,dt, \qquad
+        \log\left|\det \frac{\partial x(1)}{\partial x(0)}\right| = \int_0^1 \operatorname{tr}
+        \frac{\partial f}{\partial x}\,dt
+
+    The field must be continuous in t and Lipschitz in x, and continuously differentiable in x for the log-determinant.
+    :meth:`forward` solves from 1 to 0, :meth:`inverse` from 0 to 1; they invert each other up to the solver's error.
+
+    Args:
+        field: The vector field ``f(t, x, context)``; its parameters are the flow's if it is a module.
+        divergence: :func:`exact`, or :func:`hutchinson` in many dimensions.
+        solver: :func:`adaptive` or :func:`fixed`.
+        costs: Rates to integrate along the path, e.g. :func:`kinetic_energy`.
+
+    References:
+        Neural Ordinary Differential Equations, Chen et al., 2018, arXiv:1806.07366;
+        FFJORD, Grathwohl et al., 2018, arXiv:1810.01367.
+    """
+
+    def __init__(
+        self,
+        field: VectorField,
+        divergence: Divergence = exact,
+        solver: Solver | None = None,
+        costs: Sequence[Cost] = (),
+    ) -> None:
+        super().__init__()
+        self.field = field
+        self.divergence = divergence
+        self.solver = adaptive() if solver is None else solver
+        self.costs = tuple(costs)
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        solution = self.solve(x, 1.0, 0.0, context, generator)
+        return solution.x, solution.logdet
+
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        solution = self.solve(z, 0.0, 1.0, context, generator)
+        return solution.x, solution.logdet
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        self._check(z, context)
+
+        def rhs(t: Tensor, state: State) -> State:
+            return (self._velocity(t, state[0], context),)
+
+        (x,), _ = self._integrate(rhs, (z,), _times((0.0, 1.0), z))
+        return x[-1]
+
+    def solve(
+        self,
+        x: Tensor,
+        t0: float | Tensor,
+        t1: float | Tensor,
+        context: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> Solution:
+        r"""Carry points from time t0 to time t1, either way round; ``t0 == t1`` is the identity.
+
+        Args:
+            x: Points at time t0, shape ``(B, *event)``.
+            t0: Starting time in [0, 1].
+            t1: Final time in [0, 1].
+            context: What the field is conditioned on, shape ``(B, features)``.
+            generator: Source of the divergence's probes.
+
+        Returns:
+            The :class:`Solution` at t1.
+
+        Raises:
+            ValueError: On a wrong shape, dtype, device or time, or a field that returns a wrong shape.
+            SolveError: If an adaptive solve cannot go on.
+        """
+        times = _times((t0, t1), x)
+        if t0 == t1:
+            self._check(x, context)
+            zero = x.new_zeros(x.shape[0])
+            return Solution(x, zero, tuple(zero for _ in self.costs), 0, 0, 0)
+        path = self._path(x, times, context, generator)
+        return path._replace(x=path.x[-1], logdet=path.logdet[-1], costs=tuple(c[-1] for c in path.costs))
+
+    def path(
+        self,
+        x: Tensor,
+        times: Sequence[float] | Tensor,
+        context: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> Solution:
+        r"""Carry points from the first of several times through all others.
+
+        Args:
+            x: Points at ``times[0]``, shape ``(B, *event)``.
+            times: At least two times in [0, 1], strictly increasing or strictly decreasing.
+            context: What the field is conditioned on, shape ``(B, features)``.
+            generator: Source of the divergence's probes, drawn once for the whole path.
+
+        Returns:
+            The :class:`Solution` with a leading axis of times; ``logdet[k]`` is that of the map from ``times[0]`` to
+            ``times[k]``.
+
+        Raises:
+            ValueError: As :meth:`solve`, and if the times are not in strict order.
+        """
+        times = _times(times, x)
+        steps = times.diff()
+        if len(times) < 2 or not ((steps > 0).all() or (steps < 0).all()):
+            raise ValueError(
+                f"Expected at least two times in strict order, up or down; got {times.tolist()}."
+            )
+        return self._path(x, times, context, generator)
+
+    def _path(
+        self, x: Tensor, times: Tensor, context: Tensor | None, generator: Generator | None
+    ) -> Solution:
+        self._check(x, context)
+        local = self.divergence(x, generator)
+        direction = torch.sign(times[-1] - times[0])
+
+        def rhs(t: Tensor, state: State) -> State:
+            here = local(self._velocity, t, state[0], context)
+            rates = (direction * cost(t, state[0], context, self._velocity, here) for cost in self.costs)
+            return (here.velocity, here.divergence, *rates)
+
+        zero = x.new_zeros(x.shape[0])
+        (x, logdet, *costs), stats = self._integrate(rhs, (x, zero, *[zero] * len(self.costs)), times)
+        return Solution(x, logdet, tuple(costs), *stats)
+
+    def _integrate(self, rhs: RightHandSide, state: State, times: Tensor) -> tuple[State, Stats]:
+        if state[0].shape[0] == 0:
+            return tuple(torch.stack([y] * len(times)) for y in state), Stats(0, 0, 0)
+        return self.solver(rhs, state, times)
+
+    def _velocity(self, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        velocity = self.field(t, x, context)
+        check_velocity(velocity, x)
+        return velocity
+
+    def _check(self, x: Tensor, context: Tensor | None) -> None:
+        check_event(x, None)
+        check_like(x, reference(self.field), "x", "field")
+        check_context(context, x)
+
+
+def _times(times: Sequence[float | Tensor] | Tensor, x: Tensor) -> Tensor:
+    """Times as one tensor of x's dtype and device, without cutting the gradient of a learnable one."""
+    check_floating(x, "x")
+    outside = [float(t) for t in times if not 0 <= t <= 1]
+    if outside:
+        raise ValueError(
+            f"Expected times in [0, 1], from base to data; got {outside}. Rescale the field to unit time."
+        )
+    return torch.stack([torch.as_tensor(t, dtype=x.dtype, device=x.device) for t in times])

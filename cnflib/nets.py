@@ -1,0 +1,163 @@
+r"""Networks: the conditioner of a coupling and the vector field of a continuous flow.
+
+Both flatten the event, so they work on vectors and, without any notion of locality, on images.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cnflib._check import check_declared, check_event, event_shape
+
+__all__ = ["MLP", "Conditioner", "FourierFeatures", "TimeEmbedding", "VectorField", "feedforward"]
+
+VectorField = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""A vector field ``f(t, x, context)``: t of shape ``()`` or ``(B,)``, x and the result of shape ``(B, *event)``.
+
+It must act on each row alone: a field that mixes rows (BatchNorm) has no divergence row by row.
+"""
+
+
+def feedforward(
+    inputs: int, outputs: int, hidden: Sequence[int] = (64, 64), activation: Callable[[], nn.Module] = nn.Tanh
+) -> nn.Sequential:
+    """Linear layers with an activation between them, none after the last.
+
+    Args:
+        inputs: Width of the input.
+        outputs: Width of the output.
+        hidden: Widths of the hidden layers; empty gives one linear map.
+        activation: Constructor of the activation.
+    """
+    widths = [inputs, *hidden, outputs]
+    layers: list[nn.Module] = []
+    for width, next_width in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(width, next_width), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class TimeEmbedding(nn.Module):
+    r"""Features of time :math:`(t, \sin \pi k t, \cos \pi k t)_{k \le K}`.
+
+    Args:
+        frequencies: The number :math:`K` of frequencies; 0 gives :math:`t` alone.
+    """
+
+    def __init__(self, frequencies: int = 0) -> None:
+        super().__init__()
+        self.features = 1 + 2 * frequencies
+        self.register_buffer("rates", math.pi * torch.arange(1.0, frequencies + 1), persistent=False)
+
+    def forward(self, t: Tensor, batch: int) -> Tensor:
+        """Embed t of shape ``()`` or ``(B,)`` as ``(B, 1 + 2K)``."""
+        t = t.reshape(-1, 1)
+        phase = self.rates * t
+        return torch.cat([t, phase.sin(), phase.cos()], 1).expand(batch, -1)
+
+
+class FourierFeatures(nn.Module):
+    r"""Random features :math:`(x, \sin 2\pi F x, \cos 2\pi F x)` that let a small net follow sharp edges.
+
+    The rows of :math:`F` are drawn once, when the module is made, from :math:`N(0, s^2)`, and are saved with it.
+
+    Args:
+        dim: Dimension of x.
+        frequencies: The number of rows of :math:`F`; 0 gives x alone.
+        scale: The standard deviation :math:`s`, in periods per unit of x.
+
+    References:
+        Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains, Tancik et al.,
+        2020, arXiv:2006.10739.
+    """
+
+    def __init__(self, dim: int, frequencies: int = 0, scale: float = 0.5) -> None:
+        super().__init__()
+        self.features = dim + 2 * frequencies
+        self.register_buffer("rates", 2 * math.pi * scale * torch.randn(frequencies, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of x of shape ``(B, dim)``, shape ``(B, dim + 2 frequencies)``."""
+        phase = x @ self.rates.T
+        return torch.cat([x, phase.sin(), phase.cos()], 1)
+
+
+class Conditioner(nn.Module):
+    r"""A net from an event, and an optional context, to the parameters of another map.
+
+    Its last layer starts at zero, so that a coupling starts as the identity and deep chains train from the first step.
+
+    Args:
+        shape: Shape of the input event.
+        outputs: Shape of the output event.
+        hidden: Widths of the hidden layers.
+        context: Number of context features; 0 for none.
+        activation: Constructor of the activation.
+    """
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        outputs: int | tuple[int, ...],
+        hidden: Sequence[int] = (64, 64),
+        context: int = 0,
+        activation: Callable[[], nn.Module] = nn.Tanh,
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.outputs = event_shape(None, outputs)
+        inputs = math.prod(event_shape(None, shape))
+        self.net = feedforward(inputs + context, math.prod(self.outputs), hidden, activation)
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map x of shape ``(B, *shape)`` to ``(B, *outputs)``."""
+        check_declared(context, self.context, "Conditioner")
+        h = x.flatten(1) if context is None else torch.cat([x.flatten(1), context.flatten(1)], 1)
+        return self.net(h).unflatten(1, self.outputs)
+
+
+class MLP(nn.Module):
+    r"""A vector field :math:`f(t, x, c)` by a fully connected net on :math:`(x, t, c)`.
+
+    With the default activation the field is smooth, and Lipschitz in x with a constant uniform in t, so it
+    generates a flow.
+
+    Args:
+        shape: Shape of the event x; the output has the same.
+        hidden: Widths of the hidden layers.
+        context: Number of context features; 0 for none.
+        time_frequencies: Number of frequencies of the :class:`TimeEmbedding`; 0 appends :math:`t` alone.
+        fourier: Number of :class:`FourierFeatures` of x; 0 for none.
+        fourier_scale: Their standard deviation, in periods per unit of x.
+        activation: Constructor of the activation. A kink (ReLU) breaks the smoothness that the log-determinant needs.
+    """
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        hidden: Sequence[int] = (64, 64, 64),
+        context: int = 0,
+        time_frequencies: int = 0,
+        fourier: int = 0,
+        fourier_scale: float = 0.5,
+        activation: Callable[[], nn.Module] = nn.Tanh,
+    ) -> None:
+        super().__init__()
+        self.shape = event_shape(None, shape)
+        self.context = context
+        dim = math.prod(self.shape)
+        self.time = TimeEmbedding(time_frequencies)
+        self.embed = FourierFeatures(dim, fourier, fourier_scale)
+        self.net = feedforward(self.embed.features + self.time.features + context, dim, hidden, activation)
+
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, *shape)``."""
+        check_event(x, self.shape)
+        check_declared(context, self.context, "MLP")
+        features = [self.embed(x.flatten(1)), self.time(t, x.shape[0])]
+        if context is not None:
+            features.append(context.flatten(1))
+        return self.net(torch.cat(features, 1)).unflatten(1, self.shape)

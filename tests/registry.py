@@ -1,0 +1,144 @@
+"""Every bijection and flow that the laws are held against: a new variant is one line here."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal
+from cnflib.continuous import (
+    CNF,
+    adaptive,
+    exact,
+    fixed,
+    gaussian,
+    hutchinson,
+    jacobian_frobenius,
+    kinetic_energy,
+)
+from cnflib.discrete import Coupling, additive, affine
+from cnflib.models import ffjord, realnvp
+from cnflib.nets import MLP, Conditioner
+
+devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
+tight = adaptive("dopri8", rtol=1e-7, atol=1e-7)
+precise = fixed(4)
+
+
+class Member(NamedTuple):
+    """How to build it, the shape of its events, its context features, and whether its log-det is an estimate."""
+
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...] = (2,)
+    context: int = 0
+    noisy: bool = False
+
+
+def swirl(t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """A field without parameters, not autonomous and not linear, of non-zero divergence."""
+    return 0.5 * torch.stack([x[:, 1] + t * torch.sin(x[:, 0]), 0.5 * torch.tanh(x[:, 1]) - x[:, 0]], 1)
+
+
+def field(shape: tuple[int, ...] = (2,), context: int = 0, **options: float) -> MLP:
+    return MLP(shape, hidden=(8,), context=context, **options)
+
+
+def coupling(transform, shape: tuple[int, ...] = (2,), context: int = 0, keep_first: bool = True) -> Coupling:
+    mask = (torch.arange(torch.Size(shape).numel()).reshape(shape) % 2 == 0) ^ (not keep_first)
+    outputs = (shape[0] * transform.parameters, *shape[1:])
+    return Coupling(mask, transform, Conditioner(shape, outputs, (8,), context))
+
+
+def standardize() -> Standardize:
+    return Standardize(torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0]))
+
+
+def couplings() -> Chain:
+    return Chain(coupling(affine()), coupling(affine(), keep_first=False))
+
+
+bijections: dict[str, Member] = {
+    "Standardize": Member(standardize),
+    "Chain of nothing": Member(Chain),
+    "Chain": Member(lambda: Chain(standardize(), coupling(affine()), coupling(affine(), keep_first=False))),
+    "Chain nested": Member(lambda: Chain(couplings(), Chain(standardize(), CNF(field(), solver=precise)))),
+    "Chain with context": Member(
+        lambda: Chain(coupling(affine(), context=3), coupling(additive(), context=3)), (2,), 3
+    ),
+    "Inverse of Standardize": Member(lambda: Inverse(standardize())),
+    "Inverse of Chain": Member(lambda: Inverse(Chain(standardize(), couplings()))),
+    "Inverse of CNF": Member(lambda: Inverse(CNF(field(), solver=precise))),
+    "Coupling additive": Member(lambda: coupling(additive(), (3,)), (3,)),
+    "Coupling affine": Member(lambda: coupling(affine(), (3,)), (3,)),
+    "Coupling of a tight bound": Member(lambda: coupling(affine(bound=0.1))),
+    "Coupling with context": Member(lambda: coupling(affine(), (3,), 2), (3,), 2),
+    "Coupling of images": Member(lambda: coupling(affine(), (2, 4, 4)), (2, 4, 4)),
+    "CNF fixed": Member(lambda: CNF(field(), exact, precise)),
+    "CNF adaptive": Member(lambda: CNF(field((3,)), exact, tight), (3,)),
+    "CNF with context": Member(lambda: CNF(field((2,), 3), solver=precise), (2,), 3),
+    "CNF of images": Member(lambda: CNF(field((2, 1, 2)), solver=precise), (2, 1, 2)),
+    "CNF in one dimension": Member(lambda: CNF(field((1,)), solver=precise), (1,)),
+    "CNF with features": Member(
+        lambda: CNF(field(time_frequencies=1, fourier=3, fourier_scale=0.2), solver=fixed(8))
+    ),
+    "CNF with costs": Member(
+        lambda: CNF(field(), costs=(kinetic_energy, jacobian_frobenius), solver=precise)
+    ),
+    "CNF of a function": Member(lambda: CNF(swirl, solver=fixed(6))),
+    "CNF hutchinson": Member(lambda: CNF(field(), hutchinson(), precise), noisy=True),
+    "CNF hutchinson adaptive": Member(
+        lambda: CNF(field((3,)), hutchinson(gaussian, 2), tight), (3,), noisy=True
+    ),
+    "Chain with hutchinson": Member(
+        lambda: Chain(couplings(), CNF(field(), hutchinson(), precise)), noisy=True
+    ),
+}
+
+flows: dict[str, Member] = {
+    "Standardize": Member(lambda: Flow(standardize(), StandardNormal(2))),
+    "Chain": Member(lambda: Flow(Chain(standardize(), *couplings().layers), StandardNormal((2,)))),
+    "CNF of a function": Member(lambda: Flow(CNF(swirl, solver=fixed(6)), StandardNormal(2))),
+    "realnvp dim": Member(lambda: realnvp(dim=2, layers=4, hidden=(8,))),
+    "realnvp shape": Member(lambda: realnvp(shape=(2, 3), layers=2, hidden=(8,)), (2, 3)),
+    "realnvp context": Member(lambda: realnvp(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),
+    "ffjord dim": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=tight)),
+    "ffjord fixed": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=precise)),
+    "ffjord line": Member(lambda: ffjord(dim=1, hidden=(8,), solver=precise), (1,)),
+    "ffjord shape": Member(lambda: ffjord(shape=(1, 2, 2), hidden=(8,), solver=precise), (1, 2, 2)),
+    "ffjord context": Member(lambda: ffjord(dim=2, hidden=(8, 8), context=3, solver=precise), (2,), 3),
+    "ffjord hutchinson": Member(
+        lambda: ffjord(dim=2, hidden=(8,), divergence=hutchinson(), solver=precise), noisy=True
+    ),
+}
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Draws from torch's default generator inside are reproducible and leave it as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def rng(seed: int = 0, device: str | torch.device = "cpu") -> Generator:
+    return Generator(device).manual_seed(seed)
+
+
+def built(member: Member, dtype: torch.dtype = torch.float64, scale: float = 0.1) -> Bijection | Flow:
+    """A member with perturbed weights: a fresh coupling is the identity, of which every law is trivially true."""
+    with seeded(1), torch.no_grad():
+        module = member.build().to(dtype)
+        for p in module.parameters():
+            p += scale * torch.randn_like(p)
+    return module
+
+
+def points(
+    member: Member, n: int = 3, dtype: torch.dtype = torch.float64, seed: int = 2
+) -> tuple[Tensor, Tensor | None]:
+    """Points of the member's shape and, where it has one, a context."""
+    generator = rng(seed)
+    x = torch.randn(n, *member.shape, generator=generator, dtype=dtype)
+    return x, torch.randn(n, member.context, generator=generator, dtype=dtype) if member.context else None

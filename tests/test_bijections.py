@@ -1,0 +1,212 @@
+"""The laws of a bijection, held against every member of the registry at perturbed weights."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from registry import Member, bijections, built, coupling, devices, field, points, rng, seeded, standardize
+from torch.autograd.functional import jacobian
+
+from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal
+from cnflib.continuous import CNF, euler, exact, fixed, hutchinson
+from cnflib.discrete import affine
+
+every = pytest.mark.parametrize("name", bijections)
+exactly = pytest.mark.parametrize("name", [n for n, m in bijections.items() if not m.noisy])
+estimated = pytest.mark.parametrize("name", [n for n, m in bijections.items() if m.noisy])
+maps = {"forward": lambda g: g, "inverse": lambda g: g.inverse}
+both_ways = pytest.mark.parametrize("way", maps)
+
+
+def setup(name, n=3, dtype=torch.float64):
+    member = bijections[name]
+    return built(member, dtype), *points(member, n, dtype)
+
+
+def log_volume(g, x, context):
+    """log |det| of the Jacobian of each row by reverse-mode autograd."""
+    total = jacobian(lambda y: g(y, context, rng())[0].sum(0), x)
+    rows = total.reshape(x[0].numel(), len(x), x[0].numel()).movedim(1, 0)
+    return torch.linalg.slogdet(rows).logabsdet
+
+
+def close(a, b, tolerance=1e-6):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@every
+def test_inverse_undoes_forward_and_their_logdets_cancel(name):
+    g, x, context = setup(name)
+    z, forward = g(x, context, rng())
+    back, inverse = g.inverse(z, context, rng())
+    close(back, x)
+    close(forward + inverse, torch.zeros_like(forward))
+
+
+@every
+def test_forward_undoes_inverse(name):
+    g, x, context = setup(name)
+    close(g(g.inverse(x, context)[0], context)[0], x)
+
+
+@exactly
+@both_ways
+def test_logdet_is_that_of_the_jacobian(name, way):
+    g, x, context = setup(name)
+    close(maps[way](g)(x, context)[1], log_volume(maps[way](g), x, context))
+
+
+@estimated
+@both_ways
+def test_estimated_logdet_is_unbiased(name, way):
+    g, x, context = setup(name, n=2)
+    draws = 4000
+    samples = maps[way](g)(x.repeat(draws, 1), context, rng())[1].reshape(draws, -1)
+    error = samples.mean(0) - log_volume(maps[way](g), x, context)
+    assert samples.std(0).min() > 0
+    assert (error.abs() < 4 * samples.std(0) / draws**0.5).all()
+
+
+@every
+def test_decode_is_inverse_without_its_logdet(name):
+    g, x, context = setup(name)
+    close(g.decode(x, context), g.inverse(x, context)[0])
+
+
+@every
+@both_ways
+def test_shapes_are_those_of_the_data_and_of_the_batch(name, way):
+    g, x, context = setup(name)
+    y, logdet = maps[way](g)(x, context)
+    assert y.shape == x.shape
+    assert logdet.shape == x.shape[:1]
+
+
+@every
+@both_ways
+def test_gradient_reaches_every_parameter(name, way):
+    g, x, context = setup(name)
+    y, logdet = maps[way](g)(x, context, rng())
+    parameters = list(g.parameters())
+    if parameters:
+        grads = torch.autograd.grad(y.square().sum() - logdet.sum(), parameters)
+        assert all(grad.isfinite().all() and grad.any() for grad in grads)
+    else:
+        assert not y.requires_grad
+
+
+@every
+def test_gradient_reaches_x_and_context(name):
+    g, x, context = setup(name)
+    leaves = [leaf.requires_grad_() for leaf in (x, context) if leaf is not None]
+    z, logdet = g(x, context, rng())
+    grads = torch.autograd.grad(z.square().sum() - logdet.sum(), leaves)
+    assert all((grad.flatten(1) != 0).any(1).all() for grad in grads)
+
+
+@every
+def test_a_saved_or_copied_bijection_is_the_same_map_with_weights_of_its_own(name):
+    g, x, context = setup(name)
+    fresh = bijections[name].build().double()
+    fresh.load_state_dict(g.state_dict())
+    wanted = g(x, context, rng())
+    for other in (fresh, copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
+        close(other(x, context, rng()), wanted, 0)
+        assert not {p.data_ptr() for p in g.parameters()} & {p.data_ptr() for p in other.parameters()}
+
+
+@every
+@pytest.mark.parametrize(
+    ("dtype", "device"), [(torch.float32, d) for d in devices] + [(torch.float64, d) for d in devices[1:]]
+)
+def test_dtype_and_device_follow_the_input(name, dtype, device):
+    g, x, context = setup(name)
+    if "adaptive" in name and dtype == torch.float32:
+        pytest.skip("its tolerance is below what float32 can hold")
+    wanted = g(x, context)[0]
+    there = [None if a is None else a.to(device, dtype) for a in (x, context)]
+    z, logdet = g.to(device, dtype)(*there)
+    assert (z.dtype, logdet.dtype, z.device.type, logdet.device.type) == (dtype, dtype, device, device)
+    close(z.cpu().double(), wanted, 1e-4 if dtype == torch.float32 else 1e-6)
+
+
+@every
+@both_ways
+def test_an_empty_batch_stays_empty(name, way):
+    g, x, context = setup(name, n=0)
+    y, logdet = maps[way](g)(x, context)
+    assert y.shape == x.shape and logdet.shape == (0,)
+    assert g.decode(x, context).shape == x.shape
+
+
+@every
+def test_strides_do_not_matter(name):
+    g, x, context = setup(name)
+    z, logdet = g(x, context, rng())
+    turned = x.movedim(0, -1).contiguous().movedim(-1, 0)
+    close(g(turned, context, rng()), (z, logdet))
+    wide = None if context is None else context[:1].expand(len(x), -1)
+    close(g(x[:1].expand_as(x), wide)[0], z[:1].expand_as(z))
+
+
+@exactly
+def test_a_row_does_not_depend_on_its_batch_mates(name):
+    g, x, context = setup(name)
+    alone = [g(x[i : i + 1], None if context is None else context[i : i + 1]) for i in range(len(x))]
+    close(g(x, context), tuple(torch.cat(parts) for parts in zip(*alone, strict=True)))
+
+
+@every
+def test_a_generator_determines_the_draws_and_leaves_the_default_one_alone(name):
+    g, x, context = setup(name)
+    before = torch.random.get_rng_state()
+    first, again, other = (g(x, context, rng(seed))[1] for seed in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    close(first, again, 0)
+    assert torch.equal(first, other) == (not bijections[name].noisy)
+
+
+@pytest.mark.parametrize("divergence", [exact, hutchinson()], ids=["exact", "hutchinson"])
+def test_a_fixed_step_flow_compiles_without_a_graph_break(divergence):
+    def build():
+        cnf = CNF(field(), divergence, fixed(1, euler))
+        return Flow(Chain(standardize(), coupling(affine()), cnf), StandardNormal(2))
+
+    flow = built(Member(build))
+    x, _ = points(Member(None))
+    with seeded():
+        compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)(x)
+    with seeded():
+        close(compiled, flow.log_prob(x))
+
+
+def test_standardize_gives_zero_mean_and_unit_variance():
+    x = torch.randn(100, 3, generator=rng(), dtype=torch.float64) * torch.tensor([1.0, 5, 0.1]) + 7
+    z, logdet = Standardize(x.mean(0), x.std(0))(x)
+    close(z.mean(0), torch.zeros(3).double())
+    close(z.std(0), torch.ones(3).double())
+    close(logdet, -x.std(0).log().sum().expand(100))
+
+
+def test_standardize_keeps_its_own_copy_of_the_statistics():
+    mean, std = torch.zeros(2), torch.ones(2)
+    g = Standardize(mean, std)
+    std.fill_(5.0)
+    assert g.std.tolist() == [1, 1] and not g.mean.requires_grad
+
+
+def test_chain_runs_left_to_right():
+    shift, scale = Standardize(torch.ones(1), torch.ones(1)), Standardize(torch.zeros(1), 2 * torch.ones(1))
+    z, _ = Chain(shift, scale)(torch.tensor([[5.0]]))
+    assert z.item() == 2  # (5 - 1) / 2, not 5 / 2 - 1
+
+
+def test_inverse_of_inverse_is_the_bijection():
+    g, x, _ = setup("Chain")
+    close(Inverse(Inverse(g))(x), g(x), 0)
+
+
+def test_a_bijection_must_have_both_directions():
+    with pytest.raises(TypeError, match="abstract"):
+        type("Half", (Bijection,), {"forward": lambda self, x: x})()

@@ -1,0 +1,206 @@
+"""Continuous flows against closed forms, in both directions of time."""
+
+import math
+
+import pytest
+import torch
+from registry import rng
+from scipy.linalg import expm
+
+from cnflib import Flow, StandardNormal
+from cnflib.continuous import (
+    CNF,
+    adaptive,
+    exact,
+    fixed,
+    gaussian,
+    hutchinson,
+    jacobian_frobenius,
+    kinetic_energy,
+)
+
+precise = adaptive(rtol=1e-9, atol=1e-9)
+solvers = pytest.mark.parametrize("solver", [precise, fixed(40)], ids=["adaptive", "fixed"])
+
+
+def matrix(kind, dim):
+    A = torch.randn(dim, dim, generator=rng(dim), dtype=torch.float64) / dim**0.5
+    if kind == "rotation":
+        return A - A.T
+    return A if kind == "random" else A.triu(1) * 3 + 0.5 * torch.eye(dim)  # one eigenvalue, far from normal
+
+
+def flow_of(A, **options):
+    return CNF(lambda t, x, context: x @ A.T, **({"solver": precise} | options))
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=rng(), dtype=torch.float64)
+
+
+def close(a, b, tolerance=1e-6):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@solvers
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+@pytest.mark.parametrize("kind", ["random", "rotation", "defective"])
+def test_the_flow_of_a_linear_field_is_the_matrix_exponential(kind, dim, solver):
+    A, x = matrix(kind, dim), draw(4, dim)
+    cnf = flow_of(A, solver=solver)
+    for (y, logdet), sign in ((cnf.inverse(x), 1), (cnf(x), -1)):
+        close(y, x @ torch.from_numpy(expm(sign * A.numpy())).T)
+        close(logdet, sign * A.trace().expand(4))
+
+
+def test_a_rotation_keeps_volume():
+    x = draw(3, 4)
+    cnf = flow_of(matrix("rotation", 4))
+    close(cnf(x)[1], torch.zeros(3).double(), 1e-12)
+    close(cnf(x)[0].norm(dim=1), x.norm(dim=1))
+
+
+@solvers
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (1.0, 0.0), (0.2, 0.7), (0.9, 0.3)])
+def test_a_field_that_varies_in_time_is_asked_at_its_own_time(solver, t0, t1):
+    """x' = (1 + 3 t²) x scales by exp(t1 + t1³ - t0 - t0³)."""
+    x = draw(3, 2)
+    solution = CNF(lambda t, x, c: (1 + 3 * t**2) * x, solver=solver).solve(x, t0, t1)
+    scale = t1 + t1**3 - t0 - t0**3
+    close(solution.x, x * math.exp(scale))
+    close(solution.logdet, torch.full((3,), 2 * scale).double())
+
+
+@solvers
+def test_the_flow_of_a_nonlinear_field_has_the_logdet_of_its_solution(solver):
+    """x' = x (1 - x) is solved by x eᵗ / (1 + x (eᵗ - 1)), of slope eᵗ / (1 + x (eᵗ - 1))²."""
+    x = torch.rand(4, 3, generator=rng(), dtype=torch.float64)
+    y, logdet = CNF(lambda t, x, c: x * (1 - x), solver=solver).inverse(x)
+    below = 1 + x * (math.e - 1)
+    close(y, x * math.e / below)
+    close(logdet, (1 - 2 * below.log()).sum(1))
+
+
+@solvers
+def test_density_along_a_path_is_that_of_the_gaussian_it_carries(solver):
+    """dx/dt = (s'/s) x carries N(0, s(t)²), s(t) = 1 + 2 t."""
+    times = [0.0, 0.25, 0.6, 1.0]
+    cnf = CNF(lambda t, x, c: 2 / (1 + 2 * t) * x, solver=solver)
+    z = draw(5, 2)
+    up = cnf.path(z, times)
+    log_p = StandardNormal(2).double().log_prob(z) - up.logdet
+    for k, t in enumerate(times):
+        close(log_p[k], torch.distributions.Normal(0, 1 + 2 * t).log_prob(up.x[k]).sum(1))
+    down = cnf.path(up.x[-1], times[::-1])
+    close(down.x, up.x.flip(0))
+    close(down.logdet, up.logdet.flip(0) - up.logdet[-1])
+
+
+@solvers
+@pytest.mark.parametrize("times", [[0.0, 0.3, 1.0], [0.8, 0.5, 0.1]])
+def test_a_path_is_its_solves_one_after_the_other(solver, times):
+    cnf = CNF(lambda t, x, c: torch.sin(x + t), costs=(kinetic_energy,), solver=solver)
+    x = draw(3, 2)
+    path = cnf.path(x, times)
+    close(path.x[0], x)
+    assert not path.logdet[0].any() and not path.costs[0][0].any()
+    for k in range(1, len(times)):
+        leg = cnf.solve(path.x[k - 1], times[k - 1], times[k])
+        close(path.x[k], leg.x)
+        close(path.logdet[k] - path.logdet[k - 1], leg.logdet)
+        close(path.costs[0][k] - path.costs[0][k - 1], leg.costs[0])
+
+
+@solvers
+def test_forward_and_inverse_are_the_solves_between_data_and_base(solver):
+    cnf = CNF(lambda t, x, c: torch.sin(x + 2 * t), solver=solver)
+    x = draw(3, 2)
+    for (y, logdet), times in ((cnf(x), (1.0, 0.0)), (cnf.inverse(x), (0.0, 1.0))):
+        solution = cnf.solve(x, *times)
+        assert torch.equal(y, solution.x) and torch.equal(logdet, solution.logdet)
+
+
+@solvers
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (1.0, 0.0), (0.5, 0.75)])
+def test_costs_are_integrals_over_the_length_of_time(solver, t0, t1):
+    """Along x' = -x the energy is x0² (e^{-2 t0} - e^{-2 t1}) / 2 in its own time, and |J|² = D throughout."""
+    cnf = CNF(lambda t, x, c: -x, costs=(kinetic_energy, jacobian_frobenius), solver=solver)
+    x = draw(4, 3)
+    energy, frobenius = cnf.solve(x, t0, t1).costs
+    close(energy, x.square().sum(1) * abs(1 - math.exp(-2 * (t1 - t0))) / 2)
+    close(frobenius, torch.full((4,), 3 * abs(t1 - t0)).double())
+    assert (energy > 0).all() and (frobenius > 0).all()
+
+
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (0.9, 0.4)])
+def test_a_cost_of_one_s_own_sees_the_time_the_point_the_context_and_the_field(t0, t1):
+    def own(t, x, context, field, local):
+        assert torch.equal(field(t, x, context), local.velocity)
+        return t * context[:, 0]
+
+    x, context = draw(3, 2), draw(3, 1)
+    solution = CNF(lambda t, x, c: c * x, costs=(own,), solver=fixed(4)).solve(x, t0, t1, context)
+    close(solution.costs[0], context[:, 0] * abs(t1**2 - t0**2) / 2)
+
+
+def test_estimated_costs_are_unbiased():
+    A = matrix("random", 4)
+    cnf = flow_of(A, divergence=hutchinson(gaussian), costs=(jacobian_frobenius,), solver=fixed(2))
+    cost = cnf.solve(torch.zeros(20_000, 4).double(), 0.0, 1.0, generator=rng()).costs[0]
+    assert abs(cost.mean() - A.square().sum()) < 4 * cost.std() / len(cost) ** 0.5
+
+
+@solvers
+@pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
+def test_a_solve_of_no_length_is_the_identity(solver, t):
+    x = draw(3, 2)
+    solution = CNF(lambda t, x, c: x, costs=(kinetic_energy,), solver=solver).solve(x, t, t)
+    assert torch.equal(solution.x, x) and solution[3:] == (0, 0, 0)
+    assert not solution.logdet.any() and not solution.costs[0].any() and solution.logdet.shape == (3,)
+
+
+@solvers
+def test_a_learnable_end_time_gets_its_gradient(solver):
+    A, x = matrix("random", 2), draw(1, 2)
+    t0, t1 = (torch.tensor(t, dtype=torch.float64, requires_grad=True) for t in (0.1, 0.8))
+    solution = flow_of(A, solver=solver).solve(x, t0, t1)
+    slopes = torch.autograd.grad(solution.logdet.sum(), (t0, t1), retain_graph=True)
+    close(torch.stack(slopes), A.trace() * torch.tensor([-1.0, 1.0]).double())
+    close(torch.autograd.grad(solution.x[0, 0], t1)[0], (solution.x @ A.T)[0, 0].detach())
+
+
+def test_decode_does_not_pay_for_a_divergence():
+    def never(x, generator=None):
+        raise RuntimeError("asked for a divergence")
+
+    x = draw(3, 2)
+    assert torch.equal(flow_of(matrix("random", 2), divergence=never, solver=fixed(4)).decode(x),
+                       flow_of(matrix("random", 2), divergence=exact, solver=fixed(4)).inverse(x)[0])  # fmt: skip
+
+
+@solvers
+def test_context_reaches_the_field_row_by_row(solver):
+    cnf = CNF(lambda t, x, c: c * x, solver=solver)
+    x, c = draw(3, 2), draw(3, 1)
+    close(cnf.inverse(x, c)[0], x * c.exp())
+    close(cnf.inverse(x, c)[1], 2 * c[:, 0])
+    close(cnf.decode(x, c), x * c.exp())
+    close(cnf.path(x, [0.0, 0.5], c).x[1], x * (c / 2).exp())
+
+
+def test_an_empty_batch_is_solved_without_a_step():
+    cnf = CNF(lambda t, x, c: x, costs=(kinetic_energy,), solver=precise)
+    path = cnf.path(torch.zeros(0, 2), [0.0, 0.5, 1.0])
+    assert path.x.shape == (3, 0, 2) and path.logdet.shape == path.costs[0].shape == (3, 0)
+    assert path[3:] == (0, 0, 0)
+
+
+def test_solutions_count_their_work():
+    x = draw(3, 2)
+    assert flow_of(matrix("random", 2), solver=fixed(5)).solve(x, 0.0, 1.0)[3:] == (20, 5, 0)
+    assert flow_of(matrix("random", 2), solver=fixed(5)).path(x, [0.0, 0.5, 1.0])[3:] == (40, 10, 0)
+
+
+def test_parameters_of_a_field_are_the_flow_s():
+    field = torch.nn.Linear(2, 2)
+    assert set(Flow(CNF(field), StandardNormal(2)).parameters()) == set(field.parameters())

@@ -1,0 +1,270 @@
+"""Errors at the boundary: each is a ValueError that names the argument and says what was expected."""
+
+import numpy as np
+import pytest
+import torch
+from registry import coupling, rng
+from torch import nn
+
+from cnflib import Chain, Flow, Standardize, StandardNormal
+from cnflib.continuous import CNF, adaptive, fixed, hutchinson
+from cnflib.discrete import Coupling, affine
+from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
+from cnflib.models import ffjord, realnvp
+from cnflib.nets import MLP, Conditioner
+
+x = torch.randn(4, 2, generator=rng())
+c = torch.randn(4, 3, generator=rng())
+bad = x.index_put((torch.tensor(1), torch.tensor(0)), torch.tensor(torch.nan))
+flows = {
+    "realnvp": realnvp(dim=2, layers=2, hidden=(4,)),
+    "ffjord": ffjord(dim=2, hidden=(4,), solver=fixed(1)),
+    "Standardize": Flow(Standardize(torch.zeros(2), torch.ones(2)), StandardNormal(2)),
+    "Chain": Flow(Chain(coupling(affine())), StandardNormal(2)),
+}
+conditional = {
+    "realnvp": realnvp(dim=2, hidden=(4,), context=3),
+    "ffjord": ffjord(dim=2, hidden=(4,), context=3),
+}
+cnf, field = flows["ffjord"].bijection, flows["ffjord"].bijection.field
+noisy = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t * (1 - t))
+
+points = {  # a wrong x: what the message says
+    "other dimension": (torch.zeros(4, 3), r"Expected x of shape \(B, 2\); got \(4, 3\)\. Rebuild"),
+    "transposed image": (
+        torch.zeros(4, 1, 2),
+        r"Expected x of shape \(B, 2\); got \(4, 1, 2\)\..*x.reshape\(-1, 2\)",
+    ),
+    "no batch dimension": (
+        torch.zeros(2),
+        r"Expected x of shape \(B, 2\); got \(2,\)\. Add a batch dimension: x\[None\]",
+    ),
+    "scalar": (torch.tensor(0.0), r"Expected x of shape \(B, 2\); got \(\)"),
+    "empty of other dimension": (torch.zeros(0, 3), r"Expected x of shape \(B, 2\); got \(0, 3\)"),
+    "integers": (
+        torch.zeros(4, 2, dtype=torch.int64),
+        r"Expected x of a floating dtype; got torch.int64.*x.float\(\)",
+    ),
+    "booleans": (torch.zeros(4, 2, dtype=torch.bool), r"Expected x of a floating dtype; got torch.bool"),
+    "numpy": (np.zeros((4, 2)), r"Expected x to be a torch.Tensor; got ndarray.*as_tensor\(x\)"),
+    "list": ([[0.0, 0.0]], r"Expected x to be a torch.Tensor; got list"),
+    "dtype": (
+        torch.zeros(4, 2).double(),
+        r"Expected x of dtype torch.float32.*got torch.float64.*x.to\(torch.float32\)",
+    ),
+    "device": (torch.zeros(4, 2, device="meta"), r"Expected x on device cpu.*got meta.*x.to\(\"cpu\"\)"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "match"), points.values(), ids=points)
+@pytest.mark.parametrize("flow", flows.values(), ids=flows)
+def test_log_prob_says_what_is_wrong_with_x(flow, wrong, match):
+    with pytest.raises(ValueError, match=f"(?s){match}"):
+        flow.log_prob(wrong)
+
+
+@pytest.mark.parametrize("wrong", [w for name, (w, _) in points.items() if "empty" not in name])
+@pytest.mark.parametrize("flow", flows.values(), ids=flows)
+def test_a_bijection_of_its_own_refuses_the_same_points(flow, wrong):
+    for call in (flow.bijection, flow.bijection.inverse):
+        with pytest.raises(ValueError, match=r"Expected [xz] (of|to|on)"):
+            call(wrong)
+
+
+def test_one_dimensional_data_need_an_event_axis():
+    with pytest.raises(
+        ValueError, match=r"Expected x of shape \(B, 1\); got \(5,\).*event dimension: x\[:, None\]"
+    ):
+        ffjord(dim=1).log_prob(torch.zeros(5))
+
+
+contexts = {
+    "missing": (None, r"Expected a context of shape \(B, 3\); got None"),
+    "of other batch": (c[:3], r"Expected context .*B = 4, one row for each row of [xz].*got \(3, 3\)"),
+    "of other features": (c[:, :2], r"Expected context of shape \(B, 3\); got \(4, 2\)"),
+    "without batch": (
+        c[0],
+        r"Expected context of shape \(B, features\).*got \(3,\).*context.expand\(4, -1\)",
+    ),
+    "integers": (c.long(), "Expected context of a floating dtype"),
+    "dtype": (c.double(), "Expected context of dtype torch.float32"),
+    "device": (c.to("meta"), "Expected context on device cpu"),
+    "list": (c.tolist(), "Expected context to be a torch.Tensor"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "match"), contexts.values(), ids=contexts)
+@pytest.mark.parametrize("flow", conditional.values(), ids=conditional)
+def test_a_wrong_context_is_named(flow, wrong, match):
+    for call in (flow.log_prob, flow.bijection, flow.bijection.inverse, flow.bijection.decode):
+        with pytest.raises(ValueError, match=match):
+            call(x, wrong)
+
+
+@pytest.mark.parametrize("flow", [flows["realnvp"], flows["ffjord"]], ids=["realnvp", "ffjord"])
+def test_a_context_that_was_not_declared_is_refused(flow):
+    with pytest.raises(ValueError, match=r"Expected no context.*context=0.*Rebuild"):
+        flow.log_prob(x, c)
+
+
+calls = {
+    "sample of none": (lambda: flows["realnvp"].sample(0), "Expected n to be a positive int; got 0"),
+    "sample of a half": (
+        lambda: flows["realnvp"].sample_and_log_prob(2.5),
+        "Expected n .*positive int; got 2.5",
+    ),
+    "base of none": (lambda: StandardNormal(2).sample(0), "Expected n .*positive int; got 0"),
+    "context rows for samples": (
+        lambda: conditional["realnvp"].sample(3, c),
+        r"Expected context.*n = 3; got \(4, 3\)",
+    ),
+    "list for samples": (
+        lambda: conditional["realnvp"].sample(3, [1.0]),
+        "Expected context to be a torch.Tensor",
+    ),
+    "t0 above 1": (lambda: cnf.solve(x, 1.5, 0.0), r"Expected times in \[0, 1\].*got \[1.5\]"),
+    "t1 below 0": (lambda: cnf.solve(x, 0.5, -0.1), r"Expected times in \[0, 1\].*got \[-0.1\]"),
+    "t0 = t1 outside": (lambda: cnf.solve(x, 2.0, 2.0), r"Expected times in \[0, 1\]"),
+    "t NaN": (lambda: cnf.solve(x, float("nan"), 1.0), r"Expected times in \[0, 1\].*got \[nan\]"),
+    "path outside": (lambda: cnf.path(x, [0.0, 0.5, 1.01]), r"Expected times in \[0, 1\].*got \[1.01\]"),
+    "path of one time": (
+        lambda: cnf.path(x, [0.5]),
+        r"Expected at least two times in strict order.*got \[0.5\]",
+    ),
+    "path out of order": (
+        lambda: cnf.path(x, [0.0, 1.0, 0.5]),
+        "Expected at least two times in strict order",
+    ),
+    "path that rests": (lambda: cnf.path(x, [0.0, 0.5, 0.5]), "Expected at least two times in strict order"),
+    "NaN": (lambda: ffjord(dim=2).log_prob(bad), "Expected finite x; got NaN or inf in 1 of 4 rows"),
+    "inf": (
+        lambda: ffjord(dim=2).bijection.decode(x / 0),
+        "Expected finite x; got NaN or inf in 4 of 4 rows",
+    ),
+    "field of other shape": (
+        lambda: CNF(lambda t, x, c: x[:, :1])(x),
+        r"Expected field.*shape \(4, 2\); got \(4, 1\)",
+    ),
+    "field of a number": (
+        lambda: CNF(lambda t, x, c: x.sum(), solver=fixed(1)).decode(x),
+        r"Expected field.*got \(\)",
+    ),
+    "field of a tuple": (
+        lambda: CNF(lambda t, x, c: (x, x), solver=fixed(1))(x),
+        "Expected field.*got tuple",
+    ),
+    "steps 0": (lambda: fixed(0), "Expected steps to be a positive int; got 0"),
+    "steps 1.5": (lambda: fixed(1.5), "Expected steps to be a positive int; got 1.5"),
+    "steps True": (lambda: fixed(True), "Expected steps to be a positive int; got True"),
+    "rtol 0": (lambda: adaptive(rtol=0), "Expected rtol > 0 and finite; got 0"),
+    "atol negative": (lambda: adaptive(atol=-1e-5), "Expected atol > 0 and finite; got -1e-05"),
+    "rtol NaN": (lambda: adaptive(rtol=float("nan")), "Expected rtol > 0"),
+    "method": (lambda: adaptive("rk4"), r"Expected method to be one of dopri5.*got 'rk4'.*fixed\(steps\)"),
+    "max_steps": (lambda: adaptive(max_steps=0), "Expected max_steps to be a positive int; got 0"),
+    "probes": (lambda: hutchinson(probes=0), "Expected probes to be a positive int; got 0"),
+    "mask keeps all": (
+        lambda: Coupling(torch.ones(2).bool(), affine(), None),
+        "Expected a mask that keeps some",
+    ),
+    "mask keeps none": (lambda: Coupling(torch.zeros(2).bool(), affine(), None), "Expected a mask.*dim >= 2"),
+    "mask of numbers": (lambda: Coupling(torch.ones(2), affine(), None), "Expected mask to be a bool tensor"),
+    "coupling net": (
+        lambda: Coupling(torch.tensor([True, False]), affine(), Conditioner(2, 2))(x),
+        r"Expected net\(x, context\) to return shape \(4, 4\), 2 numbers for each.*got \(4, 2\)",
+    ),
+    "bound 0": (lambda: affine(0.0), "Expected bound > 0; got 0.0"),
+    "bound NaN": (lambda: affine(float("nan")), "Expected bound > 0"),
+    "std 0": (
+        lambda: Standardize(torch.zeros(2), torch.tensor([1.0, 0])),
+        "Expected finite mean and finite std > 0",
+    ),
+    "std inf": (
+        lambda: Standardize(torch.zeros(2), torch.ones(2) / 0),
+        "Expected finite mean and finite std > 0",
+    ),
+    "mean NaN": (lambda: Standardize(bad[1], torch.ones(2)), "Expected finite mean"),
+    "mean and std": (
+        lambda: Standardize(torch.zeros(2), torch.ones(3)),
+        r"mean and std of one.*\(2,\) and \(3,\)",
+    ),
+    "mean of integers": (
+        lambda: Standardize(torch.zeros(2).long(), torch.ones(2)),
+        "Expected mean of a floating",
+    ),
+    "one coordinate": (
+        lambda: realnvp(dim=1),
+        r"at least two coordinates.*got shape \(1,\).*ffjord\(dim=1\)",
+    ),
+    "layers 0": (lambda: realnvp(dim=2, layers=0), "Expected layers to be a positive int; got 0"),
+    "dim and shape": (
+        lambda: ffjord(dim=2, shape=(2,)),
+        r"Expected exactly one of dim and shape; got dim=2, shape=\(2,\)",
+    ),
+    "neither": (lambda: realnvp(), "Expected exactly one of dim and shape; got dim=None, shape=None"),
+    "dim 0": (lambda: ffjord(dim=0), "Expected dim to be a positive int; got 0"),
+    "shape of a half": (
+        lambda: ffjord(shape=(2, 0.5)),
+        "Expected each size in shape to be a positive int; got 0.5",
+    ),
+    "shape ()": (lambda: StandardNormal(()), r"Expected a shape of at least one axis; got \(\)"),
+    "MLP": (lambda: MLP(3)(torch.tensor(0.0), x), r"Expected x of shape \(B, 3\); got \(4, 2\)"),
+    "latent": (lambda: StandardNormal(3).log_prob(x), r"Expected z of shape \(B, 3\); got \(4, 2\)"),
+    "ends of other dimension": (lambda: linear()(0.5, x, c), r"Expected x1 of shape \(B, 2\); got \(4, 3\)"),
+    "ends of other batch": (lambda: linear().rate(0.5, x, x[:3]), "Expected as many x0 as x1; got 4 and 3"),
+    "ends of other dtype": (lambda: linear()(0.5, x, x.double()), "Expected x1 of dtype torch.float32"),
+    "end without batch": (
+        lambda: linear()(0.5, x[0], x[0]),
+        r"Expected x0 of shape \(B, \*event\); got \(2,\)",
+    ),
+    "t above 1": (lambda: linear()(1.1, x, x), r"Expected t in \[0, 1\].*got 1.1"),
+    "t below 0": (lambda: linear().rate(-0.1, x, x), r"Expected t in \[0, 1\].*got -0.1"),
+    "t of other batch": (
+        lambda: linear()(torch.rand(3), x, x),
+        r"Expected t of shape \(\) or \(4,\); got \(3,\)",
+    ),
+    "xi missing": (lambda: noisy(0.5, x, x), r"Expected noise xi of shape \(4, 2\).*got None"),
+    "xi of other shape": (lambda: noisy.rate(0.5, x, x, x[:1]), r"Expected noise xi.*got \(1, 2\)"),
+    "xi of other dtype": (lambda: noisy(0.5, x, x, x.double()), "Expected xi of dtype torch.float32"),
+    "loss ends": (lambda: velocity_loss(field, linear(), x, c), r"Expected x1 of shape \(B, 2\)"),
+    "loss field": (
+        lambda: velocity_loss(lambda t, x, c: x[:, :1], linear(), x, x),
+        r"Expected field.*got \(4, 1\)",
+    ),
+    "loss tuple": (lambda: velocity_loss(lambda t, x, c: (x,), linear(), x, x), "Expected field.*got tuple"),
+    "loss dtype": (
+        lambda: velocity_loss(field, linear(), x.double(), x.double()),
+        "Expected x0 .*float32.*field",
+    ),
+    "loss context": (lambda: velocity_loss(field, linear(), x, x, context=c), "Expected no context"),
+    "loss context batch": (
+        lambda: velocity_loss(field, linear(), x, x, context=c[:2]),
+        "Expected context.*B = 4",
+    ),
+    "sampling without batch": (
+        lambda: sample_ode(field, x[0]),
+        r"Expected x0 of shape \(B, \*event\); got \(2,\)",
+    ),
+    "sampling integers": (lambda: sample_ode(field, x.long()), "Expected x0 of a floating dtype"),
+}
+
+
+@pytest.mark.parametrize(("call", "match"), calls.values(), ids=calls)
+def test_a_wrong_argument_is_named(call, match):
+    with pytest.raises(ValueError, match=f"(?s){match}"):
+        call()
+
+
+def test_an_error_says_how_far_a_solve_of_many_rows_is_from_finite():
+    x = torch.zeros(5, 2, 2)
+    x[1], x[3, 0, 0] = torch.inf, torch.nan
+    with pytest.raises(ValueError, match=r"2 of 5 rows.*x\[torch.isfinite\(x\)"):
+        ffjord(shape=(2, 2)).log_prob(x)
+
+
+def test_fixed_steps_do_not_look_at_values():
+    assert flows["ffjord"].log_prob(bad).isnan().tolist() == [False, True, False, False]
+
+
+def test_a_chain_refuses_what_is_not_a_module():
+    with pytest.raises(TypeError, match="Module"):
+        Chain(nn.Identity(), lambda x: x)

@@ -1,0 +1,196 @@
+"""The laws of a flow: its density is normalised, is that of its samples, and is reached by gradients."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from registry import built, devices, flows, points, rng
+
+from cnflib import Chain, Flow, Standardize, StandardNormal
+from cnflib.audit import audit_gradients
+from cnflib.continuous import CNF, euler, fixed
+
+every = pytest.mark.parametrize("name", flows)
+exactly = pytest.mark.parametrize("name", [n for n, m in flows.items() if not m.noisy])
+in_the_plane = pytest.mark.parametrize(
+    "name", [n for n, m in flows.items() if m.shape == (2,) and not m.noisy]
+)
+
+
+def setup(name, n=3, dtype=torch.float64):
+    member = flows[name]
+    return built(member, dtype), *points(member, n, dtype)
+
+
+def close(a, b, tolerance=1e-6):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def grid(half=15.0, steps=150):
+    """Midpoints of a square's cells, and the area of one; the widest member, Standardize, has deviation 3."""
+    line = (torch.arange(steps, dtype=torch.float64) + 0.5) / steps * 2 * half - half
+    return torch.cartesian_prod(line, line), (2 * half / steps) ** 2
+
+
+@in_the_plane
+def test_density_integrates_to_one_and_gives_the_mass_of_sets_of_samples(name):
+    flow, _, context = setup(name)
+    x, area = grid()
+    context = None if context is None else context[:1]
+    with torch.no_grad():
+        p = flow.log_prob(x, None if context is None else context.expand(len(x), -1)).exp() * area
+        samples = flow.sample(4000, context, rng())
+    assert abs(p.sum().item() - 1) < 1e-3
+    for axis in range(2):
+        mean = (p * x[:, axis]).sum()
+        edge = (mean / area**0.5).round() * area**0.5  # of cells, so that none is cut
+        share = (samples[:, axis] > edge).double().mean()
+        assert abs(share - p[x[:, axis] > edge].sum()) < 4 * (0.25 / len(samples)) ** 0.5
+
+
+@exactly
+def test_samples_have_the_density_that_log_prob_gives(name):
+    flow, _, context = setup(name)
+    with torch.no_grad():
+        x, log_prob = flow.sample_and_log_prob(4000, None if context is None else context[:1], rng())
+    narrow = torch.distributions.Normal(x.mean(0), 0.7 * x.std(0))
+    ratio = (narrow.log_prob(x).flatten(1).sum(1) - log_prob).exp()  # E_p[r / p] = 1 for every density r
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / len(x) ** 0.5
+    assert ratio.std() / len(x) ** 0.5 < 0.05
+
+
+@exactly
+def test_sample_and_log_prob_agrees_with_sample_and_with_log_prob(name):
+    flow, _, context = setup(name)
+    x, log_prob = flow.sample_and_log_prob(3, context, rng())
+    close(flow.sample(3, context, rng()), x)
+    close(flow.log_prob(x, context), log_prob)
+
+
+@pytest.mark.parametrize("name", [n for n, m in flows.items() if m.noisy])
+def test_an_estimated_log_prob_is_unbiased(name):
+    flow, x, context = setup(name)
+    draws = 4000
+    samples = flow.log_prob(x.repeat(draws, 1), context, rng()).reshape(draws, -1)
+    exactly = built(flows["ffjord fixed"])
+    exactly.bijection.field = flow.bijection.field
+    error = samples.mean(0) - exactly.log_prob(x)
+    assert (error.abs() < 4 * samples.std(0) / draws**0.5 + 1e-6).all()
+
+
+@every
+def test_gradient_is_that_of_log_prob(name):
+    flow, x, context = setup(name)
+    report = audit_gradients(flow, x, context)
+    report.raise_for_faults()
+    assert len(report.findings) == len(list(flow.parameters())) + 1
+
+
+@exactly
+def test_gradient_flows_through_samples(name):
+    flow, _, context = setup(name)
+    parameters = list(flow.parameters())
+    x = flow.sample(3, context, rng())
+    if parameters:
+        assert all(g.any() for g in torch.autograd.grad(x.square().sum(), parameters))
+    else:
+        assert not x.requires_grad
+
+
+@pytest.mark.parametrize("name", [n for n in flows if n != "ffjord dim"])  # too precise for float32
+def test_shapes_and_dtypes(name):
+    flow, x, context = setup(name, dtype=torch.float32)
+    draws = flow.sample_and_log_prob(3, context, rng())
+    assert flow.log_prob(x, context).shape == draws[1].shape == (3,)
+    assert draws[0].shape == flow.sample(3, context).shape == x.shape
+    assert {flow.log_prob(x, context).dtype, *(d.dtype for d in draws)} == {torch.float32}
+
+
+@every
+@pytest.mark.parametrize("device", devices)
+def test_samples_lie_on_the_flow_s_device(name, device):
+    flow, x, context = setup(name)
+    context = None if context is None else context.to(device)
+    samples = flow.to(device).sample(3, context, rng(device=device))
+    assert samples.device.type == device
+    assert flow.log_prob(samples, context).device.type == device
+
+
+@every
+def test_an_empty_batch_has_no_densities(name):
+    flow, x, context = setup(name, n=0)
+    assert flow.log_prob(x, context).shape == (0,)
+
+
+@every
+def test_a_saved_flow_is_the_same_flow(name):
+    flow, x, context = setup(name)
+    fresh = flows[name].build().double()
+    fresh.load_state_dict(flow.state_dict())
+    wanted = flow.log_prob(x, context, rng())
+    for other in (fresh, copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
+        close(other.log_prob(x, context, rng()), wanted, 0)
+
+
+@every
+def test_draws_follow_the_generator_and_leave_the_default_one_alone(name):
+    flow, _, context = setup(name)
+    before = torch.random.get_rng_state()
+    first, again, other = (flow.sample(3, context, rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_one_row_of_context_serves_all_samples():
+    flow, _, context = setup("realnvp context")
+    close(flow.sample(3, context[:1], rng()), flow.sample(3, context[:1].repeat(3, 1), rng()), 0)
+
+
+def test_context_changes_the_density():
+    for name in ("realnvp context", "ffjord context"):
+        flow, x, context = setup(name)
+        assert (flow.log_prob(x, context) != flow.log_prob(x, context + 1)).all()
+
+
+@pytest.mark.parametrize("shape", [1, 3, (2,), (2, 4, 4)])
+def test_standard_normal_is_the_normal_density(shape):
+    base = StandardNormal(shape).double()
+    z = base.sample(5, generator=rng())
+    assert z.shape == (5, *((shape,) if isinstance(shape, int) else shape))
+    close(base.log_prob(z), torch.distributions.Normal(0.0, 1.0).log_prob(z).flatten(1).sum(1), 1e-12)
+
+
+def test_standard_normal_samples_have_zero_mean_and_unit_variance():
+    z = StandardNormal(2).double().sample(20_000, generator=rng())
+    assert (z.mean(0).abs() < 4 / len(z) ** 0.5).all()
+    assert ((z.T.cov() - torch.eye(2)).abs() < 4 * 2**0.5 / len(z) ** 0.5).all()
+
+
+def test_an_affine_flow_is_the_normal_of_its_mean_and_deviation():
+    mean, std = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 3.0]).double()
+    flow = Flow(Standardize(mean, std), StandardNormal(2))
+    x = flow.sample(5, generator=rng())
+    close(flow.log_prob(x), torch.distributions.Normal(mean, std).log_prob(x).sum(1), 1e-12)
+
+
+def test_the_base_takes_dtype_and_device_of_the_bijection():
+    flow = Flow(Standardize(torch.zeros(2).double(), torch.ones(2).double()), StandardNormal(2))
+    assert flow.sample(3).dtype == torch.float64
+
+
+def test_log_prob_is_in_nats_of_the_data_s_own_units():
+    flow = Flow(Chain(Standardize(torch.zeros(1), torch.full((1,), 0.01))), StandardNormal(1))
+    assert flow.log_prob(torch.zeros(1, 1)).item() == pytest.approx(
+        math.log(100) - 0.5 * math.log(2 * math.pi)
+    )
+
+
+def test_coarse_steps_fake_likelihood():
+    """N(0, 1/16) by its exact field -ln 4 x: four Euler steps gain log-likelihood by a mass above 1."""
+    rate = math.log(4)
+    flow = Flow(CNF(lambda t, x, context: -rate * x, solver=fixed(4, euler)), StandardNormal(1)).double()
+    x = torch.linspace(-2, 2, 401, dtype=torch.float64)[:, None]
+    mass = flow.log_prob(x).exp().sum() * 0.01
+    assert mass.item() == pytest.approx(4 / (1 + rate / 4) ** 4, rel=1e-6)

@@ -1,0 +1,211 @@
+"""Interpolants between Gaussians, where velocity, map, density and the least loss are known in closed form."""
+
+import math
+
+import pytest
+import torch
+from registry import rng
+from torch import nn
+
+from cnflib import Chain, Flow, Standardize, StandardNormal
+from cnflib.continuous import CNF, adaptive
+from cnflib.interpolants import Interpolant, independent, linear, sample_ode, trigonometric, velocity_loss
+from cnflib.interpolants.interpolant import zero
+
+S0, S1, D = 1.5, 0.4, 3
+precise = adaptive(rtol=1e-9, atol=1e-9)
+paths = {"linear": linear(), "trigonometric": trigonometric()}
+noisy = Interpolant(lambda t: 1 - t, lambda t: t**2, lambda t: t * (1 - t))
+silent = pytest.mark.parametrize("path", paths.values(), ids=paths)
+every = pytest.mark.parametrize("path", [*paths.values(), noisy], ids=[*paths, "noisy"])
+times = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+
+
+def close(a, b, tolerance=1e-10):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def draw(n=3, dim=D, seed=0):
+    return torch.randn(n, dim, generator=rng(seed), dtype=torch.float64)
+
+
+def ends(n=3, dim=D):
+    return S0 * draw(n, dim, 1), S1 * draw(n, dim, 2)
+
+
+def scale(path):
+    """The variance of x_t between N(0, S0²) and N(0, S1²), drawn independently, and its rate by autograd."""
+
+    def variance(t):
+        return path.alpha(t) ** 2 * S0**2 + path.beta(t) ** 2 * S1**2 + path.gamma2(t)
+
+    def rate(t):
+        return torch.func.jvp(variance, (t,), (torch.ones_like(t),))[1]
+
+    return variance, rate
+
+
+def velocity(path):
+    """b(t, x) = E[rate | x_t = x] = v'(t) / 2 v(t) x."""
+    variance, rate = scale(path)
+    return lambda t, x, context=None: (rate(t) / (2 * variance(t))).reshape(-1, 1) * x
+
+
+@silent
+def test_a_path_leads_from_base_to_data(path):
+    x0, x1 = ends()
+    close(path(0.0, x0, x1), x0)
+    close(path(1.0, x0, x1), x1)
+
+
+def test_the_two_paths_are_those_of_their_formulas():
+    x0, x1 = ends()
+    a = math.pi / 2 * times[:, None]
+    close(linear()(times, x0, x1), (1 - times[:, None]) * x0 + times[:, None] * x1)
+    close(linear().rate(times, x0, x1), x1 - x0)
+    close(trigonometric()(times, x0, x1), a.cos() * x0 + a.sin() * x1)
+    close(trigonometric().rate(times, x0, x1), math.pi / 2 * (a.cos() * x1 - a.sin() * x0))
+
+
+@every
+def test_rate_is_the_derivative_of_the_point(path):
+    (x0, x1), xi, h = ends(), draw(), 1e-5
+    rate = path.rate(times, x0, x1, xi)
+    difference = (path(times + h, x0, x1, xi) - path(times - h, x0, x1, xi)) / (2 * h)
+    close(rate, difference, 1e-8)
+    for i, t in enumerate(times):
+        point = torch.autograd.functional.jacobian(lambda t: path(t, x0, x1, xi), t)  # noqa: B023
+        close(rate[i], point[i])
+
+
+@every
+def test_one_time_for_all_is_the_same_time_for_each(path):
+    (x0, x1), xi = ends(), draw()
+    for call in (path, path.rate):
+        each = call(torch.full((3,), 0.3, dtype=torch.float64), x0, x1, xi)
+        close(call(0.3, x0, x1, xi), each)
+        close(call(torch.tensor(0.3, dtype=torch.float64), x0, x1, xi), each)
+        close(call(torch.tensor(0.3, dtype=torch.float64).expand(3), x0, x1, xi), each)
+
+
+@every
+def test_images_are_carried_like_vectors(path):
+    (x0, x1), xi, image = ends(3, 8), draw(3, 8), (3, 2, 2, 2)
+    for call in (path, path.rate):
+        carried = call(times, x0.reshape(image), x1.reshape(image), xi.reshape(image))
+        close(carried, call(times, x0, x1, xi).reshape(image))
+
+
+@every
+def test_variance_of_the_point_is_that_of_independent_terms(path):
+    n = 20_000
+    x_t = path(0.3, *ends(n, 1), draw(n, 1, 3))
+    assert abs(x_t.var() / scale(path)[0](torch.tensor(0.3)) - 1) < 4 * (2 / n) ** 0.5
+
+
+def test_noise_is_ignored_where_there_is_none_and_required_where_there_is():
+    x0, x1 = ends()
+    close(linear()(0.3, x0, x1, draw()), linear()(0.3, x0, x1), 0)
+    assert linear().gamma2 is zero and not zero(times).any()
+    for call in (noisy, noisy.rate):
+        with pytest.raises(ValueError, match=r"xi of shape \(3, 3\).*randn_like"):
+            call(0.3, x0, x1)
+
+
+@silent
+def test_the_exact_velocity_carries_base_to_data(path):
+    x0, _ = ends()
+    x1 = sample_ode(velocity(path), x0, precise)
+    close(x1, S1 / S0 * x0, 1e-6)
+    close(x1, CNF(velocity(path), solver=precise).decode(x0), 0)
+
+
+@silent
+def test_the_exact_velocity_has_the_exact_likelihood(path):
+    base = Standardize(torch.zeros(D).double(), torch.full((D,), S0).double())
+    flow = Flow(Chain(CNF(velocity(path), solver=precise), base), StandardNormal(D))
+    x = ends()[1]
+    close(flow.log_prob(x), torch.distributions.Normal(0, S1).log_prob(x).sum(1), 1e-6)
+
+
+def test_sample_ode_hands_its_context_to_the_field():
+    x0, context = draw(), draw(3, 1, 4)
+    close(sample_ode(lambda t, x, c: c * x, x0, precise, context), x0 * context.exp(), 1e-6)
+    close(sample_ode(lambda t, x, c: x, x0), x0 * math.e, 1e-3)
+
+
+least = {"linear": math.pi * S0 * S1 / 2, "trigonometric": math.pi**2 * S0 * S1 / 4}
+
+
+@pytest.mark.parametrize(("name", "variance"), least.items())
+def test_the_least_loss_is_the_conditional_variance_of_the_rate(name, variance):
+    """E Var(rate | x_t) = ∫ S0² S1² (α' β - α β')² / v dt, closed for both paths; D of them in D dimensions."""
+    path, n = paths[name], 20_000
+    loss = velocity_loss(velocity(path), path, *ends(n), generator=rng())
+    error = 4 * loss.std() / n**0.5
+    assert loss.shape == (n,) and abs(loss.mean() - D * variance) < error < 0.05 * loss.mean()
+
+
+@every
+@pytest.mark.parametrize("t", times.tolist())
+def test_the_loss_is_least_at_the_velocity_among_linear_fields(path, t):
+    """The loss of f(x) = k x is quadratic in k: it is least where its mean slope in k vanishes."""
+    n = 20_000
+    (x0, x1), t = ends(n, 1), torch.full((n,), t, dtype=torch.float64)
+    best = velocity(path)(t[:1], torch.ones(1, 1).double()).squeeze()
+
+    def slope(k):
+        loss = lambda k: velocity_loss(lambda t, x, c: k * x, path, x0, x1, t, generator=rng())
+        return torch.func.jvp(loss, (k,), (torch.ones_like(k),))[1]
+
+    error = 4 * slope(best).std() / n**0.5
+    assert slope(best).mean().abs() < error
+    assert slope(best - 0.5).mean() < -error and slope(best + 0.5).mean() > error
+
+
+@every
+def test_the_loss_is_the_squared_error_summed_over_the_event(path):
+    (x0, x1), xi, image = ends(3, 4), draw(3, 4), (3, 1, 2, 2)
+    error = path(times, x0, x1, xi).sin() - path.rate(times, x0, x1, xi)
+    parts = (a.reshape(image) for a in (x0, x1))
+    loss = velocity_loss(lambda t, x, c: x.sin(), path, *parts, times, xi.reshape(image))
+    close(loss, error.square().sum(1))
+
+
+def test_the_loss_draws_a_time_for_each_pair_and_noise_where_there_is_some():
+    seen = []
+
+    def field(t, x, context):
+        seen.append((t, x))
+        return torch.zeros_like(x)
+
+    x0, x1 = torch.zeros(2, 5000, D, dtype=torch.float64)
+    losses = [velocity_loss(field, noisy, x0, x1, generator=rng(seed)) for seed in (0, 0, 1)]
+    t, noise = seen[0]
+    assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
+    assert t.shape == (5000,) and 0 <= t.min() < 0.01 and 0.99 < t.max() <= 1
+    assert abs(t.mean() - 0.5) < 4 / (12 * 5000) ** 0.5
+    assert abs((noise / (t * (1 - t)).sqrt()[:, None]).var() - 1) < 4 * (2 / noise.numel()) ** 0.5
+
+
+def test_the_loss_hands_time_point_and_context_to_the_field():
+    (x0, x1), context = ends(), draw(3, 2, 5)
+
+    def field(t, x, c):
+        assert torch.equal(t, times) and torch.equal(c, context)
+        assert torch.equal(x, linear()(times, x0, x1))
+        return x1 - x0
+
+    assert not velocity_loss(field, linear(), x0, x1, times, context=context).any()
+
+
+def test_gradient_of_the_loss_reaches_the_field():
+    net = nn.Linear(D, D).double()
+    loss = velocity_loss(lambda t, x, c: net(x), linear(), *ends(), generator=rng())
+    assert all(g.any() for g in torch.autograd.grad(loss.mean(), list(net.parameters())))
+
+
+def test_independent_pairs_rows_as_they_come():
+    x0, x1 = ends()
+    pair = independent()(x0, x1, generator=rng())
+    assert pair[0] is x0 and pair[1] is x1

@@ -1,0 +1,91 @@
+"""Builders: each returns a ready flow on vectors or on any shape, of the parts that its name promises."""
+
+import pytest
+import torch
+from registry import Member, built, points, rng
+
+from cnflib import Chain, Flow, StandardNormal
+from cnflib.continuous import CNF, exact, fixed, hutchinson
+from cnflib.discrete import Coupling
+from cnflib.models import ffjord, realnvp
+from cnflib.nets import MLP
+
+builders = pytest.mark.parametrize("build", [realnvp, ffjord])
+
+
+@builders
+@pytest.mark.parametrize(
+    ("size", "event"),
+    [
+        ({"dim": 3}, (3,)),
+        ({"shape": 3}, (3,)),
+        ({"shape": (2, 3)}, (2, 3)),
+        ({"shape": [1, 2, 2]}, (1, 2, 2)),
+    ],
+)
+def test_a_builder_takes_dim_or_shape_alone(build, size, event):
+    flow = build(**size)
+    assert isinstance(flow, Flow) and isinstance(flow.base, StandardNormal)
+    x = flow.sample(3, generator=rng())
+    assert x.shape == (3, *event)
+    assert flow.log_prob(x).isfinite().all()
+
+
+def test_realnvp_is_a_chain_of_affine_couplings_with_alternating_masks():
+    flow = realnvp(dim=5, layers=3)
+    assert isinstance(flow.bijection, Chain)
+    assert all(
+        isinstance(layer, Coupling) and layer.transform.parameters == 2 for layer in flow.bijection.layers
+    )
+    masks = [layer.mask.tolist() for layer in flow.bijection.layers]
+    even = [True, False, True, False, True]
+    assert masks == [even, [not keep for keep in even], even]
+
+
+def test_realnvp_masks_images_as_a_checkerboard():
+    mask = realnvp(shape=(2, 3, 3), layers=1).bijection.layers[0].mask
+    c, h, w = torch.meshgrid(*map(torch.arange, (2, 3, 3)), indexing="ij")
+    assert torch.equal(mask, (c + h + w) % 2 == 0)
+
+
+def test_realnvp_starts_as_the_identity():
+    x, _ = points(Member(None), dtype=torch.float32)
+    z, logdet = realnvp(dim=2).bijection(x)
+    assert torch.equal(z, x) and not logdet.any()
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_two_layers_of_realnvp_move_every_coordinate(layers):
+    member = Member(lambda: realnvp(dim=4, layers=layers, hidden=(8,)), (4,))
+    x, _ = points(member)
+    assert (built(member).bijection(x)[0] != x).all()
+
+
+def test_ffjord_is_the_flow_of_a_free_field():
+    solver, estimate = fixed(2), hutchinson()
+    flow = ffjord(dim=2, hidden=(7, 6), context=3, divergence=estimate, solver=solver)
+    cnf = flow.bijection
+    assert isinstance(cnf, CNF) and isinstance(cnf.field, MLP)
+    assert (cnf.solver, cnf.divergence, cnf.field.context) == (solver, estimate, 3)
+    assert [p.shape[0] for p in cnf.field.parameters()] == [7, 7, 6, 6, 2, 2]
+
+
+def test_ffjord_is_exact_and_adaptive_by_default():
+    cnf = ffjord(dim=2).bijection
+    x, _ = points(Member(None), dtype=torch.float32)
+    assert cnf.divergence is exact
+    solution = cnf.solve(x, 0.0, 1.0)
+    assert solution.accepted > 0 and solution.nfe > 6
+
+
+@builders
+def test_context_is_used(build):
+    member = Member(lambda: build(dim=2, context=3, hidden=(8,)), (2,), 3)
+    flow, (x, context) = built(member), points(member)
+    assert (flow.log_prob(x, context) != flow.log_prob(x, context + 1)).all()
+
+
+@builders
+def test_hidden_sets_the_size_of_the_nets(build):
+    small, large = (sum(p.numel() for p in build(dim=2, hidden=h).parameters()) for h in ((4,), (32, 32)))
+    assert small < large / 8

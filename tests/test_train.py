@@ -1,0 +1,371 @@
+"""Laws of training: steps is the plain loop, a resumed run is the uninterrupted one, a crash loses nothing."""
+
+import copy
+import io
+import math
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cnflib.train import EMA, best_device, load, save, steps
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")),
+]
+SCHEDULERS = {
+    "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 30),
+    "one cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=50),
+    "multi-step": lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [7, 15]),
+    "lambda": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda k: 1 / (1 + k)),
+}
+OPTIMIZERS = {
+    "adam": lambda p: torch.optim.Adam(p, 0.05),
+    "adamw": lambda p: torch.optim.AdamW(p, 0.05, amsgrad=True),
+    "momentum": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9),
+}
+
+
+class Net(nn.Module):
+    """A layer with parameters that train, a buffer that changes, and a tied weight."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.first = self.tied = nn.Linear(3, 3, dtype=dtype)
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.5, generator=generator)
+
+    def forward(self, x):
+        self.count += 1
+        return self.tied(torch.tanh(self.first(x)))
+
+
+class Run:
+    """All that a training run changes, from the same start each time."""
+
+    def __init__(self, optimizer="adam", scheduler="cosine", device="cpu", dtype=torch.float64):
+        self.net = Net(dtype).to(device)
+        self.optimizer = OPTIMIZERS[optimizer](self.net.parameters())
+        self.scheduler = SCHEDULERS[scheduler](self.optimizer)
+        self.ema = EMA(self.net, 0.9)
+        self.generator = torch.Generator(device).manual_seed(5)
+        self.like = {"device": device, "dtype": dtype}
+
+    def loss(self):
+        x = torch.randn(16, 3, generator=self.generator, **self.like)
+        return (self.net(x) - x.flip(1)).square().mean()
+
+    def train(self, n, start=0, **options):
+        for _, loss in steps(self.loss, self.optimizer, n, ema=self.ema, clip=0.5, start=start, **options):
+            self.scheduler.step()
+            yield loss
+
+    def objects(self):
+        names = "net", "optimizer", "scheduler", "ema", "generator"
+        return {name: getattr(self, name) for name in names}
+
+    def weights(self):
+        return [
+            *self.net.state_dict().values(),
+            *self.ema.module.state_dict().values(),
+            self.generator.get_state(),
+        ]
+
+
+def assert_same(first, second):
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_steps_is_the_plain_loop_bit_for_bit():
+    ours, plain = Run(), Run()
+    losses = list(ours.train(20))
+    for expected in losses:
+        value = plain.loss()
+        plain.optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(plain.net.parameters(), 0.5)
+        plain.optimizer.step()
+        plain.ema.update()
+        plain.scheduler.step()
+        assert torch.equal(value.detach(), expected)
+    assert_same(ours.weights(), plain.weights())
+
+
+def test_the_loss_falls_and_comes_detached_with_its_step():
+    run = Run()
+    pairs = list(steps(run.loss, run.optimizer, 110, start=10))
+    assert [step for step, _ in pairs] == list(range(10, 110))
+    assert all(loss.shape == () and not loss.requires_grad for _, loss in pairs)
+    assert sum(loss for _, loss in pairs[-5:]) < 0.7 * sum(loss for _, loss in pairs[:5])
+    assert list(steps(run.loss, run.optimizer, 10, start=10)) == []
+
+
+def test_a_break_leaves_the_optimizer_ready_to_go_on():
+    whole, broken = Run(), Run()
+    expected = list(whole.train(20))
+    losses = []
+    for loss in broken.train(20):
+        losses.append(loss)
+        if len(losses) == 7:
+            break
+    running = broken.train(20, start=7)
+    losses.append(next(running))
+    running.close()
+    losses += broken.train(20, start=8)
+    assert losses == expected
+    assert_same(whole.weights(), broken.weights())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, optimizer, scheduler, device):
+    whole = Run(optimizer, scheduler, device)
+    expected = list(whole.train(30))
+    first = Run(optimizer, scheduler, device)
+    losses = list(first.train(12))
+    save(tmp_path / "run.pt", **first.objects(), step=11)
+    list(first.train(40, start=12))
+    second = Run(optimizer, scheduler, device)
+    second.generator.manual_seed(99)
+    state = load(tmp_path / "run.pt", **second.objects())
+    losses += second.train(30, start=state["step"] + 1)
+    assert losses == expected
+    assert_same(whole.weights(), second.weights())
+
+
+def test_the_default_generator_can_be_saved_too(tmp_path):
+    before = torch.get_rng_state()
+    save(tmp_path / "rng.pt", rng=torch.default_generator)
+    first = torch.rand(3)
+    load(tmp_path / "rng.pt", rng=torch.default_generator)
+    assert torch.equal(torch.rand(3), first)
+    torch.set_rng_state(before)
+
+
+def test_nothing_draws_from_the_default_generator(tmp_path):
+    run = Run()
+    before = torch.get_rng_state()
+    list(run.train(3))
+    save(tmp_path / "run.pt", **run.objects())
+    load(tmp_path / "run.pt", **run.objects())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_clip_bounds_the_norm_over_all_parameters():
+    weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True)]
+    optimizer = torch.optim.SGD([{"params": weights[:1]}, {"params": weights[1:]}], 1.0)
+    next(steps(lambda: 30 * weights[0].sum() + 40 * weights[1].sum(), optimizer, 1, clip=0.25))
+    assert torch.cat(weights).norm().item() == pytest.approx(0.25, rel=1e-5)
+    next(steps(lambda: 0.01 * weights[0].sum(), optimizer, 1, clip=0.25))
+    assert torch.cat(weights).norm().item() == pytest.approx(0.25, rel=0.1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_weights(bad):
+    run = Run()
+    factors = iter([1.0, 1.0, bad, 1.0])
+    seen = []
+    with pytest.raises(FloatingPointError, match=r"step 2\b.*clip"):
+        for _ in steps(lambda: run.loss() * next(factors), run.optimizer, 4):
+            seen.append(copy.deepcopy(run.net.first.weight))
+    assert torch.equal(run.net.first.weight, seen[-1])
+
+
+def test_off_the_cpu_the_loss_is_read_every_fifty_steps_only():
+    weight = torch.zeros(3, device="meta", requires_grad=True)
+    running = steps(lambda: weight.square().sum(), torch.optim.SGD([weight], 0.1), 1000, start=1, clip=None)
+    assert [next(running)[0] for _ in range(49)] == list(range(1, 50))
+    with pytest.raises(RuntimeError, match="meta"):
+        next(running)
+
+
+def one_step(loss):
+    weight = torch.zeros(4, requires_grad=True)
+    return lambda: next(steps(lambda: loss(weight), torch.optim.SGD([weight], 0.1), 5))
+
+
+FAULTS = {
+    "losses of a batch": (one_step(lambda w: w.square()), r"\(4,\).*\.mean\(\)"),
+    "float": (one_step(lambda w: 0.5), "got float"),
+    "detached": (one_step(lambda w: w.sum().detach()), "without a gradient"),
+    "clip": (lambda: next(steps(None, torch.optim.SGD([torch.zeros(1)], 0.1), 5, clip=0)), "clip=None"),
+    "decay": (lambda: EMA(nn.Linear(1, 1), 1.5), "0 ≤ decay ≤ 1"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named(name):
+    call, message = FAULTS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "progress", "shown"),
+    [(Terminal, None, True), (io.StringIO, None, False), (io.StringIO, True, True), (Terminal, False, False)],
+)
+def test_the_bar_is_shown_on_a_terminal_or_on_request(monkeypatch, stream, progress, shown):
+    stderr = stream()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    losses = list(Run().train(9, start=4, progress=progress))
+    assert ("9/9" in stderr.getvalue()) == ("loss " in stderr.getvalue()) == shown
+    assert not shown or "4/9" in stderr.getvalue()
+    assert len(losses) == 5
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.95, 1.0])
+def test_ema_is_its_formula(decay, dtype, device):
+    run = Run(dtype=dtype, device=device)
+    ema = EMA(run.net, decay)
+    expected = [p.detach().clone() for p in run.net.parameters()]
+    for k in range(25):
+        next(steps(run.loss, run.optimizer, 1, ema=ema))
+        d = min(decay, (1 + k) / (10 + k))
+        expected = [d * e + (1 - d) * p.detach() for e, p in zip(expected, run.net.parameters(), strict=True)]
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    for average, e in zip(ema.module.parameters(), expected, strict=True):
+        assert average.dtype == dtype and average.device == e.device
+        assert torch.allclose(average, e, rtol=0, atol=tolerance)
+    assert torch.equal(ema.module.count, run.net.count)
+
+
+def test_ema_of_constant_weights_is_those_weights_and_soon_forgets_the_first():
+    net = nn.Linear(2, 2)
+    ema = EMA(net, 0.9999)
+    with torch.no_grad():
+        net.weight.fill_(7.0)
+    for _ in range(100):
+        ema.update()
+    assert torch.allclose(ema.module.weight, net.weight, atol=1e-4)
+
+
+def test_ema_module_is_apart_from_its_source():
+    net = Net()
+    ema = EMA(net, 0.5)
+    assert not ema.module.training and net.training
+    assert not any(p.requires_grad for p in ema.module.parameters())
+    assert all(p.requires_grad for p in net.parameters())
+    assert {p.data_ptr() for p in net.parameters()}.isdisjoint(p.data_ptr() for p in ema.module.parameters())
+    assert ema.module.tied is ema.module.first
+
+
+def test_a_round_trip_returns_plain_values_and_restores_objects(tmp_path):
+    values = {
+        "step": 7,
+        "name": "maf",
+        "best": 1.5,
+        "none": None,
+        "losses": [1.0, 2.0],
+        "x": torch.arange(3),
+        "nested": {"pair": (1, "a"), "t": torch.ones(2, dtype=torch.float64)},
+    }
+    run = Run()
+    list(run.train(5))
+    save(tmp_path / "new" / "folder" / "run.pt", net=run.net, **values)
+    fresh = Run()
+    state = load(tmp_path / "new" / "folder" / "run.pt", net=fresh.net)
+    assert_same(run.net.state_dict().values(), fresh.net.state_dict().values())
+    assert state.keys() == values.keys()
+    assert torch.equal(state.pop("x"), values.pop("x"))
+    assert torch.equal(state["nested"].pop("t"), values["nested"].pop("t"))
+    assert state == values
+    assert os.listdir(tmp_path / "new" / "folder") == ["run.pt"]
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    save(path, step=1)
+
+    def half(states, file):
+        stream = io.BytesIO()
+        torch_save(states, stream)
+        file = open(file, "wb") if not hasattr(file, "write") else file  # noqa: SIM115
+        file.write(stream.getvalue()[: stream.tell() // 2])
+        file.flush()
+        raise OSError("No space left on device")
+
+    torch_save = torch.save
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="No space"):
+        save(path, step=2)
+    assert load(path) == {"step": 1}
+    assert os.listdir(tmp_path) == ["run.pt"]
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "run.pt"
+    save(path, step=1)
+    script = f"""
+        import os, torch
+        from cnflib.train import save
+        def killed(states, file):
+            stream = file if hasattr(file, "write") else open(file, "wb")
+            stream.write(b"half")
+            stream.flush()
+            os._exit(9)
+        torch.save = killed
+        save({str(path)!r}, step=2)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env={**os.environ, **here()}, check=False
+    )
+    assert done.returncode == 9
+    assert load(path) == {"step": 1}
+
+
+def here():
+    return {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+UNREADABLE = {
+    "NumPy": np.float64(1.0),
+    "module in a list": [nn.Linear(1, 1)],
+    "function": lambda: 0,
+    "object": object(),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_what_could_not_be_read_back_is_never_written(tmp_path, kind):
+    path = tmp_path / "run.pt"
+    save(path, step=1)
+    with pytest.raises(ValueError, match=r"plain values in save.'run.pt'.*step, culprit"):
+        save(path, step=2, culprit=UNREADABLE[kind])
+    assert load(path) == {"step": 1}
+    assert os.listdir(tmp_path) == ["run.pt"]
+
+
+def test_loading_names_what_is_missing_and_restores_nothing(tmp_path):
+    run, path = Run(), tmp_path / "run.pt"
+    save(path, net=run.net, step=3)
+    list(run.train(2))
+    trained = [w.clone() for w in run.weights()]
+    with pytest.raises(ValueError, match=r"Expected ema, optimizer in .*run.pt; got only net, step"):
+        load(path, net=run.net, optimizer=run.optimizer, ema=run.ema)
+    with pytest.raises(ValueError, match=r"step to be a torch.Generator.*a int.*returns plain values"):
+        load(path, net=run.net, step=3)
+    with pytest.raises(FileNotFoundError, match=r"none\.pt.*Write it first"):
+        load(tmp_path / "none.pt", net=run.net)
+    assert_same(run.weights(), trained)
+
+
+def test_best_device_can_hold_float64():
+    device = best_device()
+    assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert torch.ones(1, dtype=torch.float64, device=device).sum() == 1
