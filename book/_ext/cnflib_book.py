@@ -1,0 +1,60 @@
+"""Sphinx extension of this book: chapter numbers for equations and figures, the folder of the notebook cache."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+from docutils.nodes import make_id
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cache_folder(root: Path = ROOT) -> Path:
+    """The notebook cache of this state of the library: a changed module, data file or pinned version gets a new one."""
+    files = [p for p in (root / "cnflib").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    key = hashlib.sha256(f"python {sys.version_info.major}.{sys.version_info.minor}".encode())
+    for path in sorted([*files, root / "constraints.txt"]):
+        key.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
+        key.update(path.read_bytes())
+    return root / "_build" / ".jupyter_cache" / key.hexdigest()[:16]
+
+
+def chapter_number(docname: str) -> str | None:
+    """``chapters/08-neural-odes`` is chapter 8, ``chapters/A-linear-algebra`` is A, any other page is no chapter."""
+    folder, _, name = docname.rpartition("/")
+    return name.split("-")[0].lstrip("0") if folder == "chapters" else None
+
+
+def number_equations_and_figures(app: Sphinx, env: BuildEnvironment) -> None:
+    """Equations carry the number their label states, figures count within their chapter."""
+    for docname, numbers in env.toc_fignumbers.items():
+        if chapter := chapter_number(docname):
+            figures = numbers.get("figure", {})
+            numbers["figure"] = {figure: (chapter, n) for n, figure in enumerate(figures, start=1)}
+    for label, (docname, _) in env.get_domain("math").equations.items():
+        if chapter_number(docname):
+            equations = env.toc_fignumbers.setdefault(docname, {}).setdefault("displaymath", {})
+            equations[make_id(f"equation-{label}")] = tuple(label.split("."))
+
+
+def use_cache_folder(app: Sphinx, config: Config) -> None:
+    """Point the notebook cache at the folder of this state of the library."""
+    config.nb_execution_cache_path = str(cache_folder())
+
+
+def skip_tuple_field(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """A field of a named tuple is described in its class; its own docstring only counts ("Alias for field …")."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the hooks with Sphinx."""
+    app.connect("autodoc-skip-member", skip_tuple_field)
+    app.connect("config-inited", use_cache_folder)
+    app.connect("env-check-consistency", number_equations_and_figures)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,184 @@
+"""Build the book: run the chapters that changed, side by side, then make the HTML with warnings as errors.
+
+A chapter runs again when its code changed, or cnflib, or a pinned version. ``make book`` calls this.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+from cnflib_book import ROOT, cache_folder  # noqa: E402
+
+BUILD = ROOT / "_build"
+MEBIBYTE = 2**20 if sys.platform == "darwin" else 2**10  # in the unit of ru_maxrss: bytes there, KiB on Linux
+KEPT_CACHES = 5
+
+
+def execute(path: Path, timeout: int) -> tuple[NotebookNode, dict]:
+    """Run one notebook in an empty folder; return it with its outputs, and what it cost."""
+    notebook = nbformat.read(path, as_version=4)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(
+            notebook,
+            timeout=timeout,
+            kernel_name="python3",
+            record_timing=False,
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": folder}},
+        ).execute()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return notebook, {"execution_seconds": seconds, "peak_mebibytes": peak / MEBIBYTE}
+
+
+def open_cache() -> JupyterCacheAbstract:
+    """The cache of this state of the library, emptied if its last write was cut short."""
+    folder = cache_folder()
+    if (folder / "writing").exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return get_cache(folder)
+
+
+def store(cache: JupyterCacheAbstract, path: Path, notebook: NotebookNode, cost: dict) -> None:
+    """Put an executed notebook into the cache; a marker stands there while that is unfinished."""
+    marker = Path(cache.path) / "writing"
+    marker.touch()
+    bundle = CacheBundleIn(notebook, str(path), data=cost)
+    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    marker.unlink()
+
+
+def cost_of(cache: JupyterCacheAbstract, path: Path) -> dict | None:
+    """What the chapter cost when it ran, or None if this code has not run against this library."""
+    try:
+        return cache.match_cache_notebook(nbformat.read(path, as_version=4)).data
+    except KeyError:
+        return None
+
+
+def run_chapters(cache: JupyterCacheAbstract, chapters: list[Path], jobs: int, timeout: int) -> int:
+    """Run chapters side by side, each in a process of its own; print every traceback; return the failures."""
+    failures = 0
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        running = {pool.submit(execute, path, timeout): path for path in chapters}
+        for future in as_completed(running):
+            path = running[future]
+            if error := future.exception():
+                failures += 1
+                print(f"{path.stem} failed:\n{error}", file=sys.stderr, flush=True)
+            else:
+                store(cache, path, *future.result())
+                print(f"{path.stem} ran in {future.result()[1]['execution_seconds']:.0f} s", flush=True)
+    return failures
+
+
+def prune_caches(used: Path) -> None:
+    """Delete all but the caches used last: each state of the library leaves one."""
+    used.touch()
+    folders = sorted(used.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    for folder in folders[:-KEPT_CACHES]:
+        shutil.rmtree(folder)
+
+
+def build_html() -> None:
+    """Call jupyter-book. After a failed or cut-off build it starts afresh: Sphinx repeats no old warning."""
+    unfinished = BUILD / "unfinished"
+    if unfinished.exists():
+        shutil.rmtree(BUILD / "html", ignore_errors=True)
+        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
+    unfinished.touch()
+    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    subprocess.run([*jupyter_book, "build", ROOT, "-q", "-W", "--keep-going"], check=True)
+    pages = sorted((BUILD / "html").rglob("*.html"))
+    faults = [fault for page in pages for fault in page_faults(page)]
+    if faults:
+        raise SystemExit("\n".join(faults))
+    unfinished.unlink()
+
+
+class Resources(HTMLParser):
+    """Collects what a page loads by itself, and its figures: ``loaded`` addresses, ``alts`` by image."""
+
+    LINKS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "preconnect", "dns-prefetch"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.alts: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note one tag's resources."""
+        values = {name: value or "" for name, value in attrs}
+        if tag == "link" and self.LINKS.intersection(values.get("rel", "").split()):
+            self.loaded.append(values.get("href", ""))
+        elif tag in {"script", "img", "source", "iframe", "video", "audio", "embed"}:
+            self.loaded.append(values.get("src", ""))
+        if tag == "img" and "_images/" in values.get("src", ""):
+            self.alts[values["src"]] = values.get("alt", "")
+
+
+def page_faults(page: Path) -> Iterator[str]:
+    """What a built page loads from another host, and the figures that do not say what they show."""
+    parser = Resources()
+    parser.feed(page.read_text(encoding="utf-8"))
+    name = page.relative_to(BUILD / "html")
+    for address in parser.loaded:
+        if address.startswith(("http:", "https:", "//")):
+            yield f"{name} loads {address}: the site must ask nothing of another host"
+    for image, alt in parser.alts.items():
+        if len(alt) < 40 or "_images/" in alt:
+            yield f"{name}: the figure {image} needs alt text (mystnb.image.alt in the cell's metadata)"
+
+
+def cost_table(cache: JupyterCacheAbstract, chapters: list[Path], ran: list[Path]) -> str:
+    """Run time and peak memory of every chapter, as text."""
+    lines = [f"{'chapter':40}{'seconds':>9}{'peak MiB':>10}"]
+    for path in chapters:
+        cost = cost_of(cache, path)
+        when = "ran now" if path in ran else "from the cache"
+        lines.append(f"{path.stem:40}{cost['execution_seconds']:9.1f}{cost['peak_mebibytes']:10.0f}  {when}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what changed, build the pages, say where they are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1, help="how many chapters run at once")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds a cell may take")
+    args = parser.parse_args()
+
+    cache = open_cache()
+    chapters = sorted((ROOT / "chapters").glob("*.ipynb"))
+    stale = [path for path in chapters if cost_of(cache, path) is None]
+    if failures := run_chapters(cache, stale, args.jobs, args.timeout):
+        raise SystemExit(f"{failures} of {len(stale)} chapters failed; the tracebacks stand above.")
+    try:
+        build_html()
+    except subprocess.CalledProcessError:
+        raise SystemExit("The HTML was not built; the warnings stand above.") from None
+    prune_caches(Path(cache.path))
+    print(cost_table(cache, chapters, stale))
+    print(f"\nOpen {(BUILD / 'html' / 'index.html').as_uri()} or run `make serve`.")
+
+
+if __name__ == "__main__":
+    main()

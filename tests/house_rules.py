@@ -1,0 +1,353 @@
+"""The house rules for chapters, one small function each: given a notebook, the faults in plain words.
+
+Look at one chapter with ``python tests/house_rules.py chapters/01-change-of-variables.ipynb``.
+"""
+
+import re
+import statistics
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOTSTRAP = (ROOT / "book/bootstrap.txt").read_text(encoding="utf-8").rstrip()
+ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+    "Repository"
+]
+
+DRAWS = re.compile(
+    r"\bplt\.(?!close|rc|style|switch)\w+\(|\.subplots\(|\.imshow\(|\bsns\.\w*(plot|map)\w*\(|\bplot\.(?!use_style)[a-z_]+\("
+)
+NETWORK = re.compile(
+    r"https?://|\b(urllib|requests|httpx|wget|curl|socket|ftplib)\b|\bfetch_\w+|\bdownload\w*", re.I
+)
+DEVICE = re.compile(r"\.cuda\(|\btorch\.device\(|[\"']cuda")
+GLOBAL_SEED = re.compile(
+    r"\b(torch\.cuda|np\.random|numpy\.random|random)\.(manual_seed|manual_seed_all|seed)\("
+)
+NOT_PLAIN = re.compile(
+    r"```\{|^:::|\{[a-z][a-z:_-]*\}`|\\label\b|\\(?:re|provide)?newcommand\b|\\def\b|\\DeclareMathOperator\b",
+    re.M,
+)
+EQUATION = re.compile(r"\$\$(?P<body>.+?)\$\$(?P<tail>[^\n]*)", re.S)
+LABEL = re.compile(r" \(([0-9]+|[A-Z])\.([0-9]+)\)\s*")
+REFERENCE = re.compile(r"\[([^\]]*)\]\(#((?:[0-9]+|[A-Z])\.[0-9]+)\)")
+ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf|html)/([0-9]{4}\.[0-9]{4,5})", re.I)
+DOI = re.compile(r"doi\.org/(10\.[^\s)>\"]+)", re.I)
+EXERCISE = re.compile(r"^\*\*Exercise ([0-9]+|[A-Z])\.([0-9]+)\*\*(.*)$", re.M)
+EFFORT = re.compile(r" (★|★★|★★★) \(([0-9]+) min\)")
+SOLUTION = re.compile(
+    r"<details>\s*<summary>Solution ([0-9]+|[A-Z])\.([0-9]+)</summary>(.*?)</details>", re.S
+)
+FENCE = re.compile(r"```python\n(.*?)```", re.S)
+ALT_LENGTH = 40
+
+
+# What a notebook is made of.
+
+
+def chapter_paths() -> list[Path]:
+    """Every chapter, in the order of the book: numbers first, then the lettered appendices."""
+    return sorted((ROOT / "chapters").glob("*.ipynb"), key=lambda path: (path.name[0].isalpha(), path.name))
+
+
+def read(path: Path) -> NotebookNode:
+    """The notebook as it lies on disk."""
+    return nbformat.read(path, as_version=4)
+
+
+def number(path: Path) -> str:
+    """``08-neural-odes.ipynb`` is chapter 8, ``A-linear-algebra.ipynb`` is A."""
+    return path.stem.split("-")[0].lstrip("0")
+
+
+def code_cells(nb: NotebookNode) -> list[NotebookNode]:
+    """The code cells in order."""
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def prose(nb: NotebookNode) -> str:
+    """All Markdown cells in order."""
+    return "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+
+
+def tagged(nb: NotebookNode, tag: str) -> list[NotebookNode]:
+    """The code cells that carry a tag."""
+    return [cell for cell in code_cells(nb) if tag in cell.metadata.get("tags", [])]
+
+
+def head(cell: NotebookNode) -> str:
+    """The first line of a cell, to name it in a message."""
+    return repr(cell.source.strip().split("\n")[0][:60])
+
+
+def draws(cell: NotebookNode) -> bool:
+    """Whether a code cell shows a figure. A cell that only defines a drawing function is tagged ``no-figure``."""
+    return bool(DRAWS.search(cell.source)) and "no-figure" not in cell.metadata.get("tags", [])
+
+
+def labels(nb: NotebookNode) -> list[tuple[str, str]]:
+    """The equation labels in order, each as (chapter, n)."""
+    tails = (match["tail"] for match in EQUATION.finditer(prose(nb)))
+    return [label.groups() for tail in tails if (label := LABEL.fullmatch(tail))]
+
+
+def bibliography() -> str:
+    """The text of references.bib in lower case."""
+    return (ROOT / "book/references.bib").read_text(encoding="utf-8").lower()
+
+
+# The rules. Each takes a notebook and its path and yields the faults it finds.
+
+
+def check_format(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """A valid notebook of the ``python3`` kernel, its cells with ids."""
+    if nb.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield "the kernel is not python3"
+    if any("id" not in cell for cell in nb.cells):
+        yield "a cell has no id: save the notebook in format 4.5"
+        return
+    try:
+        nbformat.validate(nb)
+    except nbformat.ValidationError as error:
+        yield f"not a valid notebook: {error.message}"
+
+
+def check_clean(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """Committed without outputs and without execution counts."""
+    for cell in code_cells(nb):
+        if cell.outputs or cell.execution_count is not None:
+            yield f"outputs or an execution count in the cell {head(cell)}: clear them before you commit"
+
+
+def check_title(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """The first cell is the title, with the chapter's number."""
+    if not nb.cells or not nb.cells[0].source.startswith(f"# {number(path)}. "):
+        yield f"the first cell does not begin with '# {number(path)}. ' and the title"
+
+
+def check_bootstrap(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """The first code cell is the same in every chapter."""
+    cells = code_cells(nb)
+    if not cells or cells[0].source.rstrip() != BOOTSTRAP:
+        yield "the first code cell is not the one in book/bootstrap.txt"
+
+
+def check_cell_length(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """No code cell over 25 lines, and a median of at most 10."""
+    cells = code_cells(nb)
+    lengths = [len(cell.source.rstrip().split("\n")) for cell in cells]
+    for cell, length in zip(cells, lengths, strict=True):
+        if length > 25:
+            yield f"{length} lines of code in the cell {head(cell)}: 25 is the most"
+    if lengths and statistics.median(lengths) > 10:
+        yield f"the median code cell has {statistics.median(lengths):g} lines: 10 is the most"
+
+
+def check_figures(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """Every figure cell says in its metadata what is to be seen (alt) and what was found (caption)."""
+    for cell in filter(draws, code_cells(nb)):
+        meta = cell.metadata.get("mystnb", {})
+        if len(meta.get("image", {}).get("alt", "").strip()) < ALT_LENGTH:
+            yield f"no mystnb.image.alt of at least {ALT_LENGTH} characters in the figure cell {head(cell)}"
+        if not meta.get("figure", {}).get("caption", "").strip():
+            yield f"no mystnb.figure.caption in the figure cell {head(cell)}"
+
+
+def check_equations(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """Labels stand at the end of the line and count k.1, k.2, … within chapter k."""
+    text = prose(nb)
+    if text.count("$$") % 2:
+        yield "a $$ is left open"
+    for match in EQUATION.finditer(text):
+        if match["tail"].strip() and not LABEL.fullmatch(match["tail"]):
+            yield f"'$$' is followed by {match['tail'].strip()!r}: only a label like ' (1.3)' may stand there"
+    found = [".".join(label) for label in labels(nb)]
+    wanted = [f"{number(path)}.{n}" for n in range(1, len(found) + 1)]
+    if found != wanted:
+        yield f"the equations are labelled {', '.join(found)}; expected {', '.join(wanted)}"
+
+
+def check_references(nb: NotebookNode, path: Path, known: set[str]) -> Iterator[str]:
+    """``[(8.3)](#8.3)``: the text agrees with the target, and the target is a label of some chapter."""
+    for text, target in REFERENCE.findall(prose(nb)):
+        if text != f"({target})":
+            yield f"the reference [{text}](#{target}) should read [({target})](#{target})"
+        if target not in known:
+            yield f"no equation is labelled ({target})"
+
+
+def check_markdown(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """Only Markdown that Jupyter and Colab render as well: no directives, roles, labels or macros."""
+    for match in NOT_PLAIN.finditer(prose(nb)):
+        yield f"{match[0]!r} in the text does not render in Jupyter and Colab"
+
+
+def check_devices(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """``device = best_device()`` and nothing else about devices."""
+    for cell in code_cells(nb):
+        if match := DEVICE.search(cell.source):
+            yield f"{match[0]!r} in the cell {head(cell)}: use best_device()"
+
+
+def check_seeds(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """Seeds live in a ``torch.Generator``; ``torch.manual_seed`` is for the weights of networks, which take none."""
+    for cell in code_cells(nb):
+        if match := GLOBAL_SEED.search(cell.source):
+            yield f"{match[0]!r} in the cell {head(cell)}: seed a torch.Generator"
+
+
+def check_network(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """No chapter needs the network."""
+    for cell in code_cells(nb)[1:]:
+        if match := NETWORK.search(cell.source):
+            yield f"{match[0]!r} in the cell {head(cell)}: a chapter runs without a network"
+
+
+def check_citations(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """Every cited arXiv id and DOI is in references.bib."""
+    works = bibliography()
+    for work in ARXIV.findall(prose(nb)) + DOI.findall(prose(nb)):
+        if not re.search(rf"{{{re.escape(work.lower().rstrip('.,;'))}}}", works):
+            yield f"{work} is not in book/references.bib"
+
+
+def check_exercises(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """At least four exercises, in order, each with stars, minutes and a folded solution."""
+    text = prose(nb)
+    exercises = EXERCISE.findall(text)
+    found = [f"{chapter}.{n}" for chapter, n, _ in exercises]
+    wanted = [f"{number(path)}.{n}" for n in range(1, len(found) + 1)]
+    if len(found) < 4:
+        yield f"{len(found)} exercises; at least 4 are due"
+    if found != wanted:
+        yield f"the exercises are numbered {', '.join(found)}; expected {', '.join(wanted)}"
+    for chapter, n, rest in exercises:
+        if not EFFORT.match(rest):
+            yield f"Exercise {chapter}.{n} is not headed like '**Exercise {chapter}.{n}** ★★ (15 min)'"
+    solved = {f"{chapter}.{n}" for chapter, n, _ in SOLUTION.findall(text)}
+    for missing in sorted(set(found) - solved):
+        yield f"no '<details><summary>Solution {missing}</summary>' … '</details>'"
+
+
+def check_code_exercises(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """A starter, its check with two hidden mistakes or more, and a solution in Python belong together."""
+    starters = {cell.metadata.get("cnflib", {}).get("exercise"): cell for cell in tagged(nb, "exercise")}
+    checks = {cell.metadata.get("cnflib", {}).get("check"): cell for cell in tagged(nb, "check")}
+    solutions = {f"{chapter}.{n}": FENCE.search(body) for chapter, n, body in SOLUTION.findall(prose(nb))}
+    if None in starters or None in checks:
+        yield "a cell tagged exercise or check does not name its exercise in metadata.cnflib"
+    for name in sorted(filter(None, starters.keys() ^ checks.keys())):
+        yield f"Exercise {name} needs a starter cell tagged exercise and a cell tagged check"
+    for name in sorted(filter(None, starters.keys() & checks.keys())):
+        if not re.search(r"^    \.\.\.$", starters[name].source, re.M):
+            yield f"the starter of Exercise {name} has no function whose body is '...'"
+        mistakes = checks[name].metadata.cnflib.get("mistakes", [])
+        if len(mistakes) < 2 or not all(mistake.get("code") and mistake.get("hint") for mistake in mistakes):
+            yield f"the check of Exercise {name} lists fewer than two mistakes with code and hint"
+        if not solutions.get(name):
+            yield f"Solution {name} holds no ```python fence"
+
+
+def check_amounts(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """At least three figures, three numbered equations, five asserts, and one code exercise."""
+    asserts = sum(len(re.findall(r"^\s*assert\b", cell.source, re.M)) for cell in code_cells(nb))
+    counts = {
+        "figures": (sum(map(draws, code_cells(nb))), 3),
+        "numbered equations": (len(labels(nb)), 3),
+        "asserts": (asserts, 5),
+        "code exercises": (len(tagged(nb, "exercise")), 1),
+    }
+    for what, (count, least) in counts.items():
+        if count < least:
+            yield f"{count} {what}; at least {least} are due"
+
+
+def check_concepts_listed(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """``metadata.cnflib`` lists the concepts a chapter requires and provides."""
+    meta = nb.metadata.get("cnflib", {})
+    for key in ("requires", "provides"):
+        if not isinstance(meta.get(key), list) or not all(isinstance(concept, str) for concept in meta[key]):
+            yield f"metadata.cnflib.{key} is not a list of concepts"
+
+
+CHECKS = [
+    check_format,
+    check_clean,
+    check_title,
+    check_bootstrap,
+    check_cell_length,
+    check_figures,
+    check_equations,
+    check_markdown,
+    check_devices,
+    check_seeds,
+    check_network,
+    check_citations,
+    check_exercises,
+    check_code_exercises,
+    check_amounts,
+    check_concepts_listed,
+]
+
+
+# Rules about all chapters together.
+
+
+def concept_faults(chapters: Mapping[str, Mapping[str, list[str]]]) -> Iterator[str]:
+    """A concept is provided once, by a chapter before the first that requires it; appendices may be anywhere.
+
+    ``chapters`` maps a chapter's number to its ``requires`` and ``provides``, in the order of the book.
+    """
+    order = {chapter: -1 if chapter.isalpha() else place for place, chapter in enumerate(chapters)}
+    counts = Counter(concept for meta in chapters.values() for concept in meta["provides"])
+    yield from (f"{concept!r} is provided {n} times" for concept, n in counts.items() if n > 1)
+    source = {concept: chapter for chapter, meta in chapters.items() for concept in meta["provides"]}
+    graph = {chapter: set() for chapter in chapters}
+    for chapter, meta in chapters.items():
+        for concept in meta["requires"]:
+            if concept not in source:
+                yield f"chapter {chapter} requires {concept!r}, which no chapter provides"
+                continue
+            graph[chapter].add(source[concept])
+            if order[source[concept]] > order[chapter] >= 0:
+                yield f"chapter {chapter} uses {concept!r}, which chapter {source[concept]} provides only later"
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield f"the concepts run in a circle through the chapters {', '.join(error.args[1])}"
+
+
+def toc_faults(toc: str, stems: list[str]) -> Iterator[str]:
+    """The table of contents lists exactly the chapters that exist."""
+    files = [entry["file"] for part in yaml.safe_load(toc)["parts"] for entry in part["chapters"]]
+    listed = [file.removeprefix("chapters/") for file in files if file.startswith("chapters/")]
+    if listed != stems:
+        yield f"_toc.yml lists the chapters {', '.join(listed)}; the folder holds {', '.join(stems)}"
+
+
+def words(nb: NotebookNode) -> int:
+    """The words of a chapter's text, without formulas."""
+    return len(re.findall(r"\b[A-Za-z]{2,}\b", EQUATION.sub(" ", prose(nb))))
+
+
+def faults(path: Path) -> list[str]:
+    """Everything that is wrong with one chapter."""
+    nb = read(path)
+    known = {".".join(label) for other in chapter_paths() for label in labels(read(other))}
+    found = [fault for check in CHECKS for fault in check(nb, path)]
+    return found + list(check_references(nb, path, known))
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(name, f"({words(read(Path(name)))} words)")
+        for fault in faults(Path(name)):
+            print("  -", fault)

@@ -1,0 +1,23 @@
+"""The Python in the README and in the pages of the book runs as it is printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from house_rules import ROOT
+
+FENCE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+PAGES = [
+    page
+    for page in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
+    if FENCE.search(page.read_text())
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_on_a_page_runs(page: Path):
+    space = {}
+    with torch.random.fork_rng(devices=[]):
+        for source in FENCE.findall(page.read_text(encoding="utf-8")):
+            exec(compile(source, page.name, "exec"), space)
