@@ -88,9 +88,7 @@ bijections: dict[str, Member] = {
     ),
     "CNF of a function": Member(lambda: CNF(swirl, solver=fixed(6))),
     "CNF hutchinson": Member(lambda: CNF(field(), hutchinson(), precise), noisy=True),
-    "CNF hutchinson adaptive": Member(
-        lambda: CNF(field((3,)), hutchinson(gaussian, 2), tight), (3,), noisy=True
-    ),
+    "CNF hutchinson adaptive": Member(lambda: CNF(field(), hutchinson(gaussian, 2), tight), noisy=True),
     "Chain with hutchinson": Member(
         lambda: Chain(couplings(), CNF(field(), hutchinson(), precise)), noisy=True
     ),

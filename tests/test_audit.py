@@ -17,7 +17,8 @@ x, _ = points(Member(None), dtype=torch.float32)
 @pytest.mark.parametrize("name", bijections)
 def test_every_member_passes(name):
     member = bijections[name]
-    report = audit_bijection(built(member, torch.float32), *points(member, 2, torch.float32), tolerance=1e-5)
+    one, context = points(member, 1, torch.float32)
+    report = audit_bijection(built(member, torch.float32), one, context, tolerance=1e-5)
     report.raise_for_faults()
     assert not report.faults and len(report.findings) == 8
 
@@ -182,9 +183,9 @@ def test_one_point_is_enough_for_an_estimate_that_takes_few_values(seed):
 
 def test_context_and_stride_are_no_obstacle():
     member = flows["realnvp context"]
-    context = points(member)[1][:1].expand(3, -1)
-    audit_bijection(built(member).bijection, x[:1].expand(3, -1).double(), context).raise_for_faults()
-    audit_gradients(built(member), x[:1].expand(3, -1).double(), context).raise_for_faults()
+    wide, context = (a[:1].expand(3, -1) for a in points(member))
+    audit_bijection(built(member).bijection, wide, context).raise_for_faults()
+    audit_gradients(built(member), wide, context).raise_for_faults()
 
 
 def test_a_report_prints_a_table_with_a_line_for_each_check():

@@ -143,3 +143,17 @@ def test_without_a_generator_draws_come_from_the_default_one(divergence):
             (torch.manual_seed(0), divergence(x, None)(linear, zero, x, None).divergence)[1] for _ in range(2)
         ]
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    "divergence", [exact, hutchinson(), hutchinson(probes=3)], ids=["exact", "one", "three"]
+)
+def test_a_field_that_does_not_depend_on_x_has_none(divergence):
+    x = torch.randn(4, 3, dtype=torch.float64)
+    local = divergence(x, None)(
+        lambda t, x, c: torch.full_like(x, 2.0) * t, torch.tensor(0.5).double(), x, None
+    )
+    assert torch.equal(local.velocity, torch.ones_like(x))
+    assert torch.equal(local.divergence, torch.zeros(4).double()) and torch.equal(
+        local.frobenius, local.divergence
+    )

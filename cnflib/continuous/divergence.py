@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.func import jvp, vmap
+from torch.func import vjp, vmap
 
 from cnflib._check import check_positive_int
 from cnflib.nets import VectorField
@@ -63,7 +63,7 @@ def gaussian(shape: tuple[int, ...], like: Tensor, generator: Generator | None =
 
 
 def exact(x: Tensor, generator: Generator | None = None) -> Estimator:
-    r"""The exact divergence :math:`\sum_i e_i^\top J e_i`, by one Jacobian-vector product for each of the D axes.
+    r"""The exact divergence :math:`\sum_i e_i^\top J e_i`, by one vector-Jacobian product for each of the D axes.
 
     Time and memory grow as D times an evaluation of the field; from a few dozen dimensions on, train with
     :func:`hutchinson` and keep this one for evaluation.
@@ -84,7 +84,7 @@ def hutchinson(noise: Noise = rademacher, probes: int = 1) -> Divergence:
 
     Args:
         noise: Law of the probes :math:`\eta`.
-        probes: Number of probes that are averaged; each costs a Jacobian-vector product an evaluation.
+        probes: Number of probes that are averaged; each costs a vector-Jacobian product an evaluation.
 
     Raises:
         ValueError: If ``probes`` is not a positive int.
@@ -102,13 +102,12 @@ def _hutchinson(x: Tensor, generator: Generator | None = None, *, noise: Noise, 
 
 
 def _estimator(directions: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Estimator:
-    r"""Reduce :math:`v^\top J v` and :math:`|Jv|^2` over directions v of shape ``(K, B, *event)``."""
+    r"""Reduce :math:`v^\top J v` and :math:`|J^\top v|^2` over directions v of shape ``(K, B, *event)``."""
 
     def estimate(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Local:
-        def push(v: Tensor) -> tuple[Tensor, Tensor]:
-            return jvp(lambda y: field(t, y, context), (x.contiguous(),), (v,))
-
-        velocity, products = vmap(push, out_dims=(None, 0))(directions)
+        velocity, pull = vjp(lambda y: field(t, y, context), x)
+        many = len(directions) > 1
+        products = vmap(pull)(directions)[0] if many else pull(directions[0])[0][None]
         quadratic = (directions * products).flatten(2).sum(2)
         square = products.square().flatten(2).sum(2)
         return Local(velocity, reduce(quadratic, 0), reduce(square, 0))
