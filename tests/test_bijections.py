@@ -31,7 +31,7 @@ def log_volume(g, x, context):
     return torch.linalg.slogdet(rows).logabsdet
 
 
-def close(a, b, tolerance=1e-6):
+def assert_close(a, b, tolerance=1e-6):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -40,21 +40,21 @@ def test_inverse_undoes_forward_and_their_logdets_cancel(name):
     g, x, context = setup(name)
     z, forward = g(x, context, rng())
     back, inverse = g.inverse(z, context, rng())
-    close(back, x)
-    close(forward + inverse, torch.zeros_like(forward))
+    assert_close(back, x)
+    assert_close(forward + inverse, torch.zeros_like(forward))
 
 
 @every
 def test_forward_undoes_inverse(name):
     g, x, context = setup(name)
-    close(g(g.inverse(x, context)[0], context)[0], x)
+    assert_close(g(g.inverse(x, context)[0], context)[0], x)
 
 
 @exactly
 @both_ways
 def test_logdet_is_that_of_the_jacobian(name, way):
     g, x, context = setup(name)
-    close(maps[way](g)(x, context)[1], log_volume(maps[way](g), x, context))
+    assert_close(maps[way](g)(x, context)[1], log_volume(maps[way](g), x, context))
 
 
 @estimated
@@ -71,7 +71,7 @@ def test_estimated_logdet_is_unbiased(name, way):
 @every
 def test_decode_is_inverse_without_its_logdet(name):
     g, x, context = setup(name)
-    close(g.decode(x, context), g.inverse(x, context)[0])
+    assert_close(g.decode(x, context), g.inverse(x, context)[0])
 
 
 @every
@@ -112,7 +112,7 @@ def test_a_saved_or_copied_bijection_is_the_same_map_with_weights_of_its_own(nam
     fresh.load_state_dict(g.state_dict())
     wanted = g(x, context, rng())
     for other in (fresh, copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
-        close(other(x, context, rng()), wanted, 0)
+        assert_close(other(x, context, rng()), wanted, 0)
         assert not {p.data_ptr() for p in g.parameters()} & {p.data_ptr() for p in other.parameters()}
 
 
@@ -128,7 +128,7 @@ def test_dtype_and_device_follow_the_input(name, dtype, device):
     there = [None if a is None else a.to(device, dtype) for a in (x, context)]
     z, logdet = g.to(device, dtype)(*there)
     assert (z.dtype, logdet.dtype, z.device.type, logdet.device.type) == (dtype, dtype, device, device)
-    close(z.cpu().double(), wanted, 1e-4 if dtype == torch.float32 else 1e-6)
+    assert_close(z.cpu().double(), wanted, 1e-4 if dtype == torch.float32 else 1e-6)
 
 
 @every
@@ -145,16 +145,16 @@ def test_strides_do_not_matter(name):
     g, x, context = setup(name)
     z, logdet = g(x, context, rng())
     turned = x.movedim(0, -1).contiguous().movedim(-1, 0)
-    close(g(turned, context, rng()), (z, logdet))
+    assert_close(g(turned, context, rng()), (z, logdet))
     wide = None if context is None else context[:1].expand(len(x), -1)
-    close(g(x[:1].expand_as(x), wide)[0], z[:1].expand_as(z))
+    assert_close(g(x[:1].expand_as(x), wide)[0], z[:1].expand_as(z))
 
 
 @exactly
 def test_a_row_does_not_depend_on_its_batch_mates(name):
     g, x, context = setup(name)
     alone = [g(x[i : i + 1], None if context is None else context[i : i + 1]) for i in range(len(x))]
-    close(g(x, context), tuple(torch.cat(parts) for parts in zip(*alone, strict=True)))
+    assert_close(g(x, context), tuple(torch.cat(parts) for parts in zip(*alone, strict=True)))
 
 
 @every
@@ -163,7 +163,7 @@ def test_a_generator_determines_the_draws_and_leaves_the_default_one_alone(name)
     before = torch.random.get_rng_state()
     first, again, other = (g(x, context, rng(seed))[1] for seed in (3, 3, 4))
     assert torch.equal(torch.random.get_rng_state(), before)
-    close(first, again, 0)
+    assert_close(first, again, 0)
     assert torch.equal(first, other) == (not bijections[name].noisy)
 
 
@@ -178,15 +178,15 @@ def test_a_fixed_step_flow_compiles_without_a_graph_break(divergence):
     with seeded():
         compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)(x)
     with seeded():
-        close(compiled, flow.log_prob(x))
+        assert_close(compiled, flow.log_prob(x))
 
 
 def test_standardize_gives_zero_mean_and_unit_variance():
     x = torch.randn(100, 3, generator=rng(), dtype=torch.float64) * torch.tensor([1.0, 5, 0.1]) + 7
     z, logdet = Standardize(x.mean(0), x.std(0))(x)
-    close(z.mean(0), torch.zeros(3).double())
-    close(z.std(0), torch.ones(3).double())
-    close(logdet, -x.std(0).log().sum().expand(100))
+    assert_close(z.mean(0), torch.zeros(3).double())
+    assert_close(z.std(0), torch.ones(3).double())
+    assert_close(logdet, -x.std(0).log().sum().expand(100))
 
 
 def test_standardize_keeps_its_own_copy_of_the_statistics():
@@ -204,7 +204,7 @@ def test_chain_runs_left_to_right():
 
 def test_inverse_of_inverse_is_the_bijection():
     g, x, _ = setup("Chain")
-    close(Inverse(Inverse(g))(x), g(x), 0)
+    assert_close(Inverse(Inverse(g))(x), g(x), 0)
 
 
 def test_a_bijection_must_have_both_directions():

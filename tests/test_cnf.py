@@ -38,7 +38,7 @@ def draw(*shape):
     return torch.randn(*shape, generator=rng(), dtype=torch.float64)
 
 
-def close(a, b, tolerance=1e-5):
+def assert_close(a, b, tolerance=1e-5):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -49,15 +49,15 @@ def test_the_flow_of_a_linear_field_is_the_matrix_exponential(kind, dim, solver)
     A, x = matrix(kind, dim), draw(4, dim)
     cnf = flow_of(A, solver=solver)
     for (y, logdet), sign in ((cnf.inverse(x), 1), (cnf(x), -1)):
-        close(y, x @ torch.from_numpy(expm(sign * A.numpy())).T)
-        close(logdet, sign * A.trace().expand(4))
+        assert_close(y, x @ torch.from_numpy(expm(sign * A.numpy())).T)
+        assert_close(logdet, sign * A.trace().expand(4))
 
 
 def test_a_rotation_keeps_volume():
     x = draw(3, 4)
     cnf = flow_of(matrix("rotation", 4))
-    close(cnf(x)[1], torch.zeros(3).double(), 1e-12)
-    close(cnf(x)[0].norm(dim=1), x.norm(dim=1))
+    assert_close(cnf(x)[1], torch.zeros(3).double(), 1e-12)
+    assert_close(cnf(x)[0].norm(dim=1), x.norm(dim=1))
 
 
 @solvers
@@ -67,8 +67,8 @@ def test_a_field_that_varies_in_time_is_asked_at_its_own_time(solver, t0, t1):
     x = draw(3, 2)
     solution = CNF(lambda t, x, c: (1 + 3 * t**2) * x, solver=solver).solve(x, t0, t1)
     scale = t1 + t1**3 - t0 - t0**3
-    close(solution.x, x * math.exp(scale))
-    close(solution.logdet, torch.full((3,), 2 * scale).double())
+    assert_close(solution.x, x * math.exp(scale))
+    assert_close(solution.logdet, torch.full((3,), 2 * scale).double())
 
 
 @solvers
@@ -77,8 +77,8 @@ def test_the_flow_of_a_nonlinear_field_has_the_logdet_of_its_solution(solver):
     x = torch.rand(4, 3, generator=rng(), dtype=torch.float64)
     y, logdet = CNF(lambda t, x, c: x * (1 - x), solver=solver).inverse(x)
     below = 1 + x * (math.e - 1)
-    close(y, x * math.e / below)
-    close(logdet, (1 - 2 * below.log()).sum(1))
+    assert_close(y, x * math.e / below)
+    assert_close(logdet, (1 - 2 * below.log()).sum(1))
 
 
 @solvers
@@ -90,10 +90,10 @@ def test_density_along_a_path_is_that_of_the_gaussian_it_carries(solver):
     up = cnf.path(z, times)
     log_p = StandardNormal(2).double().log_prob(z) - up.logdet
     for k, t in enumerate(times):
-        close(log_p[k], torch.distributions.Normal(0, 1 + 2 * t).log_prob(up.x[k]).sum(1))
+        assert_close(log_p[k], torch.distributions.Normal(0, 1 + 2 * t).log_prob(up.x[k]).sum(1))
     down = cnf.path(up.x[-1], times[::-1])
-    close(down.x, up.x.flip(0))
-    close(down.logdet, up.logdet.flip(0) - up.logdet[-1])
+    assert_close(down.x, up.x.flip(0))
+    assert_close(down.logdet, up.logdet.flip(0) - up.logdet[-1])
 
 
 @solvers
@@ -102,13 +102,13 @@ def test_a_path_is_its_solves_one_after_the_other(solver, times):
     cnf = CNF(lambda t, x, c: torch.sin(x + t), costs=(kinetic_energy,), solver=solver)
     x = draw(3, 2)
     path = cnf.path(x, times)
-    close(path.x[0], x)
+    assert_close(path.x[0], x)
     assert not path.logdet[0].any() and not path.costs[0][0].any()
     for k in range(1, len(times)):
         leg = cnf.solve(path.x[k - 1], times[k - 1], times[k])
-        close(path.x[k], leg.x)
-        close(path.logdet[k] - path.logdet[k - 1], leg.logdet)
-        close(path.costs[0][k] - path.costs[0][k - 1], leg.costs[0])
+        assert_close(path.x[k], leg.x)
+        assert_close(path.logdet[k] - path.logdet[k - 1], leg.logdet)
+        assert_close(path.costs[0][k] - path.costs[0][k - 1], leg.costs[0])
 
 
 @solvers
@@ -127,8 +127,8 @@ def test_costs_are_integrals_over_the_length_of_time(solver, t0, t1):
     cnf = CNF(lambda t, x, c: -x, costs=(kinetic_energy, jacobian_frobenius), solver=solver)
     x = draw(4, 3)
     energy, frobenius = cnf.solve(x, t0, t1).costs
-    close(energy, x.square().sum(1) * abs(1 - math.exp(-2 * (t1 - t0))) / 2)
-    close(frobenius, torch.full((4,), 3 * abs(t1 - t0)).double())
+    assert_close(energy, x.square().sum(1) * abs(1 - math.exp(-2 * (t1 - t0))) / 2)
+    assert_close(frobenius, torch.full((4,), 3 * abs(t1 - t0)).double())
     assert (energy > 0).all() and (frobenius > 0).all()
 
 
@@ -140,7 +140,7 @@ def test_a_cost_of_one_s_own_sees_the_time_the_point_the_context_and_the_field(t
 
     x, context = draw(3, 2), draw(3, 1)
     solution = CNF(lambda t, x, c: c * x, costs=(own,), solver=fixed(4)).solve(x, t0, t1, context)
-    close(solution.costs[0], context[:, 0] * abs(t1**2 - t0**2) / 2)
+    assert_close(solution.costs[0], context[:, 0] * abs(t1**2 - t0**2) / 2)
 
 
 def test_estimated_costs_are_unbiased():
@@ -165,8 +165,8 @@ def test_a_learnable_end_time_gets_its_gradient(solver):
     t0, t1 = (torch.tensor(t, dtype=torch.float64, requires_grad=True) for t in (0.1, 0.8))
     solution = flow_of(A, solver=solver).solve(x, t0, t1)
     slopes = torch.autograd.grad(solution.logdet.sum(), (t0, t1), retain_graph=True)
-    close(torch.stack(slopes), A.trace() * torch.tensor([-1.0, 1.0]).double())
-    close(torch.autograd.grad(solution.x[0, 0], t1)[0], (solution.x @ A.T)[0, 0].detach())
+    assert_close(torch.stack(slopes), A.trace() * torch.tensor([-1.0, 1.0]).double())
+    assert_close(torch.autograd.grad(solution.x[0, 0], t1)[0], (solution.x @ A.T)[0, 0].detach())
 
 
 def test_decode_does_not_pay_for_a_divergence():
@@ -182,10 +182,10 @@ def test_decode_does_not_pay_for_a_divergence():
 def test_context_reaches_the_field_row_by_row(solver):
     cnf = CNF(lambda t, x, c: c * x, solver=solver)
     x, c = draw(3, 2), draw(3, 1)
-    close(cnf.inverse(x, c)[0], x * c.exp())
-    close(cnf.inverse(x, c)[1], 2 * c[:, 0])
-    close(cnf.decode(x, c), x * c.exp())
-    close(cnf.path(x, [0.0, 0.5], c).x[1], x * (c / 2).exp())
+    assert_close(cnf.inverse(x, c)[0], x * c.exp())
+    assert_close(cnf.inverse(x, c)[1], 2 * c[:, 0])
+    assert_close(cnf.decode(x, c), x * c.exp())
+    assert_close(cnf.path(x, [0.0, 0.5], c).x[1], x * (c / 2).exp())
 
 
 def test_an_empty_batch_is_solved_without_a_step():

@@ -12,7 +12,7 @@ family = pytest.mark.parametrize("transform", families.values(), ids=families)
 x3 = Member(None, (3,))
 
 
-def close(a, b, tolerance=1e-12):
+def assert_close(a, b, tolerance=1e-12):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -32,15 +32,15 @@ def test_parameters_depend_on_the_kept_coordinates_alone(transform):
     x, _ = points(x3)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda row: g(row[None])[0][0]))(x)
     assert (jacobian[:, 1, [0, 2]] != 0).all()  # the transformed coordinate follows both that are kept
-    close(jacobian[:, [0, 2]], torch.eye(3).double()[[0, 2]].expand(3, 2, 3))
+    assert_close(jacobian[:, [0, 2]], torch.eye(3).double()[[0, 2]].expand(3, 2, 3))
 
 
 @family
 def test_a_fresh_coupling_is_the_identity(transform):
     x, _ = points(x3)
     z, logdet = coupling(transform, (3,)).double()(x)
-    close(z, x)
-    close(logdet, torch.zeros(3).double())
+    assert_close(z, x)
+    assert_close(logdet, torch.zeros(3).double())
 
 
 @family
@@ -51,9 +51,9 @@ def test_a_family_is_increasing_and_its_inverse_undoes_it(transform):
     y, slope = transform.forward(x, theta)
     back, slope_back = transform.inverse(y, theta)
     assert (y.diff() > 0).all()
-    close(back, x)
-    close(slope + slope_back, torch.zeros_like(x))
-    close(slope[1:].exp(), y.diff() / x.diff())  # both families are straight lines
+    assert_close(back, x)
+    assert_close(slope + slope_back, torch.zeros_like(x))
+    assert_close(slope[1:].exp(), y.diff() / x.diff())  # both families are straight lines
 
 
 def test_additive_shifts_and_keeps_volume():
@@ -67,8 +67,8 @@ def test_affine_scales_by_a_bounded_exponential_and_then_shifts(bound):
     x = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64)
     y, slope = affine(bound).forward(x, theta)
     s = bound * torch.tanh(theta[:, 1] / bound)
-    close(y, x * s.exp() + theta[:, 0])
-    close(slope, s)
+    assert_close(y, x * s.exp() + theta[:, 0])
+    assert_close(slope, s)
     assert (slope.abs() <= bound).all() and slope[1] > 0 > slope[2]
 
 
@@ -79,8 +79,8 @@ def test_logdet_is_the_sum_over_transformed_coordinates_of_the_log_slope():
         net.net[-1].bias.copy_(torch.tensor([1.0, 3 * torch.atanh(torch.tensor(2.0).log() / 3)]).repeat(3))
     x, _ = points(x3)
     z, logdet = Coupling(mask, affine(), net)(x)
-    close(z[:, 1:], 2 * x[:, 1:] + 1, 1e-6)
-    close(logdet, torch.full((3,), 2 * torch.tensor(2.0).log()).double(), 1e-6)
+    assert_close(z[:, 1:], 2 * x[:, 1:] + 1, 1e-6)
+    assert_close(logdet, torch.full((3,), 2 * torch.tensor(2.0).log()).double(), 1e-6)
 
 
 def test_context_conditions_the_map():

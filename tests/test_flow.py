@@ -24,7 +24,7 @@ def setup(name, n=3, dtype=torch.float64):
     return built(member, dtype), *points(member, n, dtype)
 
 
-def close(a, b, tolerance=1e-6):
+def assert_close(a, b, tolerance=1e-6):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -65,8 +65,8 @@ def test_samples_have_the_density_that_log_prob_gives(name):
 def test_sample_and_log_prob_agrees_with_sample_and_with_log_prob(name):
     flow, _, context = setup(name)
     x, log_prob = flow.sample_and_log_prob(3, context, rng())
-    close(flow.sample(3, context, rng()), x)
-    close(flow.log_prob(x, context), log_prob)
+    assert_close(flow.sample(3, context, rng()), x)
+    assert_close(flow.log_prob(x, context), log_prob)
 
 
 @pytest.mark.parametrize("name", [n for n, m in flows.items() if m.noisy])
@@ -131,7 +131,7 @@ def test_a_saved_flow_is_the_same_flow(name):
     fresh.load_state_dict(flow.state_dict())
     wanted = flow.log_prob(x, context, rng())
     for other in (fresh, copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
-        close(other.log_prob(x, context, rng()), wanted, 0)
+        assert_close(other.log_prob(x, context, rng()), wanted, 0)
 
 
 @every
@@ -145,7 +145,7 @@ def test_draws_follow_the_generator_and_leave_the_default_one_alone(name):
 
 def test_one_row_of_context_serves_all_samples():
     flow, _, context = setup("realnvp context")
-    close(flow.sample(3, context[:1], rng()), flow.sample(3, context[:1].repeat(3, 1), rng()), 0)
+    assert_close(flow.sample(3, context[:1], rng()), flow.sample(3, context[:1].repeat(3, 1), rng()), 0)
 
 
 def test_context_changes_the_density():
@@ -159,7 +159,7 @@ def test_standard_normal_is_the_normal_density(shape):
     base = StandardNormal(shape).double()
     z = base.sample(5, generator=rng())
     assert z.shape == (5, *((shape,) if isinstance(shape, int) else shape))
-    close(base.log_prob(z), torch.distributions.Normal(0.0, 1.0).log_prob(z).flatten(1).sum(1), 1e-12)
+    assert_close(base.log_prob(z), torch.distributions.Normal(0.0, 1.0).log_prob(z).flatten(1).sum(1), 1e-12)
 
 
 def test_standard_normal_samples_have_zero_mean_and_unit_variance():
@@ -172,7 +172,7 @@ def test_an_affine_flow_is_the_normal_of_its_mean_and_deviation():
     mean, std = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 3.0]).double()
     flow = Flow(Standardize(mean, std), StandardNormal(2))
     x = flow.sample(5, generator=rng())
-    close(flow.log_prob(x), torch.distributions.Normal(mean, std).log_prob(x).sum(1), 1e-12)
+    assert_close(flow.log_prob(x), torch.distributions.Normal(mean, std).log_prob(x).sum(1), 1e-12)
 
 
 def test_the_base_takes_dtype_and_device_of_the_bijection():

@@ -21,7 +21,7 @@ every = pytest.mark.parametrize("path", [*paths.values(), noisy], ids=[*paths, "
 times = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
 
 
-def close(a, b, tolerance=1e-10):
+def assert_close(a, b, tolerance=1e-10):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -54,17 +54,17 @@ def velocity(path):
 @silent
 def test_a_path_leads_from_base_to_data(path):
     x0, x1 = ends()
-    close(path(0.0, x0, x1), x0)
-    close(path(1.0, x0, x1), x1)
+    assert_close(path(0.0, x0, x1), x0)
+    assert_close(path(1.0, x0, x1), x1)
 
 
 def test_the_two_paths_are_those_of_their_formulas():
     x0, x1 = ends()
     a = math.pi / 2 * times[:, None]
-    close(linear()(times, x0, x1), (1 - times[:, None]) * x0 + times[:, None] * x1)
-    close(linear().rate(times, x0, x1), x1 - x0)
-    close(trigonometric()(times, x0, x1), a.cos() * x0 + a.sin() * x1)
-    close(trigonometric().rate(times, x0, x1), math.pi / 2 * (a.cos() * x1 - a.sin() * x0))
+    assert_close(linear()(times, x0, x1), (1 - times[:, None]) * x0 + times[:, None] * x1)
+    assert_close(linear().rate(times, x0, x1), x1 - x0)
+    assert_close(trigonometric()(times, x0, x1), a.cos() * x0 + a.sin() * x1)
+    assert_close(trigonometric().rate(times, x0, x1), math.pi / 2 * (a.cos() * x1 - a.sin() * x0))
 
 
 @every
@@ -72,10 +72,10 @@ def test_rate_is_the_derivative_of_the_point(path):
     (x0, x1), xi, h = ends(), draw(), 1e-5
     rate = path.rate(times, x0, x1, xi)
     difference = (path(times + h, x0, x1, xi) - path(times - h, x0, x1, xi)) / (2 * h)
-    close(rate, difference, 1e-8)
+    assert_close(rate, difference, 1e-8)
     for i, t in enumerate(times):
         point = torch.autograd.functional.jacobian(lambda t: path(t, x0, x1, xi), t)  # noqa: B023
-        close(rate[i], point[i])
+        assert_close(rate[i], point[i])
 
 
 @every
@@ -83,9 +83,9 @@ def test_one_time_for_all_is_the_same_time_for_each(path):
     (x0, x1), xi = ends(), draw()
     for call in (path, path.rate):
         each = call(torch.full((3,), 0.3, dtype=torch.float64), x0, x1, xi)
-        close(call(0.3, x0, x1, xi), each)
-        close(call(torch.tensor(0.3, dtype=torch.float64), x0, x1, xi), each)
-        close(call(torch.tensor(0.3, dtype=torch.float64).expand(3), x0, x1, xi), each)
+        assert_close(call(0.3, x0, x1, xi), each)
+        assert_close(call(torch.tensor(0.3, dtype=torch.float64), x0, x1, xi), each)
+        assert_close(call(torch.tensor(0.3, dtype=torch.float64).expand(3), x0, x1, xi), each)
 
 
 @every
@@ -93,7 +93,7 @@ def test_images_are_carried_like_vectors(path):
     (x0, x1), xi, image = ends(3, 8), draw(3, 8), (3, 2, 2, 2)
     for call in (path, path.rate):
         carried = call(times, x0.reshape(image), x1.reshape(image), xi.reshape(image))
-        close(carried, call(times, x0, x1, xi).reshape(image))
+        assert_close(carried, call(times, x0, x1, xi).reshape(image))
 
 
 @every
@@ -105,7 +105,7 @@ def test_variance_of_the_point_is_that_of_independent_terms(path):
 
 def test_noise_is_ignored_where_there_is_none_and_required_where_there_is():
     x0, x1 = ends()
-    close(linear()(0.3, x0, x1, draw()), linear()(0.3, x0, x1), 0)
+    assert_close(linear()(0.3, x0, x1, draw()), linear()(0.3, x0, x1), 0)
     assert linear().gamma2 is zero and not zero(times).any()
     for call in (noisy, noisy.rate):
         with pytest.raises(ValueError, match=r"xi of shape \(3, 3\).*randn_like"):
@@ -116,8 +116,8 @@ def test_noise_is_ignored_where_there_is_none_and_required_where_there_is():
 def test_the_exact_velocity_carries_base_to_data(path):
     x0, _ = ends()
     x1 = sample_ode(velocity(path), x0, precise)
-    close(x1, S1 / S0 * x0, 1e-6)
-    close(x1, CNF(velocity(path), solver=precise).decode(x0), 0)
+    assert_close(x1, S1 / S0 * x0, 1e-6)
+    assert_close(x1, CNF(velocity(path), solver=precise).decode(x0), 0)
 
 
 @silent
@@ -125,13 +125,13 @@ def test_the_exact_velocity_has_the_exact_likelihood(path):
     base = Standardize(torch.zeros(D).double(), torch.full((D,), S0).double())
     flow = Flow(Chain(CNF(velocity(path), solver=precise), base), StandardNormal(D))
     x = ends()[1]
-    close(flow.log_prob(x), torch.distributions.Normal(0, S1).log_prob(x).sum(1), 1e-6)
+    assert_close(flow.log_prob(x), torch.distributions.Normal(0, S1).log_prob(x).sum(1), 1e-6)
 
 
 def test_sample_ode_hands_its_context_to_the_field():
     x0, context = draw(), draw(3, 1, 4)
-    close(sample_ode(lambda t, x, c: c * x, x0, precise, context), x0 * context.exp(), 1e-6)
-    close(sample_ode(lambda t, x, c: x, x0), x0 * math.e, 1e-3)
+    assert_close(sample_ode(lambda t, x, c: c * x, x0, precise, context), x0 * context.exp(), 1e-6)
+    assert_close(sample_ode(lambda t, x, c: x, x0), x0 * math.e, 1e-3)
 
 
 least = {"linear": math.pi * S0 * S1 / 2, "trigonometric": math.pi**2 * S0 * S1 / 4}
@@ -169,7 +169,7 @@ def test_the_loss_is_the_squared_error_summed_over_the_event(path):
     error = path(times, x0, x1, xi).sin() - path.rate(times, x0, x1, xi)
     parts = (a.reshape(image) for a in (x0, x1))
     loss = velocity_loss(lambda t, x, c: x.sin(), path, *parts, times, xi.reshape(image))
-    close(loss, error.square().sum(1))
+    assert_close(loss, error.square().sum(1))
 
 
 def test_the_loss_draws_a_time_for_each_pair_and_noise_where_there_is_some():

@@ -21,7 +21,7 @@ every = pytest.mark.parametrize("member", fields.values(), ids=fields)
 t = torch.tensor(0.3, dtype=torch.float64)
 
 
-def close(a, b, tolerance=1e-12):
+def assert_close(a, b, tolerance=1e-12):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -36,16 +36,16 @@ def test_a_field_acts_on_each_row_alone(member):
     f, (x, context) = built(member), points(member)
     for i in range(len(x)):
         alone = f(t, x[i : i + 1], None if context is None else context[i : i + 1])
-        close(f(t, x, context)[i : i + 1], alone)
+        assert_close(f(t, x, context)[i : i + 1], alone)
 
 
 @every
 def test_one_time_for_all_rows_is_the_same_time_for_each(member):
     f, (x, context) = built(member), points(member)
-    close(f(t, x, context), f(t.expand(len(x)), x, context))
+    assert_close(f(t, x, context), f(t.expand(len(x)), x, context))
     times = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     rows = [f(times[i], x, context)[i] for i in range(3)]
-    close(f(times, x, context), torch.stack(rows))
+    assert_close(f(times, x, context), torch.stack(rows))
 
 
 @every
@@ -79,7 +79,7 @@ def test_time_embedding_is_t_with_its_sines_and_cosines(frequencies):
     embed = TimeEmbedding(frequencies).double()
     k = torch.arange(1, frequencies + 1) * math.pi
     wanted = torch.cat([t[None], (k * t).sin(), (k * t).cos()])
-    close(embed(t, 4), wanted.expand(4, -1), 1e-6)
+    assert_close(embed(t, 4), wanted.expand(4, -1), 1e-6)
     assert embed(t, 4).shape == (4, embed.features)
     assert not embed.state_dict()
 
@@ -89,7 +89,7 @@ def test_fourier_features_are_periods_of_the_given_scale_and_saved():
         embed = FourierFeatures(4, 5000, scale=0.5).double()
     x = torch.randn(3, 4, generator=rng(), dtype=torch.float64)
     phase = x @ embed.rates.T
-    close(embed(x), torch.cat([x, phase.sin(), phase.cos()], 1))
+    assert_close(embed(x), torch.cat([x, phase.sin(), phase.cos()], 1))
     assert embed.features == embed(x).shape[1] == 10_004
     assert embed.rates.std().item() == pytest.approx(math.pi, rel=0.03)  # 2 pi times 0.5 periods a unit
     assert list(embed.state_dict()) == ["rates"] and not list(embed.parameters())

@@ -278,6 +278,7 @@ def test_tensors_on_any_device_are_drawn(ax, device):
     plot.training_curve(ax, range(30), list(x[:, 0]))
     plot.density(ax, lambda x: gaussian(x), BOX, points=20, device=device, dtype=torch.float64)
     plot.grid_warp(ax, lambda x: bend(x), BOX, cells=4, device=device)
+    assert len(ax.collections) == 2 and len(ax.images) == 1 and len(ax.lines) == 2
 
 
 FAULTS = {
