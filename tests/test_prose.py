@@ -21,3 +21,5 @@ def test_the_code_on_a_page_runs(page: Path):
     with torch.random.fork_rng(devices=[]):
         for source in FENCE.findall(page.read_text(encoding="utf-8")):
             exec(compile(source, page.name, "exec"), space)
+    results = [value for value in space.values() if isinstance(value, torch.Tensor)]
+    assert results and all(result.isfinite().all() for result in results)
