@@ -17,6 +17,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from cnflib._animation import Animation, animation
 from cnflib._style import (
     BASE,
     COLORS,
@@ -42,6 +43,8 @@ __all__ = [
     "DATA",
     "MODEL",
     "TRAJECTORY",
+    "Animation",
+    "animation",
     "arrow_diagram",
     "contours",
     "curve",

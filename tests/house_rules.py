@@ -3,6 +3,7 @@
 Look at one chapter with ``python tests/house_rules.py chapters/01-change-of-variables.ipynb``.
 """
 
+import ast
 import re
 import statistics
 import sys
@@ -93,6 +94,18 @@ def draws(cell: NotebookNode) -> bool:
     return bool(DRAWS.search(cell.source)) and "no-figure" not in cell.metadata.get("tags", [])
 
 
+def animations(cell: NotebookNode) -> list[dict[str, object]]:
+    """The literal keyword arguments of every call of ``plot.animation`` in a code cell."""
+    if "plot.animation(" not in cell.source:
+        return []
+    calls = (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call))
+    calls = (call for call in calls if ast.unparse(call.func) == "plot.animation")
+    return [
+        {word.arg: word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)}
+        for call in calls
+    ]
+
+
 def labels(nb: NotebookNode) -> list[tuple[str, str]]:
     """The equation labels in order, each as (chapter, n)."""
     tails = (match["tail"] for match in EQUATION.finditer(prose(nb)))
@@ -152,8 +165,15 @@ def check_cell_length(nb: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def check_figures(nb: NotebookNode, path: Path) -> Iterator[str]:
-    """Every figure cell says in its metadata what is to be seen (alt) and what was found (caption)."""
+    """Every figure cell says in its metadata what is to be seen (alt) and what was found (caption).
+
+    An animation says both in its arguments, and checks them when it runs.
+    """
     for cell in filter(draws, code_cells(nb)):
+        if words := animations(cell):
+            if not all(said.get("alt") and said.get("caption") for said in words):
+                yield f"plot.animation needs alt= and caption= in plain words in the cell {head(cell)}"
+            continue
         meta = cell.metadata.get("mystnb", {})
         if len(meta.get("image", {}).get("alt", "").strip()) < ALT_LENGTH:
             yield f"no mystnb.image.alt of at least {ALT_LENGTH} characters in the figure cell {head(cell)}"
@@ -341,7 +361,7 @@ def words(nb: NotebookNode) -> int:
 def faults(path: Path) -> list[str]:
     """Everything that is wrong with one chapter."""
     nb = read(path)
-    known = {".".join(label) for other in chapter_paths() for label in labels(read(other))}
+    known = {".".join(label) for other in {*chapter_paths(), path} for label in labels(read(other))}
     found = [fault for check in CHECKS for fault in check(nb, path)]
     return found + list(check_references(nb, path, known))
 

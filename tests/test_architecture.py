@@ -45,7 +45,7 @@ ALLOWED = {  # each group may import itself, and these
     },
 }
 EXCEPTIONS = {("cnflib.interpolants.sampling", "continuous")}
-PRIVATE_HELPERS = {"cnflib._style": "plot"}
+PRIVATE_HELPERS = {"cnflib._style": "plot", "cnflib._animation": "plot"}
 
 
 def group(module):

@@ -148,6 +148,10 @@ BREAKS = {
     "thin alt": (lambda nb: nb.cells[4].metadata.mystnb.image.update(alt="A figure."), "no mystnb.image.alt"),
     "no caption": (lambda nb: nb.cells[4].metadata.mystnb.pop("figure"), "no mystnb.figure.caption"),
     "plot without alt": (code("plot.density(ax, log_prob)"), "no mystnb.image.alt"),
+    "animation without words": (
+        code("plot.animation(fig, draw, frames=9, alt='', caption='It moves.')"),
+        "plot.animation needs alt= and caption=",
+    ),
     "open formula": (text("$$ a = b"), "a $$ is left open"),
     "text after a formula": (text("$$ a = b $$ (3.4)."), "is followed by '(3.4).'"),
     "label by name": (text("$$ a = b $$ (eq:flow)"), "is followed by '(eq:flow)'"),
@@ -216,6 +220,12 @@ def test_every_rule_has_a_break():
         change(nb)
         caught |= {check for check in CHECKS if any(check(nb, PATH))}
     assert caught == set(CHECKS)
+
+
+def test_an_animation_says_what_it_shows_in_its_arguments():
+    nb = good()
+    code("plot.animation(fig, draw, frames=9, alt='A square that moves.', caption='It moves.')")(nb)
+    assert not found(nb)
 
 
 def test_references_are_resolved_across_chapters():
