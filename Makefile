@@ -17,10 +17,14 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: book test lint bench serve clean distclean help
+.PHONY: book site-check test lint bench serve clean distclean help
 
 book: $(READY) ## run the chapters that changed and build the HTML
 	$(RUN) book/build.py --jobs $(JOBS)
+
+site-check: $(READY) ## look at every built page in headless Chromium
+	@test -e _build/html/index.html || { echo "Nothing is built yet: run 'make book' first."; exit 1; }
+	$(RUN) book/site_check.py --jobs $(JOBS)
 
 test: $(READY) ## run the unit tests and every notebook
 	$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -40,19 +44,19 @@ serve: ## show the built book at http://localhost:8000 (PORT=… changes it)
 	@$(PYTHON) -m http.server --directory _build/html --bind 127.0.0.1 $(PORT)
 
 clean: ## delete everything that was built, keep the environment
-	rm -rf _build build dist .pytest_cache .ruff_cache
+	rm -rf _build book/_generated build dist .pytest_cache .ruff_cache
 	find . -name $(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## delete the environment as well
 	rm -rf $(VENV)
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 # The mark is set last: a set-up that was cut short starts again from an empty environment.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 book")'
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing the pinned packages into $(VENV); this takes a few minutes."
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[book,test,bench]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[book,site,test,bench]"
 	@touch $(READY)

@@ -1,10 +1,14 @@
 """Build the book: run the chapters that changed, side by side, then make the HTML with warnings as errors.
 
-A chapter runs again when its code changed, or cnflib, or a pinned version. ``make book`` calls this.
+A chapter runs again when its code changed, or cnflib, or a pinned version. What pages say of the chapters (the map, the
+run times) is written to ``_build/pages``, the first page's picture to ``book/_generated``. ``make book`` calls this.
 """
 
 import argparse
+import hashlib
 import multiprocessing
+import os
+import platform
 import resource
 import shutil
 import subprocess
@@ -14,6 +18,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
@@ -22,12 +27,18 @@ from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
-from cnflib_book import ROOT, cache_folder  # noqa: E402
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
+import map as chapter_map  # noqa: E402
+from cnflib_book import ROOT, cache_folder, glossary_terms  # noqa: E402
+from outline import chapter_paths, outline, read_chapter  # noqa: E402
 
 BUILD = ROOT / "_build"
+PAGES = BUILD / "pages"  # what pages include
+PICTURES = ROOT / "book/_generated"  # a folder of html_static_path: all of it goes with the site
+HERO = ROOT / "book/hero.py"
 MEBIBYTE = 2**20 if sys.platform == "darwin" else 2**10  # in the unit of ru_maxrss: bytes there, KiB on Linux
 KEPT_CACHES = 5
+COST = ("execution_seconds", "processor_seconds", "peak_mebibytes", "threads", "processor")
 
 
 def execute(path: Path, timeout: int) -> tuple[NotebookNode, dict]:
@@ -44,8 +55,25 @@ def execute(path: Path, timeout: int) -> tuple[NotebookNode, dict]:
             resources={"metadata": {"path": folder}},
         ).execute()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return notebook, {"execution_seconds": seconds, "peak_mebibytes": peak / MEBIBYTE}
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cost = (seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / MEBIBYTE, threads(), processor())
+    return notebook, dict(zip(COST, cost, strict=True))
+
+
+def threads() -> int:
+    """The threads that a chapter computes on, as the environment sets them."""
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
+def processor() -> str:
+    """The model of this machine's processor."""
+    if sys.platform == "darwin":
+        ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
 
 
 def open_cache() -> JupyterCacheAbstract:
@@ -69,9 +97,10 @@ def store(cache: JupyterCacheAbstract, path: Path, notebook: NotebookNode, cost:
 def cost_of(cache: JupyterCacheAbstract, path: Path) -> dict | None:
     """What the chapter cost when it ran, or None if this code has not run against this library."""
     try:
-        return cache.match_cache_notebook(nbformat.read(path, as_version=4)).data
+        cost = cache.match_cache_notebook(nbformat.read(path, as_version=4)).data
     except KeyError:
         return None
+    return cost if set(COST) <= cost.keys() else None
 
 
 def run_chapters(cache: JupyterCacheAbstract, chapters: list[Path], jobs: int, timeout: int) -> int:
@@ -159,6 +188,51 @@ def cost_table(cache: JupyterCacheAbstract, chapters: list[Path], ran: list[Path
     return "\n".join(lines)
 
 
+def run_times(chapters: list[tuple[str, dict]]) -> str:
+    """The page's account of what each chapter cost, as Markdown: pairs of a document and its cost."""
+    lines = ["| chapter | clock, s | CPU, s | MiB |", "|---|--:|--:|--:|"]
+    for document, cost in chapters:
+        seconds = f"{cost['execution_seconds']:.0f} | {cost['processor_seconds']:.0f}"
+        lines.append(f"| {{doc}}`/{document}` | {seconds} | {cost['peak_mebibytes']:.0f} |")
+    totals = [sum(cost[key] for _, cost in chapters) for key in COST[:2]]
+    peak = max((cost["peak_mebibytes"] for _, cost in chapters), default=0)
+    lines.append(f"| **all** | **{totals[0]:.0f}** | **{totals[1]:.0f}** | **{peak:.0f}** |")
+    machines = sorted({(cost["threads"], cost["processor"]) for _, cost in chapters})
+    where = "; ".join(f"{n} thread{'s' * (n > 1)} of {model}" for n, model in machines)
+    versions = f"Python {platform.python_version()}, PyTorch {metadata.version('torch')}, {platform.system()}"
+    return "\n".join([*lines, "", f"Measured on {where}; {versions}.", ""])
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file unless it says so already: Sphinx reads anew what is younger than its page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_pages(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
+    """What the pages include: the map of the chapters as drawing and table, and the run times."""
+    parts = outline()
+    write(PAGES / "map.svg", chapter_map.svg(parts))
+    write(PAGES / "map-table.md", chapter_map.table(parts, glossary_terms()))
+    costs = [(chapter_map.page(read_chapter(path)), cost_of(cache, path)) for path in chapters]
+    write(PAGES / "run-times.md", run_times(costs))
+
+
+def draw_hero() -> None:
+    """Draw the picture of the first page anew if its script, the library or a pinned version changed."""
+    key = f"{cache_folder().name} {hashlib.sha256(HERO.read_bytes()).hexdigest()[:16]}"
+    stamp = BUILD / "hero.key"
+    if PICTURES.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == key:
+        return
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(PICTURES, ignore_errors=True)
+    PICTURES.mkdir()
+    script = f"from pathlib import Path; from {HERO.stem} import draw; draw(Path({str(PICTURES)!r}))"
+    subprocess.run([sys.executable, "-c", script], cwd=HERO.parent, check=True)
+    stamp.write_text(key, encoding="utf-8")
+
+
 def main() -> None:
     """Run what changed, build the pages, say where they are."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -166,11 +240,17 @@ def main() -> None:
     parser.add_argument("--timeout", type=int, default=300, help="seconds a cell may take")
     args = parser.parse_args()
 
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     cache = open_cache()
-    chapters = sorted((ROOT / "chapters").glob("*.ipynb"))
+    chapters = chapter_paths()
     stale = [path for path in chapters if cost_of(cache, path) is None]
     if failures := run_chapters(cache, stale, args.jobs, args.timeout):
         raise SystemExit(f"{failures} of {len(stale)} chapters failed; the tracebacks stand above.")
+    write_pages(cache, chapters)
+    try:
+        draw_hero()
+    except subprocess.CalledProcessError:
+        raise SystemExit("book/hero.py failed; its traceback stands above.") from None
     try:
         build_html()
     except subprocess.CalledProcessError:

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-DPI = 110
+DPI = 100
 HOLD = 1200  # milliseconds that the last frame stays
 ALT_LENGTH = 40
 
@@ -102,5 +102,5 @@ def _picture(fig: Figure, draw: Callable[[int], object], k: int) -> Image.Image:
 
 def _webp(picture: Image.Image, **options: object) -> bytes:
     page = BytesIO()
-    picture.save(page, format="WEBP", quality=82, method=4, **options)
+    picture.save(page, format="WEBP", quality=75, method=4, **options)
     return page.getvalue()

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -17,7 +17,9 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book"))
+from outline import ROOT, Concepts, chapter_paths, needs, number, providers  # noqa: E402
+
 BOOTSTRAP = (ROOT / "book/bootstrap.txt").read_text(encoding="utf-8").rstrip()
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
     "Repository"
@@ -54,19 +56,9 @@ ALT_LENGTH = 40
 # What a notebook is made of.
 
 
-def chapter_paths() -> list[Path]:
-    """Every chapter, in the order of the book: numbers first, then the lettered appendices."""
-    return sorted((ROOT / "chapters").glob("*.ipynb"), key=lambda path: (path.name[0].isalpha(), path.name))
-
-
 def read(path: Path) -> NotebookNode:
     """The notebook as it lies on disk."""
     return nbformat.read(path, as_version=4)
-
-
-def number(path: Path) -> str:
-    """``08-neural-odes.ipynb`` is chapter 8, ``A-linear-algebra.ipynb`` is A."""
-    return path.stem.split("-")[0].lstrip("0")
 
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
@@ -321,7 +313,7 @@ CHECKS = [
 # Rules about all chapters together.
 
 
-def concept_faults(chapters: Mapping[str, Mapping[str, list[str]]]) -> Iterator[str]:
+def concept_faults(chapters: Concepts) -> Iterator[str]:
     """A concept is provided once, by a chapter before the first that requires it; appendices may be anywhere.
 
     ``chapters`` maps a chapter's number to its ``requires`` and ``provides``, in the order of the book.
@@ -329,18 +321,16 @@ def concept_faults(chapters: Mapping[str, Mapping[str, list[str]]]) -> Iterator[
     order = {chapter: -1 if chapter.isalpha() else place for place, chapter in enumerate(chapters)}
     counts = Counter(concept for meta in chapters.values() for concept in meta["provides"])
     yield from (f"{concept!r} is provided {n} times" for concept, n in counts.items() if n > 1)
-    source = {concept: chapter for chapter, meta in chapters.items() for concept in meta["provides"]}
-    graph = {chapter: set() for chapter in chapters}
+    source = providers(chapters)
     for chapter, meta in chapters.items():
         for concept in meta["requires"]:
             if concept not in source:
                 yield f"chapter {chapter} requires {concept!r}, which no chapter provides"
                 continue
-            graph[chapter].add(source[concept])
             if order[source[concept]] > order[chapter] >= 0:
                 yield f"chapter {chapter} uses {concept!r}, which chapter {source[concept]} provides only later"
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter(needs(chapters)).prepare()
     except CycleError as error:
         yield f"the concepts run in a circle through the chapters {', '.join(error.args[1])}"
 

@@ -1,6 +1,7 @@
 """Sphinx extension of this book: chapter numbers for equations and figures, the folder of the notebook cache."""
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def chapter_number(docname: str) -> str | None:
     return name.split("-")[0].lstrip("0") if folder == "chapters" else None
 
 
+def glossary_terms(root: Path = ROOT) -> dict[str, str]:
+    """The terms of the glossary by their words in lower case, with a space for each hyphen."""
+    text = (root / "book/glossary.md").read_text(encoding="utf-8")
+    entries = (block for block in re.findall(r"^```\{glossary\}\n(.*?)^```", text, re.M | re.S))
+    terms = (line for block in entries for line in block.split("\n") if line and not line[0].isspace())
+    return {term.lower().replace("-", " "): term for term in terms if not term.startswith(":")}
+
+
 def number_equations_and_figures(app: Sphinx, env: BuildEnvironment) -> None:
     """Equations carry the number their label states, figures count within their chapter."""
     for docname, numbers in env.toc_fignumbers.items():
@@ -45,16 +54,25 @@ def use_cache_folder(app: Sphinx, config: Config) -> None:
     config.nb_execution_cache_path = str(cache_folder())
 
 
-def skip_tuple_field(
-    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
-) -> bool | None:
-    """A field of a named tuple is described in its class; its own docstring only counts ("Alias for field …")."""
-    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+    """Take out the scripts and styles of sphinx-thebe, which come although it is off; they name another host."""
+    for kind in ("script_files", "css_files"):
+        files = context.get(kind, [])
+        context[kind] = [
+            file for file in files if "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()
+        ]
+
+
+def plain_bibliography(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+    """Take out the roles of the bibliography's entries: they are deprecated, and what is in them does not fit."""
+    for role in (' role="list"', ' role="doc-biblioentry"'):
+        context["body"] = context.get("body", "").replace(role, "")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the hooks with Sphinx."""
-    app.connect("autodoc-skip-member", skip_tuple_field)
     app.connect("config-inited", use_cache_folder)
     app.connect("env-check-consistency", number_equations_and_figures)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", plain_bibliography)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

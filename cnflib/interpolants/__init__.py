@@ -1,6 +1,6 @@
 """Stochastic interpolants: vector fields learned by regression instead of by likelihood."""
 
-from cnflib.interpolants.interpolant import Interpolant, linear, trigonometric
+from cnflib.interpolants.interpolant import Interpolant, linear, trigonometric, zero
 from cnflib.interpolants.losses import velocity_loss
 from cnflib.interpolants.pairing import Pairing, independent
 from cnflib.interpolants.sampling import sample_ode
@@ -13,4 +13,5 @@ __all__ = [
     "sample_ode",
     "trigonometric",
     "velocity_loss",
+    "zero",
 ]

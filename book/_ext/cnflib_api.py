@@ -1,0 +1,203 @@
+"""Sphinx extension of the reference pages: one directive describes a module's public names, and types keep their names.
+
+``.. public:: cnflib.continuous.solvers`` prints the module's docstring and describes every name of its ``__all__``
+under the shortest path a reader can import it from, here ``cnflib.continuous``.
+"""
+
+import ast
+import inspect
+import pkgutil
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Protocol
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.domains import ObjType
+from sphinx.domains.python import PyObject, PythonDomain
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
+
+# Which names there are, and where a reader imports them from.
+
+
+@cache
+def public_modules(package: str = "cnflib") -> tuple[str, ...]:
+    """Every module of the package that defines public names; a package only passes names on."""
+    found = pkgutil.walk_packages(import_module(package).__path__, f"{package}.")
+    return tuple(info.name for info in found if not info.ispkg and "._" not in info.name)
+
+
+def own_names(module: str) -> list[str]:
+    """The names of ``__all__``, without those that another public module defines and describes."""
+    space = import_module(module)
+    homes = {name: getattr(getattr(space, name), "__module__", module) for name in space.__all__}
+    others = set(public_modules()) - {module}
+    return [
+        name for name, home in homes.items() if not (home in others and name in import_module(home).__all__)
+    ]
+
+
+def public_path(module: str, name: str) -> str:
+    """The shortest path a name can be imported from: a package that passes it on comes before its module."""
+    parts = module.split(".")
+    for length in range(1, len(parts)):
+        package = import_module(".".join(parts[:length]))
+        if name in package.__all__ and not isinstance(getattr(package, name), ModuleType):
+            return f"{package.__name__}.{name}"
+    return f"{module}.{name}"
+
+
+def is_alias(value: object) -> bool:
+    """Whether a name stands for a type such as ``Callable[[Tensor], Tensor]``."""
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return False
+    return type(value).__module__ in {"collections.abc", "types", "typing"}
+
+
+@cache
+def aliases() -> dict[str, tuple[str, object]]:
+    """The public path and the value of each named type, by its name."""
+    named = [(module, name) for module in public_modules() for name in own_names(module)]
+    values = ((module, name, getattr(import_module(module), name)) for module, name in named)
+    return {name: (public_path(module, name), value) for module, name, value in values if is_alias(value)}
+
+
+# How they are described.
+
+
+class Public(SphinxDirective):
+    """Describe a module: its docstring, then every public name that it defines, in the order of the file."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the generated reStructuredText in place."""
+        source = inspect.getsourcefile(import_module(self.arguments[0]))
+        self.env.note_dependency(source)
+        container = nodes.container()
+        lines = StringList(list(describe(self.arguments[0])), source)
+        self.state.nested_parse(lines, self.content_offset, container)
+        return container.children
+
+
+def describe(module: str) -> Iterator[str]:
+    """The lines of reStructuredText that describe a module."""
+    parent = public_path(module, own_names(module)[0]).rpartition(".")[0]
+    yield from (f".. py:module:: {module}", "", f".. py:currentmodule:: {parent}", "")
+    yield from (*inspect.cleandoc(import_module(module).__doc__).split("\n"), "")
+    analyzer = ModuleAnalyzer.for_module(module)
+    comments = analyzer.find_attr_docs()
+    for name in sorted(own_names(module), key=analyzer.tagorder.__getitem__):
+        yield from describe_name(module, name, comments.get(("", name), []))
+
+
+def describe_name(module: str, name: str, comment: list[str]) -> Iterator[str]:
+    """The lines that describe one name; ``comment`` is the text under an assignment."""
+    path, value = public_path(module, name), getattr(import_module(module), name)
+    if inspect.isclass(value):
+        kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
+        yield from (f".. {kind}:: {path}", "   :members:")
+        if value.__base__ not in (object, Protocol):
+            yield "   :show-inheritance:"
+        yield ""
+    elif inspect.isroutine(value):
+        yield from (f".. autofunction:: {path}", "")
+    else:
+        source = assigned(module).get(name, repr(value))
+        yield from (
+            f".. py:{'type' if is_alias(value) else 'data'}:: {name}",
+            f"   :module: {path.rpartition('.')[0]}",
+        )
+        if not comment and not is_alias(value):
+            yield f"   :value: {source}"
+        yield from ("", *(f"   {line}" for line in comment), "")
+        if is_alias(value):
+            yield from (f"   The same as ``{source}``.", "")
+
+
+def assigned(module: str) -> dict[str, str]:
+    """The source of what a module assigns to its names."""
+    tree = ast.parse(inspect.getsource(import_module(module)))
+    pairs = (
+        pair
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for pair in (
+            zip(node.targets[0].elts, node.value.elts, strict=True)
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+            else [(node.targets[0], node.value)]
+        )
+    )
+    return {target.id: ast.unparse(value) for target, value in pairs if isinstance(target, ast.Name)}
+
+
+# Named types stay what the source calls them; Sphinx alone would spell each one out.
+
+
+def with_paths(annotation: str, space: ModuleType) -> str:
+    """An annotation as the source has it, its named types as links."""
+    for name, (path, value) in aliases().items():
+        if getattr(space, name, None) is value:
+            annotation = re.sub(rf"(?<![\w.~]){name}\b", f"~{path}", annotation)
+    return annotation
+
+
+def annotations(obj: object) -> dict[str, str]:
+    """The annotations of a function, or of a class's fields or ``__init__``, as the source has them."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(obj))).body[0]
+    except (OSError, TypeError):
+        return {}
+    if isinstance(tree, ast.ClassDef):
+        makers = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+        if not makers:
+            fields = (node for node in tree.body if isinstance(node, ast.AnnAssign))
+            return {node.target.id: ast.unparse(node.annotation) for node in fields}
+        tree = makers[0]
+    arguments = [node for node in ast.walk(tree.args) if isinstance(node, ast.arg) and node.annotation]
+    return {node.arg: ast.unparse(node.annotation) for node in arguments}
+
+
+def name_types(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, str] | None:
+    """Put the named types back into what Sphinx recorded; drop a signature that only says ``*args, **kwargs``."""
+    recorded = app.env.temp_data.get("annotations", {}).get(name, {})
+    space = sys.modules.get(getattr(obj, "__module__", None) or "")
+    for argument, annotation in annotations(obj).items():
+        named = with_paths(annotation, space)
+        if argument in recorded and named != annotation:
+            recorded[argument] = named
+    return ("", "") if what == "class" and signature == "(*args, **kwargs)" else None
+
+
+def skip_tuple_field(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """A field of a named tuple is described in its class; its own docstring only counts ("Alias for field …")."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directive and the hooks with Sphinx."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+    PythonDomain.object_types["type"] = ObjType("type", "type", "class", "obj")  # annotations link to it
+    app.add_directive("public", Public)
+    app.connect("autodoc-process-signature", name_types, priority=900)
+    app.connect("autodoc-skip-member", skip_tuple_field)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

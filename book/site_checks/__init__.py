@@ -1,0 +1,1 @@
+"""The checks of the built site: links without a browser, the rest in Chromium."""
