@@ -35,6 +35,7 @@
     for (const picture of all("img")) picture.loading = "eager";
     if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
     await Promise.all(all("img").filter(visible).map((picture) => picture.decode().catch(() => null)));
+    await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))); // drawing asks for fonts
     await document.fonts.ready;
   }
 
@@ -85,7 +86,7 @@
     const wide = document.scrollingElement.scrollWidth;
     if (wide <= innerWidth) return [];
     const right = (element) => element.getBoundingClientRect().right;
-    const outside = all("body *").filter((element) => right(element) > innerWidth + 1 && !contained(element));
+    const outside = all("body *").filter((element) => visible(element) && right(element) > innerWidth + 1 && !contained(element));
     const worst = outside.sort((a, b) => right(b) - right(a)).slice(0, 1).map(name);
     return [`the page scrolls sideways, ${wide} px wide, because of ${worst}; let it wrap or scroll in itself`];
   }
