@@ -213,6 +213,7 @@ def draw(folder: Path) -> None:
         there = [frame(motion, theme, k) for k in range(FRAMES)]
         first, *others = there + there[-2:0:-1]
         pauses = [HOLD_MS if k in (0, FRAMES - 1) else FRAME_MS for k in range(2 * FRAMES - 2)]
-        options = {"quality": 60, "speed": 8, "max_threads": 1, "duration": pauses}
+        # Chromium reads moving AVIF as of limited range, whatever the file says: full range turns the ground black.
+        options = {"quality": 60, "speed": 8, "range": "limited", "max_threads": 1, "duration": pauses}
         first.save(folder / f"hero{theme.suffix}.avif", save_all=True, append_images=others, **options)
         still(motion, theme).save(folder / f"hero{theme.suffix}.png", optimize=True)
