@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from house_rules import ROOT
@@ -11,7 +12,7 @@ sys.path.insert(0, str(ROOT / "book"))
 
 import site_check  # noqa: E402
 from site_checks import operate, visit  # noqa: E402
-from site_checks.browser import find_chromium, open_browser, serve  # noqa: E402
+from site_checks.browser import Quiet, find_chromium, open_browser, serve  # noqa: E402
 from site_checks.fault import Fault, report  # noqa: E402
 from site_checks.links import listed  # noqa: E402
 
@@ -93,6 +94,13 @@ BREAKS = {
     "absolute link": ('href="page.html#', 'href="/page.html#', "link", "begins at the host's root"),
     "outside the folder": ('href="page.html#', 'href="../_toc.yml#', "link", "leads to no file of the site"),
     "too wide": ("<article>", '<article><div id="wide" style="width: 700px">a</div>', "width", "because of div#wide"),
+    "too wide beside a hidden panel": (
+        "<article>",
+        '<i style="visibility: hidden; position: fixed; width: 3000px">b</i>'
+        '<article><div id="wide" style="width: 700px">a</div>',
+        "width",
+        "because of div#wide",
+    ),
     "not in the tab order": (
         "<article>", '<article><button tabindex="-1">Lost</button>', "keyboard", "does not reach button “Lost”"),
     "focus unseen": (
@@ -193,6 +201,17 @@ def test_a_page_that_fails_to_open_is_a_fault_of_its_own(site, browser):
     with serve(site) as origin:
         found = list(visit.visit(browser, origin, "gone.html", site.parent))
     assert {fault.check for fault in found} == {"open"}
+
+
+@pytest.mark.parametrize(("error", "told"), [(ConnectionResetError, False), (ValueError, True)])
+def test_the_server_is_silent_about_who_hangs_up_and_tells_the_rest(site, monkeypatch, capsys, error, told):
+    def fail(handler):
+        raise error
+
+    monkeypatch.setattr(Quiet, "do_GET", fail)
+    with serve(site) as origin, pytest.raises(OSError):
+        urlopen(origin)
+    assert (error.__name__ in capsys.readouterr().err) == told
 
 
 def test_without_a_browser_the_way_out_is_named(monkeypatch):
