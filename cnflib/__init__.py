@@ -13,6 +13,7 @@ from cnflib.flow import Flow, StandardNormal
 __version__ = "0.1.0"
 
 _SUBMODULES = (
+    "adapters",
     "audit",
     "continuous",
     "data",

@@ -1,10 +1,11 @@
 """Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.func import vjp
 
 
 def reference(*modules: object) -> Tensor | None:
@@ -92,6 +93,27 @@ def check_velocity(velocity: Tensor, x: Tensor) -> None:
             f"Expected field(t, x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}. "
             "The field gives dx/dt: one number for each coordinate of x."
         )
+
+
+def check_differentiable(
+    field: Callable[[Tensor, Tensor, Tensor | None], Tensor], t: Tensor, x: Tensor, context: Tensor | None
+) -> None:
+    """Refuse a field whose value changes with x where its derivative is exactly zero in every row."""
+    t, x = t.detach(), x.detach()
+    with torch.no_grad():
+        change = field(t, 1.01 * x + 0.01, context) - field(t, x, context)
+    if change.any() and not vjp(lambda y: field(t, y, context), x)[1](change)[0].any():
+        raise ValueError(
+            "Expected field to be differentiable in x; its value changes with x and its derivative is exactly 0. "
+            "Look inside it for detach(), .data, torch.no_grad(), rounding, or a sign."
+        )
+
+
+def eager(x: Tensor) -> bool:
+    """Whether Python may look at x's values: not in torch.compile, torch.func or the capture of a CUDA graph."""
+    if torch.compiler.is_compiling() or torch.func.debug_unwrap(x) is not x:
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def check_finite(x: Tensor, name: str) -> None:

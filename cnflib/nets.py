@@ -7,11 +7,22 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import jvp, vmap
 
 from cnflib._check import check_declared, check_event, event_shape
 
-__all__ = ["MLP", "Conditioner", "FourierFeatures", "TimeEmbedding", "VectorField", "feedforward"]
+__all__ = [
+    "MLP",
+    "Conditioner",
+    "FourierFeatures",
+    "TimeEmbedding",
+    "VectorField",
+    "feedforward",
+    "narrowest",
+    "push",
+]
 
 VectorField = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """A vector field ``f(t, x, context)``: t of shape ``()`` or ``(B,)``, x and the result of shape ``(B, *event)``.
@@ -36,6 +47,70 @@ def feedforward(
     for width, next_width in zip(widths[:-1], widths[1:], strict=True):
         layers += [nn.Linear(width, next_width), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+def narrowest(net: Sequence[nn.Module]) -> int:
+    """The number of layers up to and with the linear one of fewest outputs, the last layer left out."""
+    widths = {k + 1: layer.out_features for k, layer in enumerate(net[:-1]) if isinstance(layer, nn.Linear)}
+    return min(widths, key=widths.__getitem__, default=0)
+
+
+def push(f: Callable[[Tensor], Tensor], h: Tensor, dh: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Carry a value and its tangents through a map of rows: :math:`(h, \dot h) \mapsto (f(h), f'(h)\,\dot h)`.
+
+    A linear map, and an activation of known slope, takes one more product for each tangent; any other map goes
+    through ``torch.func.jvp``.
+
+    Args:
+        f: The map, most often a layer of a net.
+        h: Value, shape ``(B, *)``.
+        dh: Tangents, shape ``(K, B, *)``, or ``(K, 1, *)`` for the same ones in every row.
+    """
+    if type(f) in _LINEAR:
+        return f(h), _LINEAR[type(f)](f, dh)
+    if type(f) in _SLOPES:
+        y, slope = _SLOPES[type(f)](f, h)
+        return y, slope * dh
+    values, tangents = vmap(lambda v: jvp(f, (h,), (v,)))(dh.expand(-1, *h.shape).contiguous())
+    return values[0], tangents
+
+
+def _convolve(layer: nn.Conv2d, dh: Tensor) -> Tensor:
+    flat = F.conv2d(
+        dh.flatten(0, 1), layer.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
+    )
+    return flat.unflatten(0, dh.shape[:2])
+
+
+_LINEAR: dict[type, Callable[[nn.Module, Tensor], Tensor]] = {
+    nn.Identity: lambda layer, dh: dh,
+    nn.Linear: lambda layer, dh: dh @ layer.weight.T,
+    nn.Conv2d: lambda layer, dh: _convolve(layer, dh),
+}
+"""The linear part of a layer, applied to tangents."""
+
+
+def _tanh(layer: nn.Tanh, a: Tensor) -> tuple[Tensor, Tensor]:
+    y = torch.tanh(a)
+    return y, 1 - y * y
+
+
+def _silu(layer: nn.SiLU, a: Tensor) -> tuple[Tensor, Tensor]:
+    s = torch.sigmoid(a)
+    y = a * s
+    return y, s + y * (1 - s)
+
+
+def _softplus(layer: nn.Softplus, a: Tensor) -> tuple[Tensor, Tensor]:
+    return layer(a), torch.sigmoid(layer.beta * a)
+
+
+_SLOPES: dict[type, Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]] = {
+    nn.Tanh: _tanh,
+    nn.SiLU: _silu,
+    nn.Softplus: _softplus,
+}
+"""Value and slope of an activation, for the usual ones that are smooth."""
 
 
 class TimeEmbedding(nn.Module):
@@ -82,6 +157,15 @@ class FourierFeatures(nn.Module):
         phase = x @ self.rates.T
         return torch.cat([x, phase.sin(), phase.cos()], 1)
 
+    def jvp(self, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and their tangents along directions of shape ``(K, B, dim)`` or ``(K, 1, dim)``."""
+        if self.features == x.shape[1]:
+            return x, directions
+        phase, rate = x @ self.rates.T, directions @ self.rates.T
+        sin, cos = phase.sin(), phase.cos()
+        rows = directions.expand(-1, x.shape[0], -1)
+        return torch.cat([x, sin, cos], 1), torch.cat([rows, cos * rate, -sin * rate], 2)
+
 
 class Conditioner(nn.Module):
     r"""A net from an event, and an optional context, to the parameters of another map.
@@ -123,7 +207,7 @@ class MLP(nn.Module):
     r"""A vector field :math:`f(t, x, c)` by a fully connected net on :math:`(x, t, c)`.
 
     With the default activation the field is smooth, and Lipschitz in x with a constant uniform in t, so it
-    generates a flow.
+    generates a flow. The net carries tangents along with the value (:meth:`jvp`), which makes divergences cheap.
 
     Args:
         shape: Shape of the event x; the output has the same.
@@ -155,9 +239,35 @@ class MLP(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, *shape)``."""
+        self._check(x, context)
+        return self.net(self._join(self.embed(x.flatten(1)), t, context)).unflatten(1, self.shape)
+
+    def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The velocity and :math:`J v` for directions v of shape ``(K, B, *shape)`` or ``(K, 1, *shape)``."""
+        self._check(x, context)
+        features, dh = self.embed.jvp(x.flatten(1), directions.flatten(2))
+        h = self._join(features, t, context)
+        dh = F.pad(dh, (0, h.shape[1] - dh.shape[2]))
+        for layer in self.net:
+            h, dh = push(layer, h, dh)
+        return h.unflatten(1, self.shape), dh.unflatten(2, self.shape)
+
+    def factors(
+        self, t: Tensor, context: Tensor | None
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        r"""Two maps whose composition is the field: from x into its narrowest hidden layer, and on from there."""
+        cut = narrowest(self.net)
+
+        def into(x: Tensor) -> Tensor:
+            self._check(x, context)
+            return self.net[:cut](self._join(self.embed(x.flatten(1)), t, context))
+
+        return into, lambda h: self.net[cut:](h).unflatten(1, self.shape)
+
+    def _join(self, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+        conditions = [] if context is None else [context.flatten(1)]
+        return torch.cat([features, self.time(t, features.shape[0]), *conditions], 1)
+
+    def _check(self, x: Tensor, context: Tensor | None) -> None:
         check_event(x, self.shape)
         check_declared(context, self.context, "MLP")
-        features = [self.embed(x.flatten(1)), self.time(t, x.shape[0])]
-        if context is not None:
-            features.append(context.flatten(1))
-        return self.net(torch.cat(features, 1)).unflatten(1, self.shape)

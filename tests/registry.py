@@ -10,11 +10,19 @@ from torch import Generator, Tensor, nn
 from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal
 from cnflib.continuous import (
     CNF,
+    EndTime,
     adaptive,
+    adjoint,
+    bottleneck,
+    checkpointed,
+    concat,
+    concat_squash,
+    convolutional,
     exact,
     fixed,
     gaussian,
     hutchinson,
+    hutchpp,
     jacobian_frobenius,
     kinetic_energy,
 )
@@ -24,6 +32,7 @@ from cnflib.nets import MLP, Conditioner
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
 tight = adaptive("dopri8", rtol=1e-7, atol=1e-7)
+tight_adjoint = adjoint("dopri8", rtol=1e-7, atol=1e-7)
 precise = fixed(4)
 
 
@@ -41,8 +50,10 @@ def swirl(t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
     return 0.5 * torch.stack([x[:, 1] + t * torch.sin(x[:, 0]), 0.5 * torch.tanh(x[:, 1]) - x[:, 0]], 1)
 
 
-def field(shape: tuple[int, ...] = (2,), context: int = 0, **options: float) -> MLP:
-    return MLP(shape, hidden=(8,), context=context, **options)
+def field(
+    shape: tuple[int, ...] = (2,), context: int = 0, hidden: tuple[int, ...] = (8,), **options: float
+) -> MLP:
+    return MLP(shape, hidden=hidden, context=context, **options)
 
 
 def coupling(transform, shape: tuple[int, ...] = (2,), context: int = 0, keep_first: bool = True) -> Coupling:
@@ -87,6 +98,18 @@ bijections: dict[str, Member] = {
         lambda: CNF(field(), costs=(kinetic_energy, jacobian_frobenius), solver=precise)
     ),
     "CNF of a function": Member(lambda: CNF(swirl, solver=fixed(6))),
+    "CNF adjoint": Member(lambda: CNF(field((3,)), exact, tight_adjoint), (3,)),
+    "CNF checkpointed": Member(lambda: CNF(field((2,), 3), solver=checkpointed(4)), (2,), 3),
+    "CNF concat": Member(lambda: CNF(concat((2, 2), (8, 5)), solver=precise), (2, 2)),
+    "CNF concat-squash": Member(lambda: CNF(concat_squash(2, (8,), context=3), solver=precise), (2,), 3),
+    "CNF convolutional": Member(
+        lambda: CNF(convolutional((2, 3, 2), (4,), context=1), solver=precise), (2, 3, 2), 1
+    ),
+    "CNF of a learnable end time": Member(lambda: CNF(EndTime(concat_squash(2, (8,)), 0.5), solver=precise)),
+    "CNF of a narrow net": Member(
+        lambda: CNF(field((3,), hidden=(8, 2)), bottleneck(), precise), (3,), noisy=True
+    ),
+    "CNF hutch++": Member(lambda: CNF(field((3,)), hutchpp(), precise), (3,), noisy=True),
     "CNF hutchinson": Member(lambda: CNF(field(), hutchinson(), precise), noisy=True),
     "CNF hutchinson adaptive": Member(lambda: CNF(field(), hutchinson(gaussian, 2), tight), noisy=True),
     "Chain with hutchinson": Member(
@@ -104,7 +127,13 @@ flows: dict[str, Member] = {
     "ffjord dim": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=tight)),
     "ffjord fixed": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=precise)),
     "ffjord line": Member(lambda: ffjord(dim=1, hidden=(8,), solver=precise), (1,)),
-    "ffjord shape": Member(lambda: ffjord(shape=(1, 2, 2), hidden=(8,), solver=precise), (1, 2, 2)),
+    "ffjord matrix": Member(lambda: ffjord(shape=(2, 2), hidden=(8,), solver=precise), (2, 2)),
+    "ffjord image": Member(
+        lambda: ffjord(shape=(1, 2, 2), hidden=(4,), divergence=exact, solver=precise, blocks=1), (1, 2, 2)
+    ),
+    "ffjord image hutchinson": Member(
+        lambda: ffjord(shape=(1, 2, 4), hidden=(3,), context=2, solver=fixed(2), blocks=1), (1, 2, 4), 2, True
+    ),
     "ffjord context": Member(lambda: ffjord(dim=2, hidden=(8, 8), context=3, solver=precise), (2,), 3),
     "ffjord hutchinson": Member(
         lambda: ffjord(dim=2, hidden=(8,), divergence=hutchinson(), solver=precise), noisy=True

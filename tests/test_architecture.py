@@ -32,6 +32,7 @@ ALLOWED = {  # each group may import itself, and these
     "continuous": {"foundation"},
     "interpolants": {"foundation"},
     "models": {"foundation", "discrete", "continuous", "interpolants"},
+    "adapters": {"foundation"},
     "audit": {"foundation", "discrete", "continuous", "interpolants"},
     "applications": {
         "foundation",

@@ -4,7 +4,19 @@ import pytest
 import torch
 from registry import rng
 
-from cnflib.continuous import CNF, adaptive, exact, fixed, gaussian, hutchinson, rademacher
+from cnflib.continuous import (
+    CNF,
+    adaptive,
+    bottleneck,
+    exact,
+    fixed,
+    forward_mode,
+    gaussian,
+    hutchinson,
+    hutchpp,
+    rademacher,
+    reverse_mode,
+)
 
 noises = pytest.mark.parametrize("noise", [rademacher, gaussian])
 zero = torch.tensor(0.0, dtype=torch.float64)
@@ -48,6 +60,142 @@ def test_exact_takes_events_of_any_shape():
     local = exact(x)(lambda t, x, context: linear(t, x.flatten(1)).reshape(x.shape), zero, x, None)
     assert local.velocity.shape == x.shape
     torch.testing.assert_close(local.divergence, A.trace().expand(3))
+
+
+class Narrow:
+    """x ↦ W V x through H numbers, with its two factors."""
+
+    def __init__(self, V, W):
+        self.V, self.W = V, W
+
+    def __call__(self, t, x, context=None):
+        return x @ self.V.T @ self.W.T
+
+    def factors(self, t, context):
+        return (lambda x: x @ self.V.T), (lambda h: h @ self.W.T)
+
+
+def narrow(H=3, D=D, skewed=False):
+    """Random factors; skewed ones have large products W V and small products V W."""
+    V, W = (torch.randn(*s, generator=rng(H), dtype=torch.float64) for s in ((H, D), (D, H)))
+    return Narrow(V, W - 0.97 * torch.linalg.pinv(V) @ (V @ W)) if skewed else Narrow(V, W)
+
+
+estimators = {
+    "rademacher": hutchinson(),
+    "gaussian": hutchinson(gaussian, 3),
+    "rademacher forward": hutchinson(rademacher, 1, forward_mode),
+    "gaussian reverse": hutchinson(gaussian, 1, reverse_mode),
+    "hutch++": hutchpp(),
+    "hutch++ wide": hutchpp(3, 2, forward_mode),
+    "hutch++ reverse": hutchpp(2, 1, reverse_mode),
+    "bottleneck": bottleneck(),
+    "bottleneck rademacher": bottleneck(rademacher, 2),
+}
+
+
+@pytest.mark.parametrize("divergence", estimators.values(), ids=estimators)
+def test_estimates_of_trace_and_frobenius_norm_are_unbiased(divergence):
+    field, x = narrow(), torch.zeros(20_000, D, dtype=torch.float64)
+    local = divergence(x, rng(1))(field, zero, x, None)
+    J = field.W @ field.V
+    for estimate, truth in ((local.divergence, J.trace()), (local.frobenius, J.square().sum())):
+        assert abs(estimate.mean() - truth) < 4 * estimate.std() / len(estimate) ** 0.5 + 1e-9
+    assert torch.equal(local.velocity, field(zero, x))
+
+
+@pytest.mark.parametrize("divergence", estimators.values(), ids=estimators)
+def test_gradients_of_estimates_are_unbiased(divergence):
+    """The derivative of tr(W V) in W is Vᵀ, entry by entry, though one draw's gradient need not be that draw's."""
+    field, x = narrow(), torch.zeros(20_000, D, dtype=torch.float64)
+    rows = field.W.repeat(len(x), 1, 1).requires_grad_()
+    each = Narrow(field.V, field.W)
+    each.__class__ = type(
+        "Rows",
+        (Narrow,),
+        {
+            "__call__": lambda self, t, x, c=None: torch.einsum("bdh,bh->bd", rows, x @ self.V.T),
+            "factors": lambda self, t, c: (
+                (lambda x: x @ self.V.T),
+                (lambda h: torch.einsum("bdh,bh->bd", rows, h)),
+            ),
+        },
+    )
+    local = divergence(x, rng(1))(each, zero, x, None)
+    (grads,) = torch.autograd.grad(local.divergence.sum(), rows)
+    error = (grads.mean(0) - field.V.T).abs() / (grads.std(0) / len(x) ** 0.5 + 1e-9)
+    assert error.max() < 4.5
+
+
+def sd(divergence, field, D, rows=20_000):
+    x = torch.zeros(rows, D, dtype=torch.float64)
+    return divergence(x, rng(2))(field, zero, x, None).divergence.std().item()
+
+
+def symmetric_norm(M):
+    return ((M + M.T) / 2).norm().item()
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_the_bottleneck_has_the_variance_of_the_exchanged_product(skewed):
+    field = narrow(H=4, D=16, skewed=skewed)
+    there, here = field.V @ field.W, field.W @ field.V
+    assert sd(bottleneck(), field, 16) == pytest.approx(2**0.5 * symmetric_norm(there), rel=0.03)
+    assert sd(hutchinson(gaussian), field, 16) == pytest.approx(2**0.5 * symmetric_norm(here), rel=0.03)
+    if skewed:
+        assert there.norm() < 0.1 * here.norm() and sd(bottleneck(), field, 16) < 0.2 * sd(
+            hutchinson(gaussian), field, 16
+        )
+
+
+def test_the_bottleneck_refuses_what_is_no_bottleneck():
+    x = torch.zeros(3, D).double()
+    with pytest.raises(ValueError, match=r"at most 6 numbers.*has 8.*hutchinson\(\)"):
+        bottleneck()(x, rng())(narrow(H=8), zero, x, None)
+    with pytest.raises(ValueError, match=r"factors\(t, context\).*got function"):
+        bottleneck()(x, rng())(linear, zero, x, None)
+
+
+@pytest.mark.parametrize("kind", ["decaying", "flat random", "diagonal"])
+def test_hutchpp_wins_at_equal_products_where_the_spectrum_decays_and_loses_elsewhere(kind):
+    n = 32
+    Q = torch.linalg.qr(torch.randn(n, n, generator=rng(3), dtype=torch.float64)).Q
+    k = torch.arange(1, n + 1, dtype=torch.float64)
+    M = {
+        "decaying": Q @ torch.diag(k**-2) @ Q.T,
+        "flat random": torch.randn(n, n, generator=rng(4), dtype=torch.float64) / n**0.5,
+        "diagonal": torch.diag(torch.randn(n, generator=rng(4), dtype=torch.float64)),
+    }[kind]
+    ratio = sd(hutchpp(4, 4), lambda t, x, c=None: x @ M.T, n, 4000) / max(
+        sd(hutchinson(rademacher, 12), lambda t, x, c=None: x @ M.T, n, 4000), 1e-9
+    )
+    assert ratio < 0.3 if kind == "decaying" else ratio > 1
+
+
+@pytest.mark.parametrize("product", [forward_mode, reverse_mode])
+@pytest.mark.parametrize("sketch", [D, D + 2])
+def test_a_full_sketch_makes_hutchpp_exact(sketch, product):
+    x = torch.randn(5, D, generator=rng(), dtype=torch.float64)
+    local = hutchpp(sketch, 1, product)(x, rng())(cubic, zero, x, None)
+    wanted = exact(x)(cubic, zero, x, None)
+    torch.testing.assert_close(local, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_hutchpp_is_exact_for_a_rank_within_its_sketch_and_finite_below(rank):
+    u, v = torch.randn(2, rank, D, generator=rng(), dtype=torch.float64)
+    M = (u.T @ v).requires_grad_()
+    x = torch.zeros(50, D, dtype=torch.float64)
+    local = hutchpp(3)(x, rng())(lambda t, x, c=None: x @ M.T, zero, x, None)
+    torch.testing.assert_close(local.divergence, M.trace().expand(50), rtol=1e-9, atol=1e-9)
+    assert torch.autograd.grad(local.divergence.sum(), M)[0].isfinite().all()
+
+
+def test_hutchpp_holds_its_projector_smooth_along_a_solve():
+    """The sketch is drawn once: the adaptive solver takes about as many evaluations as for the exact trace."""
+    x = 0.1 * torch.randn(20, D, generator=rng(), dtype=torch.float64)
+    nfe = {d: CNF(cubic, d, adaptive()).solve(x, 0.0, 1.0, generator=rng()).nfe for d in (exact, hutchpp())}
+    assert max(nfe.values()) < 1.5 * min(nfe.values())
 
 
 @noises
@@ -135,7 +283,7 @@ def test_the_estimate_depends_on_the_whole_path_and_not_only_on_its_start():
     )  # same J, same probe
 
 
-@pytest.mark.parametrize("divergence", [exact, hutchinson(), hutchinson(gaussian, 2)])
+@pytest.mark.parametrize("divergence", [exact, hutchinson(), hutchinson(gaussian, 2), hutchpp()])
 def test_without_a_generator_draws_come_from_the_default_one(divergence):
     x = torch.zeros(4, D, dtype=torch.float64)
     with torch.random.fork_rng():
@@ -146,7 +294,9 @@ def test_without_a_generator_draws_come_from_the_default_one(divergence):
 
 
 @pytest.mark.parametrize(
-    "divergence", [exact, hutchinson(), hutchinson(probes=3)], ids=["exact", "one", "three"]
+    "divergence",
+    [exact, hutchinson(), hutchinson(probes=3), hutchpp()],
+    ids=["exact", "one", "three", "hutch++"],
 )
 def test_a_field_that_does_not_depend_on_x_has_none(divergence):
     x = torch.randn(4, 3, dtype=torch.float64)

@@ -7,7 +7,17 @@ from registry import coupling, rng
 from torch import nn
 
 from cnflib import Chain, Flow, Standardize, StandardNormal
-from cnflib.continuous import CNF, adaptive, fixed, hutchinson
+from cnflib.continuous import (
+    CNF,
+    SolveError,
+    adaptive,
+    adjoint,
+    bottleneck,
+    checkpointed,
+    fixed,
+    hutchinson,
+    hutchpp,
+)
 from cnflib.discrete import Coupling, affine
 from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
 from cnflib.models import ffjord, realnvp
@@ -127,6 +137,12 @@ calls = {
     "t0 = t1 outside": (lambda: cnf.solve(x, 2.0, 2.0), r"Expected times in \[0, 1\]"),
     "t NaN": (lambda: cnf.solve(x, float("nan"), 1.0), r"Expected times in \[0, 1\].*got \[nan\]"),
     "path outside": (lambda: cnf.path(x, [0.0, 0.5, 1.01]), r"Expected times in \[0, 1\].*got \[1.01\]"),
+    "t0 of a batch": (
+        lambda: cnf.solve(x, torch.zeros(4), 1.0),
+        r"Expected every time of shape \(\), one for all rows; got \(4,\).*f_T\(t, x\)",
+    ),
+    "t1 of shape (1,)": (lambda: cnf.solve(x, 0.0, torch.ones(1)), r"Expected every time of shape \(\)"),
+    "times of a batch": (lambda: cnf.path(x, torch.rand(2, 4)), r"Expected every time of shape \(\)"),
     "path of one time": (
         lambda: cnf.path(x, [0.5]),
         r"Expected at least two times in strict order.*got \[0.5\]",
@@ -153,6 +169,45 @@ calls = {
         lambda: CNF(lambda t, x, c: (x, x), solver=fixed(1))(x),
         "Expected field.*got tuple",
     ),
+    "field that detaches": (
+        lambda: CNF(lambda t, x, c: torch.sin(x.detach())).solve(x, 0.0, 1.0),
+        r"Expected field to be differentiable in x.*detach\(\).*no_grad",
+    ),
+    "field without gradients": (
+        lambda: CNF(torch.no_grad()(lambda t, x, c: torch.sin(x)), solver=fixed(2))(x),
+        "Expected field to be differentiable in x",
+    ),
+    "field of data": (
+        lambda: CNF(lambda t, x, c: torch.tanh(x.data), hutchinson()).inverse(x),
+        "Expected field to be differentiable in x",
+    ),
+    "field that rounds": (
+        lambda: CNF(lambda t, x, c: (500 * x).round() / 500, hutchpp(), fixed(2))(x),
+        "Expected field to be differentiable in x.*rounding",
+    ),
+    "hidden from the adjoint": (
+        lambda: CNF(lambda t, x, c: field(t, x, c), solver=adjoint()).solve(x, 0.0, 1.0),
+        r"Expected every tensor that wants a gradient to be a parameter of the field.*uses 4 more.*nn.Module that owns",
+    ),
+    "hidden from checkpoints": (
+        lambda: CNF(lambda t, x, c: field(t, x, c), solver=checkpointed(2))(x),
+        r"4 more, the first of shape \(.*pass them as context, or use adaptive\(\) or fixed\(steps\)",
+    ),
+    "adjoint tolerance": (lambda: adjoint(rtol=-1.0), "Expected rtol > 0 and finite; got -1.0"),
+    "adjoint method": (lambda: adjoint("euler"), "Expected method to be one of dopri5"),
+    "checkpointed steps": (lambda: checkpointed(0), "Expected steps to be a positive int; got 0"),
+    "steps negative": (lambda: fixed(-3), "Expected steps to be a positive int; got -3"),
+    "sketch": (lambda: hutchpp(sketch=0), "Expected sketch to be a positive int; got 0"),
+    "bottleneck probes": (lambda: bottleneck(probes=0), "Expected probes to be a positive int; got 0"),
+    "bottleneck of a wide net": (
+        lambda: CNF(MLP(2), bottleneck(), fixed(1))(x),
+        "Expected a hidden layer of at most 2 numbers.*the narrowest has 64",
+    ),
+    "scales": (
+        lambda: ffjord(shape=(1, 6, 6), scales=3),
+        r"Expected sides that can be halved 2 times; got \(6, 6\).*at most scales=2",
+    ),
+    "blocks": (lambda: ffjord(shape=(1, 4, 4), blocks=0), "Expected blocks to be a positive int"),
     "steps 0": (lambda: fixed(0), "Expected steps to be a positive int; got 0"),
     "steps 1.5": (lambda: fixed(1.5), "Expected steps to be a positive int; got 1.5"),
     "steps True": (lambda: fixed(True), "Expected steps to be a positive int; got True"),
@@ -259,6 +314,41 @@ def test_an_error_says_how_far_a_solve_of_many_rows_is_from_finite():
     x[1], x[3, 0, 0] = torch.inf, torch.nan
     with pytest.raises(ValueError, match=r"2 of 5 rows.*x\[torch.isfinite\(x\)"):
         ffjord(shape=(2, 2)).log_prob(x)
+
+
+def spoiled():
+    flow = ffjord(dim=2, hidden=(4,))
+    torch.nn.init.constant_(flow.bijection.field.net[0].weight, torch.nan)
+    return flow
+
+
+solves = {
+    "NaN weights": (
+        lambda: spoiled().log_prob(x),
+        r"stopped at t = 1 .*NaN or inf.*NaN weights \(a learning rate",
+    ),
+    "NaN weights in samples": (lambda: spoiled().sample(3), "NaN or inf.*NaN weights"),
+    "stiff field": (
+        lambda: CNF(lambda t, x, c: -1e6 * x, solver=adaptive(max_steps=30)).inverse(x),
+        "max_steps was reached.*too stiff.*Try larger rtol.*float64.*Lipschitz.*fixed",
+    ),
+    "field that blows up": (
+        lambda: CNF(lambda t, x, c: x**2, solver=adjoint()).inverse(x.abs() + 2),
+        "blows up in finite time|underflowed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "match"), solves.values(), ids=solves)
+def test_a_solve_that_cannot_go_on_says_why_and_what_to_try(call, match):
+    with pytest.raises(SolveError, match=f"(?s){match}"):
+        call()
+
+
+def test_a_field_that_does_not_change_with_x_is_no_mistake():
+    for still in (lambda t, x, c: torch.ones_like(x), lambda t, x, c: torch.zeros_like(x)):
+        solution = CNF(still).solve(x, 0.0, 1.0)
+        assert not solution.logdet.any()
 
 
 def test_fixed_steps_do_not_look_at_values():

@@ -64,7 +64,7 @@ def test_a_tableau_of_one_s_own_is_enough_for_a_new_method():
 def test_fixed_steps_have_a_known_cost(tableau, order):
     calls = []
     _, stats = solve(fixed(5, tableau), 0.0, 0.4, 1.0, rhs=lambda t, y: (calls.append(t), growth(t, y))[1])
-    assert stats == (2 * 5 * len(tableau.b), 10, 0) and len(calls) == stats.nfe
+    assert stats[:3] == (2 * 5 * len(tableau.b), 10, 0) and len(calls) == stats.nfe
 
 
 def test_fixed_steps_are_equal_between_times():

@@ -5,11 +5,17 @@ from cnflib.continuous.costs import Cost, jacobian_frobenius, kinetic_energy
 from cnflib.continuous.divergence import (
     Divergence,
     Local,
+    bottleneck,
     exact,
     gaussian,
     hutchinson,
+    hutchpp,
     rademacher,
 )
+from cnflib.continuous.fields import EndTime, concat, concat_squash, convolutional, random_end
+from cnflib.continuous.gradients import adjoint, checkpointed
+from cnflib.continuous.likelihood import in_chunks, log_prob_at, log_prob_with_error
+from cnflib.continuous.products import automatic, forward_mode, reverse_mode
 from cnflib.continuous.solvers import (
     SolveError,
     Solver,
@@ -27,6 +33,7 @@ __all__ = [
     "CNF",
     "Cost",
     "Divergence",
+    "EndTime",
     "Local",
     "Solution",
     "SolveError",
@@ -34,15 +41,29 @@ __all__ = [
     "Tableau",
     "VectorField",
     "adaptive",
+    "adjoint",
+    "automatic",
+    "bottleneck",
+    "checkpointed",
+    "concat",
+    "concat_squash",
+    "convolutional",
     "euler",
     "exact",
     "fixed",
+    "forward_mode",
     "gaussian",
     "heun",
     "hutchinson",
+    "hutchpp",
+    "in_chunks",
     "jacobian_frobenius",
     "kinetic_energy",
+    "log_prob_at",
+    "log_prob_with_error",
     "midpoint",
     "rademacher",
+    "random_end",
+    "reverse_mode",
     "rk4",
 ]

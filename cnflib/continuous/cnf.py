@@ -11,13 +11,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from cnflib._check import check_context, check_event, check_floating, check_like, check_velocity, reference
+from cnflib._check import (
+    check_context,
+    check_differentiable,
+    check_event,
+    check_floating,
+    check_like,
+    check_velocity,
+    eager,
+    reference,
+)
 from cnflib.bijection import Bijection
 from cnflib.continuous.costs import Cost
 from cnflib.continuous.divergence import Divergence, exact
-from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, adaptive
+from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, adaptive
 from cnflib.nets import VectorField
 
 __all__ = ["CNF", "Solution"]
@@ -34,6 +43,7 @@ class Solution(NamedTuple):
         nfe: Evaluations of the field together with its divergence.
         accepted: Accepted steps.
         rejected: Rejected steps.
+        backward: The same three numbers of the backward pass: 0 until it runs, and where it evaluates nothing anew.
     """
 
     x: Tensor
@@ -42,6 +52,13 @@ class Solution(NamedTuple):
     nfe: int
     accepted: int
     rejected: int
+    backward: Work
+
+    def report(self) -> str:
+        """What the solve, and by now its backward pass, took, as a small table."""
+        rows = {"forward": self, "backward": self.backward}
+        lines = [f"{name:<10}{w.nfe:>12}{w.accepted:>10}{w.rejected:>10}" for name, w in rows.items()]
+        return "\n".join([f"{'':<10}{'evaluations':>12}{'accepted':>10}{'rejected':>10}", *lines])
 
 
 class CNF(Bijection):
@@ -57,7 +74,7 @@ class CNF(Bijection):
     Args:
         field: The vector field ``f(t, x, context)``; its parameters are the flow's if it is a module.
         divergence: :func:`exact`, or :func:`hutchinson` in many dimensions.
-        solver: :func:`adaptive` or :func:`fixed`.
+        solver: :func:`adaptive` by default, or :func:`fixed`; :func:`adjoint` or :func:`checkpointed` to save memory.
         costs: Rates to integrate along the path, e.g. :func:`kinetic_energy`.
 
     References:
@@ -94,9 +111,11 @@ class CNF(Bijection):
         self._check(z, context)
 
         def rhs(t: Tensor, state: State) -> State:
-            return (self._velocity(t, state[0], context),)
+            velocity = self.field(t, state[0], context)
+            check_velocity(velocity, state[0])
+            return (velocity.to(z.dtype),)
 
-        (x,), _ = self._integrate(rhs, (z,), _times((0.0, 1.0), z))
+        (x,), _ = self._integrate(rhs, (z,), _times((0.0, 1.0), z), context)
         return x[-1]
 
     def solve(
@@ -124,10 +143,10 @@ class CNF(Bijection):
             SolveError: If an adaptive solve cannot go on.
         """
         times = _times((t0, t1), x)
-        if t0 == t1:
+        if _same(t0, t1):
             self._check(x, context)
             zero = x.new_zeros(x.shape[0])
-            return Solution(x, zero, tuple(zero for _ in self.costs), 0, 0, 0)
+            return Solution(x, zero, tuple(zero for _ in self.costs), 0, 0, 0, Work())
         path = self._path(x, times, context, generator)
         return path._replace(x=path.x[-1], logdet=path.logdet[-1], costs=tuple(c[-1] for c in path.costs))
 
@@ -154,8 +173,7 @@ class CNF(Bijection):
             ValueError: As :meth:`solve`, and if the times are not in strict order.
         """
         times = _times(times, x)
-        steps = times.diff()
-        if len(times) < 2 or not ((steps > 0).all() or (steps < 0).all()):
+        if len(times) < 2 or (eager(times) and not _in_order(times)):
             raise ValueError(
                 f"Expected at least two times in strict order, up or down; got {times.tolist()}."
             )
@@ -165,27 +183,35 @@ class CNF(Bijection):
         self, x: Tensor, times: Tensor, context: Tensor | None, generator: Generator | None
     ) -> Solution:
         self._check(x, context)
+        x = x.contiguous()
         local = self.divergence(x, generator)
         direction = torch.sign(times[-1] - times[0])
 
         def rhs(t: Tensor, state: State) -> State:
-            here = local(self._velocity, t, state[0], context)
-            rates = (direction * cost(t, state[0], context, self._velocity, here) for cost in self.costs)
+            here = local(self.field, t, state[0], context)
+            rates = (direction * cost(t, state[0], context, self.field, here) for cost in self.costs)
             return (here.velocity, here.divergence, *rates)
 
         zero = x.new_zeros(x.shape[0])
-        (x, logdet, *costs), stats = self._integrate(rhs, (x, zero, *[zero] * len(self.costs)), times)
-        return Solution(x, logdet, tuple(costs), *stats)
+        (path, logdet, *costs), stats = self._integrate(
+            rhs, (x, zero, *[zero] * len(self.costs)), times, context
+        )
+        if eager(logdet) and not logdet.any():
+            check_differentiable(self.field, times[0], x, context)
+        return Solution(path, logdet, tuple(costs), *stats)
 
-    def _integrate(self, rhs: RightHandSide, state: State, times: Tensor) -> tuple[State, Stats]:
+    def _integrate(
+        self, rhs: RightHandSide, state: State, times: Tensor, context: Tensor | None
+    ) -> tuple[State, Stats]:
         if state[0].shape[0] == 0:
-            return tuple(torch.stack([y] * len(times)) for y in state), Stats(0, 0, 0)
-        return self.solver(rhs, state, times)
+            return tuple(torch.stack([y] * len(times)) for y in state), Stats(0, 0, 0, Work())
+        return self.solver(rhs, state, times, self._inputs(context))
 
-    def _velocity(self, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        velocity = self.field(t, x, context)
-        check_velocity(velocity, x)
-        return velocity
+    def _inputs(self, context: Tensor | None) -> tuple[Tensor, ...]:
+        """What the right-hand side depends on besides time and state, and wants a gradient."""
+        modules = [m for m in (self.field, self.divergence, *self.costs) if isinstance(m, nn.Module)]
+        tensors = [*(p for m in modules for p in m.parameters()), *([] if context is None else [context])]
+        return tuple({id(p): p for p in tensors if p.requires_grad}.values())
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
         check_event(x, None)
@@ -196,9 +222,25 @@ class CNF(Bijection):
 def _times(times: Sequence[float | Tensor] | Tensor, x: Tensor) -> Tensor:
     """Times as one tensor of x's dtype and device, without cutting the gradient of a learnable one."""
     check_floating(x, "x")
-    outside = [float(t) for t in times if not 0 <= t <= 1]
+    for t in times:
+        if isinstance(t, Tensor) and t.ndim:
+            raise ValueError(
+                f"Expected every time of shape (), one for all rows; got {tuple(t.shape)}. For a time of its own for "
+                "each row rescale the field, f_T(t, x) = T f(T t, x) with T of shape (B, 1)."
+            )
+    outside = [float(t) for t in times if (not isinstance(t, Tensor) or eager(t)) and not 0 <= t <= 1]
     if outside:
         raise ValueError(
             f"Expected times in [0, 1], from base to data; got {outside}. Rescale the field to unit time."
         )
     return torch.stack([torch.as_tensor(t, dtype=x.dtype, device=x.device) for t in times])
+
+
+def _same(t0: float | Tensor, t1: float | Tensor) -> bool:
+    tensors = [t for t in (t0, t1) if isinstance(t, Tensor)]
+    return all(eager(t) for t in tensors) and bool(t0 == t1)
+
+
+def _in_order(times: Tensor) -> bool:
+    steps = times.diff()
+    return bool((steps > 0).all() or (steps < 0).all())

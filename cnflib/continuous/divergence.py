@@ -11,19 +11,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.func import vjp, vmap
 
-from cnflib._check import check_positive_int
-from cnflib.nets import VectorField
+from cnflib._check import check_positive_int, check_velocity
+from cnflib.continuous.products import Product, automatic, factors
+from cnflib.nets import VectorField, push
 
 __all__ = [
     "Divergence",
     "Estimator",
     "Local",
     "Noise",
+    "bottleneck",
     "exact",
     "gaussian",
     "hutchinson",
+    "hutchpp",
     "rademacher",
 ]
 
@@ -62,21 +64,28 @@ def gaussian(shape: tuple[int, ...], like: Tensor, generator: Generator | None =
     return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def exact(x: Tensor, generator: Generator | None = None) -> Estimator:
-    r"""The exact divergence :math:`\sum_i e_i^\top J e_i`, by one vector-Jacobian product for each of the D axes.
+def exact(x: Tensor, generator: Generator | None = None, *, product: Product = automatic) -> Estimator:
+    r"""The exact divergence :math:`\sum_i e_i^\top J e_i`, by one product with J for each of the D axes.
 
     Time and memory grow as D times an evaluation of the field; from a few dozen dimensions on, train with
-    :func:`hutchinson` and keep this one for evaluation.
+    :func:`hutchinson` and keep this one for evaluation, in chunks of rows (:func:`cnflib.continuous.in_chunks`).
 
     Args:
         x: Starting points of the solve, shape ``(B, *event)``; only their shape, dtype and device matter.
         generator: Not used, nothing is drawn.
+        product: How J is multiplied; another one by ``partial(exact, product=forward_mode)``.
     """
     axes = torch.eye(x.shape[1:].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
-    return _estimator(axes.repeat(1, x.shape[0], *[1] * (x.ndim - 1)), torch.sum)
+
+    def estimate(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Local:
+        velocity, columns = product(field, t, x, context, axes)
+        J = columns.flatten(2)
+        return Local(velocity, J.diagonal(dim1=0, dim2=2).sum(1), J.square().sum((0, 2)))
+
+    return estimate
 
 
-def hutchinson(noise: Noise = rademacher, probes: int = 1) -> Divergence:
+def hutchinson(noise: Noise = rademacher, probes: int = 1, product: Product = automatic) -> Divergence:
     r"""Hutchinson's unbiased estimate :math:`\eta^\top J \eta`, with :math:`E\,\eta\eta^\top = I`.
 
     With :math:`S = (J + J^\top)/2` its variance is :math:`2(|S|_F^2 - \sum_i s_{ii}^2)` for :func:`rademacher` probes
@@ -84,7 +93,8 @@ def hutchinson(noise: Noise = rademacher, probes: int = 1) -> Divergence:
 
     Args:
         noise: Law of the probes :math:`\eta`.
-        probes: Number of probes that are averaged; each costs a vector-Jacobian product an evaluation.
+        probes: Number of probes that are averaged; each costs a product with J an evaluation.
+        product: How J is multiplied: :func:`automatic`, :func:`forward_mode` or :func:`reverse_mode`.
 
     Raises:
         ValueError: If ``probes`` is not a positive int.
@@ -94,22 +104,149 @@ def hutchinson(noise: Noise = rademacher, probes: int = 1) -> Divergence:
         FFJORD, Grathwohl et al., 2018, arXiv:1810.01367.
     """
     check_positive_int(probes, "probes")
-    return partial(_hutchinson, noise=noise, probes=probes)
+    return partial(_hutchinson, noise=noise, probes=probes, product=product)
 
 
-def _hutchinson(x: Tensor, generator: Generator | None = None, *, noise: Noise, probes: int) -> Estimator:
-    return _estimator(noise((probes, *x.shape), x, generator), torch.mean)
+def hutchpp(sketch: int = 1, probes: int = 1, product: Product = automatic) -> Divergence:
+    r"""Hutch++: the trace on a sketched range of J exactly, the rest by Hutchinson's estimate.
+
+    .. math:: \operatorname{tr} Q^\top J Q + \frac1m \sum_{k \le m} g_k^\top J g_k, \qquad
+        Q = \operatorname{orth}(J S), \quad g_k = (I - Q Q^\top) \eta_k
+
+    The Gaussian sketch S and the Rademacher probes :math:`\eta_k` are drawn once a solve. Q is taken as a constant in
+    gradients: for any orthonormal Q the estimate is unbiased, so its gradient is too, though one draw's gradient is
+    not the derivative of that draw. It costs two passes over the field and 2 ``sketch`` + ``probes`` products, and pays
+    where the spectrum of J decays; for a flat spectrum, and for a nearly diagonal J, :func:`hutchinson` is better at
+    equal cost.
+
+    Args:
+        sketch: Columns of S; with as many as there are dimensions the trace is exact.
+        probes: Number m of probes.
+        product: How J is multiplied: :func:`automatic`, :func:`forward_mode` or :func:`reverse_mode`.
+
+    Raises:
+        ValueError: If ``sketch`` or ``probes`` is not a positive int.
+
+    References:
+        Hutch++: Optimal Stochastic Trace Estimation, Meyer et al., 2021, arXiv:2010.09649.
+    """
+    check_positive_int(sketch, "sketch")
+    check_positive_int(probes, "probes")
+    return partial(_hutchpp, sketch=sketch, probes=probes, product=product)
 
 
-def _estimator(directions: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Estimator:
-    r"""Reduce :math:`v^\top J v` and :math:`|J^\top v|^2` over directions v of shape ``(K, B, *event)``."""
+def bottleneck(noise: Noise = gaussian, probes: int = 1) -> Divergence:
+    r"""FFJORD's bottleneck estimate: the probe lives in a narrow hidden layer of the field.
+
+    For :math:`f = g \circ h` with H numbers between, and :math:`J_g`, :math:`J_h` the Jacobians of the two parts,
+
+    .. math:: \operatorname{tr} J = \operatorname{tr} J_g J_h = \operatorname{tr} J_h J_g
+        = E\,\eta^\top J_h J_g\,\eta, \qquad \eta \in \mathbb R^H.
+
+    Its variance is Hutchinson's of the matrix :math:`J_h J_g`. For Gaussian probes it is the smaller one iff the
+    symmetric part of :math:`J_h J_g` has the smaller Frobenius norm; a narrow layer alone does not make it so. For
+    Rademacher probes nothing is gained in general. :math:`|J|_F^2` takes a probe in x of its own.
+
+    The field must offer the two parts by a method ``factors(t, context) -> (h, g)`` with
+    ``field(t, x, context) == g(h(x))`` and h(x) of shape ``(B, H)``; :class:`cnflib.nets.MLP` and our other nets do,
+    at their narrowest layer.
+
+    Args:
+        noise: Law of the probes.
+        probes: Number of probes that are averaged.
+
+    Raises:
+        ValueError: If ``probes`` is not a positive int; in a solve, if the field has no ``factors`` or no layer as
+            narrow as x.
+
+    References:
+        FFJORD, Grathwohl et al., 2018, arXiv:1810.01367, section 3.1.1.
+    """
+    check_positive_int(probes, "probes")
+    return partial(_bottleneck, noise=noise, probes=probes)
+
+
+def _hutchinson(
+    x: Tensor, generator: Generator | None = None, *, noise: Noise, probes: int, product: Product
+) -> Estimator:
+    eta = noise((probes, *x.shape), x, generator)
 
     def estimate(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Local:
-        velocity, pull = vjp(lambda y: field(t, y, context), x)
-        many = len(directions) > 1
-        products = vmap(pull)(directions)[0] if many else pull(directions[0])[0][None]
-        quadratic = (directions * products).flatten(2).sum(2)
-        square = products.square().flatten(2).sum(2)
-        return Local(velocity, reduce(quadratic, 0), reduce(square, 0))
+        velocity, products = product(field, t, x, context, eta)
+        return Local(velocity, _dot(eta, products).mean(0), _dot(products, products).mean(0))
 
     return estimate
+
+
+def _hutchpp(
+    x: Tensor, generator: Generator | None = None, *, sketch: int, probes: int, product: Product
+) -> Estimator:
+    S = gaussian((sketch, *x.shape), x, generator)
+    eta = rademacher((probes, *x.shape), x, generator)
+
+    def estimate(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Local:
+        with torch.no_grad():
+            Q = _orthonormal(product(field, t, x, context, S)[1].detach())
+            g = eta - _project(Q, eta)
+        velocity, products = product(field, t, x, context, torch.cat([Q, g]))
+        on_range, rest = products[: len(Q)], products[len(Q) :]
+        trace = _dot(Q, on_range).sum(0) + _dot(g, rest).mean(0)
+        return Local(velocity, trace, _dot(on_range, on_range).sum(0) + _dot(rest, rest).mean(0))
+
+    return estimate
+
+
+def _bottleneck(x: Tensor, generator: Generator | None = None, *, noise: Noise, probes: int) -> Estimator:
+    nu = noise((probes, *x.shape), x, generator)
+    drawn = noise((probes, x.shape[0], x.shape[1:].numel()), x, generator)
+
+    def estimate(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Local:
+        h, g = factors(field, t, context)
+        hidden, dh = push(h, x, nu)
+        eta = _narrow(drawn, hidden)
+        velocity, products = push(g, hidden, torch.cat([eta, dh]))
+        check_velocity(velocity, x)
+        through, whole = products[:probes], products[probes:]
+        _, back = push(h, x, through)
+        return Local(velocity, _dot(eta, back).mean(0), _dot(whole, whole).mean(0))
+
+    return estimate
+
+
+def _narrow(drawn: Tensor, hidden: Tensor) -> Tensor:
+    """As many entries of the probe as the hidden layer has."""
+    width, dim = hidden.shape[1:].numel(), drawn.shape[2]
+    if width > dim:
+        raise ValueError(
+            f"Expected a hidden layer of at most {dim} numbers, the dimension of x, for bottleneck(); the narrowest "
+            f"has {width}. Make a layer of the field narrower, or use hutchinson()."
+        )
+    return drawn[:, :, :width].reshape(-1, *hidden.shape)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products over the event of two stacks ``(K, B, *event)``, shape ``(K, B)``."""
+    return (a * b).flatten(2).sum(2)
+
+
+def _project(Q: Tensor, v: Tensor) -> Tensor:
+    r""":math:`Q Q^\top v` for stacks of directions, row by row."""
+    q, v_ = Q.flatten(2), v.flatten(2)
+    return torch.einsum("kbd,kbm->mbd", q, torch.einsum("kbd,mbd->kbm", q, v_)).reshape(v.shape)
+
+
+def _orthonormal(Y: Tensor) -> Tensor:
+    """Gram-Schmidt, twice for each direction; one that depends on those before it becomes 0, which biases nothing."""
+    Q = Y[:0]
+    for y in Y:
+        y = y[None]
+        for least in (0.0, 0.5):
+            y = _unit(y - _project(Q, y), least)
+        Q = torch.cat([Q, y])
+    return Q
+
+
+def _unit(y: Tensor, least: float) -> Tensor:
+    """y scaled to length 1 row by row, zero where its length is not above the least."""
+    length = _dot(y, y).sqrt().reshape(*y.shape[:2], *[1] * (y.ndim - 2))
+    return torch.where(length > least, y / length.clamp(min=torch.finfo(y.dtype).tiny), 0)

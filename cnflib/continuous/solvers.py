@@ -1,10 +1,13 @@
 r"""Solvers of :math:`\dot y = F(t, y)`: adaptive steps by torchdiffeq, fixed steps by a loop of our own.
 
-A solver is called as ``solver(rhs, state, times)`` with a tuple of tensors as state and at least two times in strict
-order, forward or backward; it returns the state at all of them, stacked along a new first axis, and its :class:`Stats`.
+A solver is called as ``solver(rhs, state, times, inputs)`` with a tuple of tensors as state and at least two times in
+strict order, forward or backward; it returns the state at all of them, stacked along a new first axis, and its
+:class:`Stats`. ``inputs`` are the other tensors that the right-hand side depends on and that want a gradient; the
+solvers here find them by themselves, those of :mod:`cnflib.continuous.gradients` do not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +24,7 @@ __all__ = [
     "State",
     "Stats",
     "Tableau",
+    "Work",
     "adaptive",
     "euler",
     "fixed",
@@ -33,15 +37,29 @@ State = tuple[Tensor, ...]
 RightHandSide = Callable[[Tensor, State], State]
 
 
+@dataclass
+class Work:
+    """Evaluations, accepted steps and rejected steps of a backward pass: 0 until it runs, then filled in."""
+
+    nfe: int = 0
+    accepted: int = 0
+    rejected: int = 0
+
+
 class Stats(NamedTuple):
-    """Evaluations of the right-hand side, accepted steps and rejected steps of one solve."""
+    """Evaluations of the right-hand side, accepted steps and rejected steps of one solve, and of its backward pass.
+
+    Backpropagation evaluates nothing anew, so its backward work stays 0.
+    """
 
     nfe: int
     accepted: int
     rejected: int
+    backward: Work
 
 
-Solver = Callable[[RightHandSide, State, Tensor], tuple[State, Stats]]
+Solver = Callable[..., tuple[State, Stats]]
+"""``solver(rhs, state, times, inputs=()) -> (states, stats)``."""
 
 
 class SolveError(RuntimeError):
@@ -125,31 +143,54 @@ def adaptive(
 
 
 def _fixed(
-    rhs: RightHandSide, state: State, times: Tensor, *, steps: int, tableau: Tableau
+    rhs: RightHandSide,
+    state: State,
+    times: Tensor,
+    inputs: Sequence[Tensor] = (),
+    *,
+    steps: int,
+    tableau: Tableau,
 ) -> tuple[State, Stats]:
+    return _march(partial(_step, rhs, tableau), state, times, steps), _cost(times, steps, tableau)
+
+
+def _march(step: Callable[[Tensor, Tensor, State], State], state: State, times: Tensor, steps: int) -> State:
     states = [state]
     for start, end in zip(times[:-1], times[1:], strict=True):
         h = (end - start) / steps
         for k in range(steps):
-            state = _step(rhs, tableau, start + k * h, h, state)
+            state = step(start + k * h, h, state)
         states.append(state)
+    return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
+
+
+def _cost(times: Tensor, steps: int, tableau: Tableau) -> Stats:
     total = steps * (len(times) - 1)
-    return _stack(states), Stats(total * len(tableau.b), total, 0)
+    return Stats(total * len(tableau.b), total, 0, Work())
 
 
 def _adaptive(
-    rhs: RightHandSide, state: State, times: Tensor, *, method: str, rtol: float, atol: float, max_steps: int
+    rhs: RightHandSide,
+    state: State,
+    times: Tensor,
+    inputs: Sequence[Tensor] = (),
+    *,
+    method: str,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    norm: Callable[[State], Tensor] | None = None,
 ) -> tuple[State, Stats]:
     check_finite(state[0], "x")
     watched = _Watched(rhs, times)
-    options = {"max_num_steps": max_steps, "step_t": times[1:].detach()}
+    options = {"max_num_steps": max_steps, "step_t": times[1:].detach()} | ({"norm": norm} if norm else {})
     try:
         states = odeint(watched, state, times, method=method, rtol=rtol, atol=atol, options=options)
     except AssertionError as error:
         if not str(error).startswith(_GIVEN_UP):
             raise
         raise watched.explain(str(error), state[0].dtype) from error
-    return states, Stats(watched.nfe, watched.accepted, watched.rejected)
+    return states, Stats(watched.nfe, watched.accepted, watched.rejected, Work())
 
 
 def _step(rhs: RightHandSide, tableau: Tableau, t: Tensor, h: Tensor, state: State) -> State:
@@ -166,10 +207,6 @@ def _add(state: State, h: Tensor, weights: tuple[float, ...], slopes: list[State
     return state
 
 
-def _stack(states: list[State]) -> State:
-    return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
-
-
 class _Watched:
     """A right-hand side that counts its calls and, through torchdiffeq's callbacks, the steps.
 
@@ -180,6 +217,7 @@ class _Watched:
 
     def __init__(self, rhs: RightHandSide, times: Tensor) -> None:
         self.rhs = rhs
+        self.start = times[0].detach()
         self.bounds = times.detach().aminmax()
         self.nfe = self.accepted = self.rejected = 0
         self.last: tuple[Tensor, State] | None = None
@@ -200,6 +238,7 @@ class _Watched:
     def explain(self, assertion: str, dtype: torch.dtype) -> SolveError:
         """The readable form of an assertion of torchdiffeq's; any other is the field's own and stays as it is."""
         t, slope = self.last
+        t = torch.where(t.isnan(), self.start, t)
         where = (
             f"The solve stopped at t = {t.item():.6g} after {self.accepted} accepted and {self.rejected} rejected "
             "steps: "

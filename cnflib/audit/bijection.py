@@ -1,65 +1,18 @@
-"""Checks that run on anyone's bijection or flow and say what is wrong.
-
-They judge float64 copies, at perturbed weights too: a coupling whose net ends in zeros is the identity, and there a
-dropped log-determinant is right and a net that learns looks like one that does not.
-"""
+"""The audit of a bijection: round trips, log-determinants, rows kept apart, gradients that arrive."""
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor
 from torch.autograd.functional import jacobian
 
 from cnflib._check import check_context, check_event
+from cnflib.audit._copies import double_copy, perturb, seeded
+from cnflib.audit.report import Finding, Report
 from cnflib.bijection import Bijection
-from cnflib.flow import Flow
 
-__all__ = ["AuditError", "Finding", "Report", "audit_bijection", "audit_gradients"]
-
-
-class AuditError(AssertionError):
-    """An audit found faults; the message lists them."""
-
-
-class Finding(NamedTuple):
-    """One check: what was measured, the largest error seen, the bound it must keep, and what a fault points to."""
-
-    check: str
-    error: float
-    bound: float
-    hint: str
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.bound
-
-
-class Report(NamedTuple):
-    """The findings of an audit; prints as a table."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def faults(self) -> tuple[Finding, ...]:
-        return tuple(f for f in self.findings if not f.passed)
-
-    def raise_for_faults(self) -> None:
-        """Raise an :class:`AuditError` that lists every fault; do nothing where there is none."""
-        if self.faults:
-            raise AuditError(
-                "\n".join(f"{f.check}: error {f.error:.2e} > {f.bound:.0e}. {f.hint}" for f in self.faults)
-            )
-
-    def __str__(self) -> str:
-        width = max(len(f.check) for f in self.findings)
-        lines = [f"{'check':<{width}}  {'error':>9}  {'bound':>9}"]
-        lines += [
-            f"{f.check:<{width}}  {f.error:9.2e}  {f.bound:9.2e}  {'ok' if f.passed else f.hint}"
-            for f in self.findings
-        ]
-        return "\n".join(lines)
+__all__ = ["audit_bijection"]
 
 
 def audit_bijection(
@@ -89,52 +42,14 @@ def audit_bijection(
     check_context(context, x)
     given = copy.deepcopy(bijection).double()
     perturbed = copy.deepcopy(given)
-    _perturb(perturbed, _generator(x.device))
-    x, context = _copy(x), None if context is None else _copy(context)
+    perturb(perturbed, seeded(x.device))
+    x, context = double_copy(x), None if context is None else double_copy(context)
     shapes = _audit_shapes(given, x, context)
     if not shapes.passed:
         return Report((shapes,))
     pairs = zip(*(_judge(g, x, context, tolerance, draws) for g in (given, perturbed)), strict=True)
     worst = (max(pair, key=lambda f: (not f.passed, f.error)) for pair in pairs)
     return Report((shapes, *worst, _audit_reach(perturbed, x, context)))
-
-
-def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolerance: float = 1e-4) -> Report:
-    r"""Audit the gradient of the mean log-likelihood against central differences, parameter by parameter.
-
-    For each parameter :math:`\theta` a random direction :math:`u` is drawn, and
-    :math:`\langle \nabla_\theta L, u \rangle` is compared with :math:`(L(\theta + hu) - L(\theta - hu)) / 2h`. A
-    log-determinant that was detached shows here and nowhere else. Random log-determinants are frozen by one seed.
-
-    Args:
-        flow: The flow; a float64 copy with perturbed weights is audited.
-        x: Data points, shape ``(B, *event)``.
-        context: What it is conditioned on, shape ``(B, features)``.
-        tolerance: Bound on the error relative to the larger of the two derivatives and 1.
-
-    Returns:
-        A :class:`Report` with one finding for each parameter and one for x.
-    """
-    flow = copy.deepcopy(flow).double()
-    generator = _generator(x.device)
-    _perturb(flow, generator)
-    x, context = _copy(x), None if context is None else _copy(context)
-    leaves = {name: p for name, p in flow.named_parameters() if p.requires_grad} | {"x": x.requires_grad_()}
-
-    def likelihood() -> Tensor:
-        return flow.log_prob(x, context, _generator(x.device)).mean()
-
-    grads = torch.autograd.grad(likelihood(), list(leaves.values()), allow_unused=True)
-    hint = "The gradient is not that of log_prob: look for detach, create_graph=False, or a tensor outside the graph."
-    findings = []
-    for (name, leaf), grad in zip(leaves.items(), grads, strict=True):
-        direction = torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype, device=leaf.device)
-        slope = 0.0 if grad is None else (grad * direction).sum().item()
-        norm = direction.norm()
-        difference = _central_difference(likelihood, leaf, direction / norm) * norm.item()
-        error = abs(slope - difference) / max(1.0, abs(difference))
-        findings.append(Finding(f"gradient of {name}", error, tolerance, hint))
-    return Report(tuple(findings))
 
 
 Map = Callable[..., tuple[Tensor, Tensor]]
@@ -162,23 +77,16 @@ def _judge(
         Finding("inverse(forward(x)) = x", _gap(back, x), tolerance, "inverse does not undo forward here."),
         Finding("forward(inverse(z)) = z", _gap(again, z), tolerance, "forward does not undo inverse here."),
         Finding("decode(z) = inverse(z)", _gap(decoded, back), tolerance, "decode and inverse disagree."),
+        _audit_derivative(g, x, context, jacobians[0]),
         _audit_logdet("forward log-det", g, x, context, jacobians[0], tolerance, draws),
         _audit_logdet("inverse log-det", g.inverse, z, context, jacobians[1], tolerance, draws),
         _audit_rows(jacobians[0], tolerance),
     )
 
 
-def _copy(x: Tensor) -> Tensor:
-    return x.detach().double().clone(memory_format=torch.contiguous_format)
-
-
 def _quietly(g: Map, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    y, logdet = g(x, context, _generator(x.device))
+    y, logdet = g(x, context, seeded(x.device))
     return y.detach(), logdet.detach()
-
-
-def _generator(device: torch.device) -> Generator:
-    return Generator(device).manual_seed(0)
 
 
 def _gap(a: Tensor, b: Tensor) -> float:
@@ -189,9 +97,18 @@ def _gap(a: Tensor, b: Tensor) -> float:
 
 def _jacobian(g: Map, x: Tensor, context: Tensor | None) -> Tensor:
     """The Jacobian of the whole batch, shape (B, D, B, D)."""
-    full = jacobian(lambda y: g(y, context, _generator(y.device))[0], x)
+    full = jacobian(lambda y: g(y, context, seeded(y.device))[0], x)
     batch, dim = x.shape[0], x[0].numel()
     return full.reshape(batch, dim, batch, dim)
+
+
+def _audit_derivative(g: Map, x: Tensor, context: Tensor | None, full: Tensor, h: float = 1e-4) -> Finding:
+    """The Jacobian by autograd beside central differences, along one direction for all rows."""
+    u = torch.randn(x.shape, generator=seeded(x.device, 1), dtype=x.dtype, device=x.device)
+    change = (_quietly(g, x + h * u, context)[0] - _quietly(g, x - h * u, context)[0]) / (2 * h)
+    slope = torch.einsum("idjc,jc->id", full, u.flatten(1)).reshape(x.shape)
+    hint = "The map changes with x in a way that autograd does not see: look for detach, .data, no_grad, rounding."
+    return Finding("Jacobian = central differences", _gap(change, slope), 1e-3, hint)
 
 
 def _audit_logdet(
@@ -199,7 +116,7 @@ def _audit_logdet(
 ) -> Finding:
     rows = full.diagonal(dim1=0, dim2=2).movedim(-1, 0)
     truth = torch.linalg.slogdet(rows).logabsdet
-    generator = _generator(x.device)
+    generator = seeded(x.device)
     start = generator.get_state()
     logdet = g(x, context, generator)[1].detach()
     if torch.equal(start, generator.get_state()):
@@ -222,7 +139,7 @@ def _audit_rows(full: Tensor, tolerance: float) -> Finding:
 def _audit_reach(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
     """The number of parameters that no gradient reaches."""
     parameters = [p for p in g.parameters() if p.requires_grad]
-    z, logdet = g(x, context, _generator(x.device))
+    z, logdet = g(x, context, seeded(x.device))
     loss = z.square().sum() - logdet.sum()
     grads = (
         torch.autograd.grad(loss, parameters, allow_unused=True) if parameters and loss.requires_grad else []
@@ -232,22 +149,3 @@ def _audit_reach(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
         f"{dead} of {len(parameters)} parameters get no gradient: not registered in the graph, or detached."
     )
     return Finding("gradient reaches every parameter", float(dead), 0.0, hint)
-
-
-def _perturb(module: nn.Module, generator: Generator) -> None:
-    with torch.no_grad():
-        for p in module.parameters():
-            p += 0.05 * torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device)
-
-
-def _central_difference(
-    value: Callable[[], Tensor], leaf: Tensor, direction: Tensor, h: float = 1e-5
-) -> float:
-    with torch.no_grad():
-        start = leaf.clone()
-        leaf.copy_(start + h * direction)
-        above = value().item()
-        leaf.copy_(start - h * direction)
-        below = value().item()
-        leaf.copy_(start)
-    return (above - below) / (2 * h)

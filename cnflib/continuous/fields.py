@@ -1,0 +1,283 @@
+r"""Vector fields in which time acts on every layer: concat, concat-squash, convolutional; and a learnable end time.
+
+Every hidden layer is an affine map of the layer before, modulated by features u of time and context,
+
+.. math:: a = (W h + b) \odot \sigma(G u + g) + H u,
+
+with the gate :math:`\sigma(\cdot)` in concat-squash and 1 in its place in concat.
+
+References:
+    FFJORD, Grathwohl et al., 2018, arXiv:1810.01367.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+
+from cnflib._check import check_declared, check_event, check_positive_int, event_shape, reference
+from cnflib.continuous.products import factors, forward_mode
+from cnflib.nets import TimeEmbedding, VectorField, push
+
+__all__ = ["EndTime", "ModulatedNet", "concat", "concat_squash", "convolutional", "random_end"]
+
+
+class _Modulated(nn.Module):
+    """An affine map of h, scaled by a gate and shifted by features u."""
+
+    def __init__(self, affine: nn.Linear | nn.Conv2d, features: int, gated: bool) -> None:
+        super().__init__()
+        width = affine.weight.shape[0]
+        self.affine = affine
+        self.gate = nn.Linear(features, width) if gated else None
+        self.shift = nn.Linear(features, width, bias=False)
+
+    def forward(self, h: Tensor, u: Tensor) -> Tensor:
+        return self._scale(self.affine(h), u) + self._spread(self.shift(u), h)
+
+    def jvp(self, h: Tensor, dh: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        a, da = push(self.affine, h, dh)
+        return self._scale(a, u) + self._spread(self.shift(u), h), self._scale(da, u)
+
+    def _scale(self, a: Tensor, u: Tensor) -> Tensor:
+        return a if self.gate is None else a * self._spread(torch.sigmoid(self.gate(u)), a)
+
+    def _spread(self, v: Tensor, like: Tensor) -> Tensor:
+        """Numbers a channel ``(rows, C)`` as ``(rows, C, 1, 1)`` for images."""
+        return v if isinstance(self.affine, nn.Linear) else v[..., None, None]
+
+
+class ModulatedNet(nn.Module):
+    r"""A vector field of affine layers modulated by time and context, with an activation between them.
+
+    Made by :func:`concat`, :func:`concat_squash` and :func:`convolutional`. With a smooth activation of bounded slope
+    it is smooth and Lipschitz in x, so it generates a flow.
+
+    Args:
+        shape: Shape of the event x.
+        affine: Affine layers, from first to last.
+        context: Number of context features; 0 for none.
+        gated: Whether time scales a layer (concat-squash) or only shifts it (concat).
+        activation: Constructor of the activation.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        affine: Sequence[nn.Linear | nn.Conv2d],
+        context: int,
+        gated: bool,
+        activation: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.shape, self.context = shape, context
+        self.time = TimeEmbedding()
+        self.layers = nn.ModuleList(_Modulated(a, self.time.features + context, gated) for a in affine)
+        self.activation = activation()
+
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, *shape)``."""
+        u = self._features(t, x, context)
+        return self._run(self.layers, self._rows(x), u).reshape(x.shape)
+
+    def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The velocity and :math:`J v` for directions v of shape ``(K, B, *shape)`` or ``(K, 1, *shape)``."""
+        u = self._features(t, x, context)
+        h = self._rows(x)
+        dh = directions.reshape(*directions.shape[:2], *h.shape[1:])
+        for layer in self.layers[:-1]:
+            h, dh = push(self.activation, *layer.jvp(h, dh, u))
+        h, dh = self.layers[-1].jvp(h, dh, u)
+        return h.reshape(x.shape), dh.reshape(len(dh), -1, *self.shape)
+
+    def factors(
+        self, t: Tensor, context: Tensor | None
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        r"""Two maps whose composition is the field: from x into its narrowest hidden layer, and on from there."""
+        widths = [layer.affine.weight.shape[0] for layer in self.layers[:-1]]
+        cut = 1 + widths.index(min(widths)) if widths else 0
+
+        def into(x: Tensor) -> Tensor:
+            u = self._features(t, x, context)
+            return self._run(self.layers[:cut], self._rows(x), u) if cut else self._rows(x)
+
+        def on(h: Tensor) -> Tensor:
+            u = self._embed(t, len(h), context)
+            h = self.activation(h) if cut else h
+            return self._run(self.layers[cut:], h, u).reshape(-1, *self.shape)
+
+        return into, on
+
+    def _run(self, layers: nn.ModuleList, h: Tensor, u: Tensor) -> Tensor:
+        for layer in layers[:-1]:
+            h = self.activation(layer(h, u))
+        return layers[-1](h, u)
+
+    def _features(self, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        check_event(x, self.shape)
+        check_declared(context, self.context, "ModulatedNet")
+        return self._embed(t, len(x), context)
+
+    def _embed(self, t: Tensor, batch: int, context: Tensor | None) -> Tensor:
+        """Features of time and context; one row for all where they are the same for all."""
+        if context is None:
+            return self.time(t, batch if t.ndim else 1)
+        return torch.cat([self.time(t, batch), context.flatten(1)], 1)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if isinstance(self.layers[0].affine, nn.Linear) else x
+
+
+def concat(
+    shape: int | tuple[int, ...],
+    hidden: Sequence[int] = (64, 64, 64),
+    context: int = 0,
+    activation: Callable[[], nn.Module] = nn.Tanh,
+) -> ModulatedNet:
+    r"""FFJORD's concat field: time and context are appended to the input of every layer.
+
+    Args:
+        shape: Shape of the event x, flattened for the net.
+        hidden: Widths of the hidden layers.
+        context: Number of context features; 0 for none.
+        activation: Constructor of the activation; a kink breaks the smoothness that the log-determinant needs.
+    """
+    return _dense(shape, hidden, context, False, activation)
+
+
+def concat_squash(
+    shape: int | tuple[int, ...],
+    hidden: Sequence[int] = (64, 64, 64),
+    context: int = 0,
+    activation: Callable[[], nn.Module] = nn.Tanh,
+) -> ModulatedNet:
+    r"""FFJORD's concat-squash field: a gate of time and context scales every layer, and a shift is added.
+
+    Args:
+        shape: Shape of the event x, flattened for the net.
+        hidden: Widths of the hidden layers.
+        context: Number of context features; 0 for none.
+        activation: Constructor of the activation; a kink breaks the smoothness that the log-determinant needs.
+    """
+    return _dense(shape, hidden, context, True, activation)
+
+
+def convolutional(
+    shape: tuple[int, int, int],
+    channels: Sequence[int] = (64, 64, 64),
+    kernel: int = 3,
+    context: int = 0,
+    gated: bool = True,
+    activation: Callable[[], nn.Module] = nn.Softplus,
+) -> ModulatedNet:
+    r"""A field on images: convolutions that keep height and width, modulated by time channel by channel.
+
+    Args:
+        shape: Shape ``(C, H, W)`` of the event.
+        channels: Channels of the hidden layers.
+        kernel: Side of every kernel, odd; edges are padded with zeros.
+        context: Number of context features; 0 for none.
+        gated: Whether time scales a channel (concat-squash) or only shifts it (concat).
+        activation: Constructor of the activation.
+
+    Raises:
+        ValueError: If the event has not three axes, or the kernel is even.
+    """
+    event = event_shape(None, shape)
+    if len(event) != 3:
+        raise ValueError(f"Expected shape (C, H, W); got {event}. For vectors use concat_squash(shape).")
+    check_positive_int(kernel, "kernel")
+    if kernel % 2 == 0:
+        raise ValueError(f"Expected an odd kernel, which keeps height and width; got {kernel}.")
+    widths = [event[0], *channels, event[0]]
+    layers = [
+        nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in zip(widths[:-1], widths[1:], strict=True)
+    ]
+    return ModulatedNet(event, layers, context, gated, activation)
+
+
+def _dense(
+    shape: int | tuple[int, ...],
+    hidden: Sequence[int],
+    context: int,
+    gated: bool,
+    activation: Callable[[], nn.Module],
+) -> ModulatedNet:
+    event = event_shape(None, shape)
+    widths = [math.prod(event), *hidden, math.prod(event)]
+    layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    return ModulatedNet(event, layers, context, gated, activation)
+
+
+class EndTime(nn.Module):
+    r"""A field run to a learnable end time T, in unit time: :math:`f_T(t, x) = T f(T t, x)`.
+
+    :math:`\log T` is a parameter, so T stays positive and every solver gives its gradient.
+
+    Args:
+        field: The field f.
+        end: The first value of T, in units of f's time.
+
+    Raises:
+        ValueError: If ``end`` is not positive and finite.
+    """
+
+    def __init__(self, field: VectorField, end: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < end < float("inf"):
+            raise ValueError(f"Expected end > 0 and finite; got {end}.")
+        self.field = field
+        like = reference(field)
+        place = {} if like is None else {"dtype": like.dtype, "device": like.device}
+        self.log_end = nn.Parameter(torch.tensor(math.log(end), **place))
+
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The velocity :math:`T f(T t, x)`."""
+        end = self.log_end.exp()
+        return end * self.field(end * t, x, context)
+
+    def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The velocity and :math:`J v` for directions v."""
+        end = self.log_end.exp()
+        velocity, products = forward_mode(self.field, end * t, x, context, directions)
+        return end * velocity, end * products
+
+    def factors(
+        self, t: Tensor, context: Tensor | None
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        r"""The field's own two maps, the second one times T."""
+        end = self.log_end.exp()
+        h, g = factors(self.field, end * t, context)
+        return h, lambda hidden: end * g(hidden)
+
+
+def random_end(field: VectorField, spread: float, generator: Generator | None = None) -> EndTime:
+    r"""The field run to a random end time :math:`T \sim U(1 - b, 1 + b)` that is not learned (STEER).
+
+    Drawn anew for every training step it keeps the dynamics from turning stiff near one fixed end. Evaluate with the
+    field itself:
+
+    .. code-block:: python
+
+        for x in batches:
+            random = CNF(random_end(field, 0.5), solver=adaptive())
+            loss = -Flow(random, base).log_prob(x).mean()
+
+    Args:
+        field: The field f.
+        spread: The number b, in [0, 1).
+        generator: Source of T.
+
+    Raises:
+        ValueError: If ``spread`` is outside [0, 1).
+
+    References:
+        STEER: Simple Temporal Regularization For Neural ODEs, Ghosh et al., 2020, arXiv:2006.10711.
+    """
+    if not 0 <= spread < 1:
+        raise ValueError(f"Expected spread in [0, 1), so that the end time stays positive; got {spread}.")
+    u = torch.rand((), generator=generator, device="cpu" if generator is None else generator.device)
+    random = EndTime(field, 1 + spread * (2 * u.item() - 1))
+    random.log_end.requires_grad_(False)
+    return random

@@ -1,0 +1,284 @@
+r"""Solvers that trade time for memory in the backward pass: the adjoint, and a checkpoint at every step.
+
+Both keep no graph of the forward solve. They return gradients for the state, the times and the ``inputs`` they are
+given, and refuse a right-hand side that depends on anything else that wants one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from cnflib.continuous.solvers import (
+    RightHandSide,
+    SolveError,
+    Solver,
+    State,
+    Stats,
+    Tableau,
+    Work,
+    _adaptive,
+    _cost,
+    _fixed,
+    _march,
+    _step,
+    adaptive,
+    fixed,
+    rk4,
+)
+
+__all__ = ["adjoint", "alternatives", "checkpointed"]
+
+
+def adjoint(
+    method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000
+) -> Solver:
+    r"""Adaptive steps, with gradients by a second solve backward in time; memory does not grow with the steps.
+
+    With :math:`a = \partial L / \partial y(t)` along :math:`\dot y = F(t, y; \theta)`,
+
+    .. math:: \dot a = -a^\top \frac{\partial F}{\partial y}, \qquad
+        \frac{dL}{d\theta} = \int_{t_0}^{t_1} a^\top \frac{\partial F}{\partial \theta}\,dt .
+
+    The state is solved backward beside a, so the gradient is that of the exact flow up to the tolerance, not that of
+    the steps taken; :func:`adaptive` gives the latter and is faster where memory allows. Steps are chosen by y and a
+    alone (the seminorm), and a is scaled to size 1 first, so that the tolerance means the same for any size of the
+    loss. Gradients of gradients are refused.
+
+    Args:
+        method: One of torchdiffeq's dopri5, dopri8, bosh3, adaptive_heun.
+        rtol: Relative tolerance, forward and backward.
+        atol: Absolute tolerance, forward in units of the state.
+        max_steps: Steps between two consecutive times after which a solve is given up.
+
+    Raises:
+        ValueError: As :func:`adaptive`, and if the right-hand side depends on a tensor that wants a gradient and is
+            neither a parameter of the field nor the context.
+        SolveError: When a solve, forward or backward, cannot go on.
+
+    References:
+        Neural Ordinary Differential Equations, Chen et al., 2018, arXiv:1806.07366;
+        "Hey, that's not an ODE": Faster ODE Adjoints via Seminorms, Kidger et al., 2021, arXiv:2009.09457.
+    """
+    return partial(_adjoint, **adaptive(method, rtol, atol, max_steps).keywords)
+
+
+def checkpointed(steps: int, tableau: Tableau = rk4) -> Solver:
+    r"""Equal steps, each computed again in the backward pass; the gradient is that of :func:`fixed`.
+
+    Memory is one state for each step and the graph of a single step, time about a third more than :func:`fixed`.
+    Gradients of gradients are refused.
+
+    Args:
+        steps: Steps between two consecutive times.
+        tableau: The Runge-Kutta method.
+
+    Raises:
+        ValueError: As :func:`fixed`, and if the right-hand side depends on a tensor that wants a gradient and is
+            neither a parameter of the field nor the context.
+
+    References:
+        Training Deep Nets with Sublinear Memory Cost, Chen et al., 2016, arXiv:1604.06174.
+    """
+    return partial(_checkpointed, **fixed(steps, tableau).keywords)
+
+
+def alternatives(solver: Solver) -> dict[str, Solver]:
+    r"""The same solve with each way to differentiate it: ``{"backprop": ..., "adjoint": ...}`` or ``"checkpoint"``.
+
+    Empty for a solver that is not of this library.
+    """
+    pairs = {"adjoint": (_adaptive, _adjoint), "checkpoint": (_fixed, _checkpointed)}
+    for name, (plain, other) in pairs.items():
+        if getattr(solver, "func", None) in (plain, other):
+            return {"backprop": partial(plain, **solver.keywords), name: partial(other, **solver.keywords)}
+    return {}
+
+
+def _adjoint(
+    rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = (), **options: float | str
+) -> tuple[State, Stats]:
+    _check_visible(rhs, state, times, inputs)
+    solve, done = partial(_adaptive, **options), []
+    states = _Adjoint.apply(rhs, solve, done, len(state), times, *state, *inputs)
+    return states, done[0]
+
+
+class _Adjoint(Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        rhs: RightHandSide,
+        solve: Solver,
+        done: list[Stats],
+        n: int,
+        times: Tensor,
+        *tensors: Tensor,
+    ) -> State:
+        states, stats = solve(rhs, tensors[:n], times)
+        done.append(stats)
+        ctx.save_for_backward(times, *states, *tensors[n:])
+        ctx.rhs, ctx.solve, ctx.work, ctx.n = rhs, solve, stats.backward, n
+        ctx.mode = _autocast(times)
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        times, *tensors = ctx.saved_tensors
+        states, inputs = tensors[: ctx.n], tensors[ctx.n :]
+        a = tuple(g[-1] for g in grads)
+        along = tuple(torch.zeros_like(p) for p in inputs)
+        slopes = torch.zeros_like(times)
+        with ctx.mode():
+            for k in range(len(times) - 1, 0, -1):
+                here, there = (tuple(y[i] for y in states) for i in (k, k - 1))
+                if ctx.needs_input_grad[4]:
+                    slopes[k] = _inner(ctx.rhs(times[k], here), tuple(g[k] for g in grads))
+                a, more = _pull_back(ctx, here, a, inputs, times[k - 1 : k + 1].flip(0))
+                along = tuple(p + q for p, q in zip(along, more, strict=True))
+                if k == 1 and ctx.needs_input_grad[4]:
+                    slopes[0] = -_inner(ctx.rhs(times[0], there), a)
+                a = tuple(v + g[k - 1] for v, g in zip(a, grads, strict=True))
+        return None, None, None, None, slopes, *a, *along
+
+
+def _pull_back(
+    ctx: FunctionCtx, state: State, a: State, inputs: Sequence[Tensor], times: Tensor
+) -> tuple[State, State]:
+    """The adjoint a at the earlier time, and the integral of its product with the slope in the inputs."""
+    n = ctx.n
+    size = max(v.abs().max() for v in a)
+    size = torch.where(size > 0, size, 1)
+
+    def augmented(t: Tensor, parts: State) -> State:
+        slope, pulled = _pull(ctx.rhs, t, parts[:n], inputs, parts[n : 2 * n])
+        return (*slope, *(-v for v in pulled))
+
+    start = (*state, *(v / size for v in a), *(torch.zeros_like(p) for p in inputs))
+    try:
+        ends, stats = ctx.solve(augmented, start, times, norm=lambda parts: _largest(parts[: 2 * n]))
+    except SolveError as error:
+        raise SolveError(f"In the backward pass of the adjoint: {error}") from error
+    for name in ("nfe", "accepted", "rejected"):
+        setattr(ctx.work, name, getattr(ctx.work, name) + getattr(stats, name))
+    ends = tuple(size * y[-1] for y in ends)
+    return ends[n : 2 * n], ends[2 * n :]
+
+
+def _pull(
+    rhs: RightHandSide, t: Tensor, state: State, inputs: Sequence[Tensor], a: State
+) -> tuple[State, State]:
+    """The slope at a state, and its vector-Jacobian products with a, for the state and then the inputs."""
+    with torch.enable_grad():
+        leaves = tuple(y.detach().requires_grad_() for y in state)
+        slope = rhs(t, leaves)
+        pulled = _grad(slope, (*leaves, *inputs), a)
+    return tuple(v.detach() for v in slope), pulled
+
+
+def _checkpointed(
+    rhs: RightHandSide,
+    state: State,
+    times: Tensor,
+    inputs: Sequence[Tensor] = (),
+    *,
+    steps: int,
+    tableau: Tableau,
+) -> tuple[State, Stats]:
+    _check_visible(rhs, state, times, inputs)
+    stats = _cost(times, steps, tableau)
+
+    def step(t: Tensor, h: Tensor, state: State) -> State:
+        return _Step.apply(rhs, tableau, stats.backward, len(state), t, h, *state, *inputs)
+
+    return _march(step, state, times, steps), stats
+
+
+class _Step(Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        rhs: RightHandSide,
+        tableau: Tableau,
+        work: Work,
+        n: int,
+        t: Tensor,
+        h: Tensor,
+        *tensors: Tensor,
+    ) -> State:
+        ctx.save_for_backward(t, h, *tensors)
+        ctx.rhs, ctx.tableau, ctx.work, ctx.n = rhs, tableau, work, n
+        ctx.mode = _autocast(t)
+        return _step(rhs, tableau, t, h, tensors[:n])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        t, h, *tensors = ctx.saved_tensors
+        with torch.enable_grad(), ctx.mode():
+            t, h, *state = (y.detach().requires_grad_() for y in (t, h, *tensors[: ctx.n]))
+            ends = _step(ctx.rhs, ctx.tableau, t, h, tuple(state))
+        ctx.work.nfe += len(ctx.tableau.b)
+        ctx.work.accepted += 1
+        return None, None, None, None, *_grad(ends, (t, h, *state, *tensors[ctx.n :]), grads)
+
+
+def _grad(outputs: State, inputs: Sequence[Tensor], grads: State) -> State:
+    """Vector-Jacobian products, zero where an input is not used."""
+    pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
+    if not pairs:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    outputs, grads = zip(*pairs, strict=True)
+    pulled = torch.autograd.grad(outputs, inputs, grads, allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, pulled, strict=True))
+
+
+def _inner(a: State, b: State) -> Tensor:
+    return sum((u * v).sum() for u, v in zip(a, b, strict=True))
+
+
+def _largest(parts: State) -> Tensor:
+    """The largest root mean square of the parts of a state."""
+    return torch.stack([y.square().mean().sqrt() for y in parts]).max()
+
+
+def _autocast(like: Tensor) -> Callable[[], AbstractContextManager]:
+    """The autocast in force now, to be entered again in the backward pass."""
+    kind = like.device.type
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return partial(torch.autocast, kind, dtype=dtype, enabled=enabled)
+
+
+def _check_visible(rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Refuse a right-hand side whose graph ends in tensors that are neither state nor inputs."""
+    if not torch.is_grad_enabled():
+        return
+    leaves = tuple(y.detach().requires_grad_() for y in state)
+    known = [*leaves, *inputs]
+    hidden = [p for p in _leaves(rhs(times[0].detach(), leaves), known) if not any(p is q for q in known)]
+    if hidden:
+        raise ValueError(
+            "Expected every tensor that wants a gradient to be a parameter of the field or its context; the field "
+            f"uses {len(hidden)} more, the first of shape {tuple(hidden[0].shape)}, which the adjoint and "
+            "checkpointing would leave without a gradient. Make the field an nn.Module that owns them, pass them as "
+            "context, or use adaptive() or fixed(steps)."
+        )
+
+
+def _leaves(outputs: State, stops: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Leaves of the graph behind the outputs, not looking behind the tensors at which to stop."""
+    seen = {y.grad_fn for y in stops if y.grad_fn is not None} | {None}
+    stack = [y.grad_fn for y in outputs]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        stack += [following for following, _ in node.next_functions]

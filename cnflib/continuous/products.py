@@ -1,0 +1,110 @@
+r"""Products of a field's Jacobian :math:`J = \partial f / \partial x` with given directions.
+
+Every divergence and cost is made of them. A product is called as ``product(field, t, x, context, directions)`` with
+directions of shape ``(K, B, *event)``, or ``(K, 1, *event)`` for the same ones in every row, and returns the velocity
+``(B, *event)`` and the products ``(K, B, *event)``.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.func import vjp, vmap
+
+from cnflib._check import check_velocity
+from cnflib.nets import VectorField, push
+
+__all__ = ["Product", "automatic", "factors", "forward_mode", "has_tangents", "reverse_mode"]
+
+Product = Callable[[VectorField, Tensor, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]]
+"""``product(field, t, x, context, directions) -> (velocity, products)``."""
+
+
+def has_tangents(field: VectorField) -> bool:
+    r"""Whether a field carries tangents itself, by a method ``jvp(t, x, context, directions)``.
+
+    The method returns the velocity and :math:`J v` for every direction v; :class:`cnflib.nets.MLP` shows one. It counts
+    only if it belongs to the ``forward`` in use: a subclass that changes ``forward`` alone, or a module with forward
+    hooks, has none.
+    """
+    if not isinstance(field, nn.Module):
+        return callable(getattr(field, "jvp", None))
+    owners = {name: _owner(type(field), name) for name in ("jvp", "forward")}
+    hooked = bool(field._forward_hooks or field._forward_pre_hooks)
+    return None not in owners.values() and issubclass(owners["jvp"], owners["forward"]) and not hooked
+
+
+def automatic(
+    field: VectorField, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""The faster product: :math:`J v` by the field's own tangents where it has them, else :math:`J^\top v`.
+
+    Value and tangents come in one forward pass, which a training step differentiates once; reverse mode it
+    differentiates twice. ``torch.func.jvp`` of a field without tangents of its own was measured slower than either.
+    """
+    product = forward_mode if has_tangents(field) else reverse_mode
+    return product(field, t, x, context, directions)
+
+
+def forward_mode(
+    field: VectorField, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Jacobian-vector products :math:`J v`: the field's own tangents, or ``torch.func.jvp``.
+
+    Raises:
+        ValueError: If the field does not return a tensor of x's shape.
+    """
+    if has_tangents(field):
+        velocity, products = field.jvp(t, x, context, directions)
+        check_velocity(velocity, x)
+        if products.shape != (len(directions), *x.shape):
+            raise ValueError(
+                f"Expected field.jvp(t, x, context, directions) to return products of shape "
+                f"{(len(directions), *x.shape)}, one for each direction and row; got {tuple(products.shape)}."
+            )
+        return velocity.to(x.dtype), products.to(x.dtype)
+    return push(_at(field, t, x, context), x, directions)
+
+
+def reverse_mode(
+    field: VectorField, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Vector-Jacobian products :math:`J^\top v` by ``torch.func.vjp``.
+
+    Raises:
+        ValueError: If the field does not return a tensor of x's shape.
+    """
+    velocity, pull = vjp(_at(field, t, x, context), x)
+    rows = directions.expand(-1, *x.shape)
+    if len(rows) == 1:
+        return velocity, pull(rows[0])[0][None]
+    return velocity, vmap(pull)(rows)[0]
+
+
+def factors(
+    field: VectorField, t: Tensor, context: Tensor | None
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    r"""The two parts h and g of a field :math:`f = g \circ h` that offers them.
+
+    Raises:
+        ValueError: If the field has no method ``factors(t, context)``.
+    """
+    if not hasattr(field, "factors"):
+        raise ValueError(
+            f"Expected a field with a method factors(t, context) -> (h, g) for bottleneck(); got "
+            f"{type(field).__name__}. Add it, or use hutchinson()."
+        )
+    return field.factors(t, context)
+
+
+def _at(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def velocity(y: Tensor) -> Tensor:
+        v = field(t, y, context)
+        check_velocity(v, x)
+        return v.to(x.dtype)
+
+    return velocity
+
+
+def _owner(kind: type, name: str) -> type | None:
+    """The class that defines the method, None where there is none."""
+    return next((c for c in kind.__mro__ if name in vars(c) and c is not nn.Module), None)

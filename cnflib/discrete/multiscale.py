@@ -1,0 +1,137 @@
+r"""Multi-scale flows: squeeze an image to half its sides, finish half of its channels, go on with the other half.
+
+A scale is a bijection that keeps the shape of x, and so is the next one inside it::
+
+    coarse = Chain(Squeeze(), step_coarse, Inverse(Squeeze()))  # keeps (2, 4, 4); its step sees (8, 2, 2)
+    fine = Chain(Squeeze(), step_fine, Split(coarse), Inverse(Squeeze()))  # keeps (1, 8, 8); its step sees (4, 4, 4)
+    flow = Flow(fine, StandardNormal((1, 8, 8)))
+
+A squeeze alone changes the event's shape, so :func:`cnflib.audit.audit_bijection` is for the whole scale. Glow's
+learned prior of the finished half :math:`x_b` given :math:`x_a` is an affine coupling that keeps :math:`x_a`, put
+before the split.
+"""
+
+import torch
+from torch import Generator, Tensor
+
+from cnflib._check import check_event, check_floating
+from cnflib.bijection import Bijection
+
+__all__ = ["Split", "Squeeze"]
+
+
+class Squeeze(Bijection):
+    r"""Space to depth: the four pixels of each 2 × 2 block become four channels; the inverse puts them back.
+
+    .. math:: z_{4c + 2i + j,\, h,\, w} = x_{c,\, 2h + i,\, 2w + j}, \quad i, j \in \{0, 1\}, \qquad
+        \log |\det \partial z / \partial x| = 0
+
+    Forward takes x of shape ``(B, C, H, W)`` to z of shape ``(B, 4C, H / 2, W / 2)``. It has no parameters and
+    ignores a context.
+
+    Raises:
+        ValueError: In a call, if the event has not three axes, H or W is odd, or the inverse gets a number of
+            channels that is no multiple of 4.
+
+    References:
+        Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
+    """
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        _check_image(x, "x")
+        height, width = x.shape[2:]
+        if height % 2 or width % 2:
+            raise ValueError(
+                f"Expected even height and width of x; got shape {tuple(x.shape)}. "
+                "Pad or crop the images, or use fewer scales."
+            )
+        # F.pixel_unshuffle has this order too, but on the CPU it gives an empty batch back in its old shape.
+        blocks = x.unflatten(3, (width // 2, 2)).unflatten(2, (height // 2, 2))
+        return blocks.permute(0, 1, 3, 5, 2, 4).flatten(1, 3), x.new_zeros(x.shape[0])
+
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        _check_image(z, "z")
+        channels = z.shape[1]
+        if channels % 4:
+            raise ValueError(
+                f"Expected z with a multiple of 4 channels; got shape {tuple(z.shape)}. "
+                "Only a squeezed image can be unsqueezed: the inverse takes what forward returns."
+            )
+        blocks = z.unflatten(1, (channels // 4, 2, 2))
+        return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3), z.new_zeros(z.shape[0])
+
+
+class Split(Bijection):
+    r"""Apply a bijection :math:`g` to the first half of the channels and pass the second half on unchanged.
+
+    .. math:: x = (x_a, x_b), \qquad z = (g(x_a), x_b), \qquad
+        \log |\det \partial z / \partial x| = \log |\det \partial g / \partial x_a|
+
+    The second half is finished and goes to the base as it is, so a multi-scale flow has one standard normal of x's
+    own shape. Channels are axis 1 of x.
+
+    Args:
+        inner: The bijection :math:`g` of the first half, shape ``(B, C / 2, *event[1:])``, which it must keep. It
+            gets the context and the generator.
+
+    Raises:
+        ValueError: In a call, if the number C of channels is odd or 0, or ``inner`` changes the shape of its half.
+
+    References:
+        Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
+    """
+
+    def __init__(self, inner: Bijection) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        a, b = _halves(x, "x")
+        mapped, logdet = self.inner(a, context, generator)
+        return _join(mapped, a, b), logdet
+
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        a, b = _halves(z, "z")
+        mapped, logdet = self.inner.inverse(a, context, generator)
+        return _join(mapped, a, b), logdet
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        a, b = _halves(z, "z")
+        return _join(self.inner.decode(a, context), a, b)
+
+
+def _halves(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    check_event(x, None, name)
+    channels = x.shape[1]
+    if channels < 2 or channels % 2:
+        raise ValueError(
+            f"Expected {name} with an even number of channels (axis 1), at least 2; got shape {tuple(x.shape)}. "
+            "Put a Squeeze() in front: it makes four channels of each."
+        )
+    return x[:, : channels // 2], x[:, channels // 2 :]
+
+
+def _join(mapped: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    if mapped.shape != a.shape:
+        raise ValueError(
+            f"Expected inner to keep the shape {tuple(a.shape)} of its half; got {tuple(mapped.shape)}. "
+            "Undo a squeeze inside it: Chain(Squeeze(), ..., Inverse(Squeeze()))."
+        )
+    return torch.cat([mapped, b], 1)
+
+
+def _check_image(x: Tensor, name: str) -> None:
+    check_floating(x, name)
+    if x.ndim != 4:
+        raise ValueError(
+            f"Expected {name} of shape (B, C, H, W); got {tuple(x.shape)}. "
+            f"Add the missing axis: {name}[None] for one image, {name}[:, None] for images of one channel."
+        )

@@ -1,0 +1,327 @@
+"""Fields with time in every layer, their own tangents and factors, and products with the Jacobian in both modes."""
+
+import pytest
+import torch
+from registry import Member, built, points, rng, seeded
+from torch import nn
+from torch.func import functional_call, jacrev, vmap
+
+from cnflib import Flow, StandardNormal
+from cnflib.continuous import (
+    CNF,
+    EndTime,
+    adaptive,
+    automatic,
+    concat,
+    concat_squash,
+    convolutional,
+    fixed,
+    forward_mode,
+    random_end,
+    reverse_mode,
+)
+from cnflib.continuous.products import factors, has_tangents
+from cnflib.nets import MLP
+
+t = torch.tensor(0.3, dtype=torch.float64)
+smooth = {"tanh": nn.Tanh, "SiLU": nn.SiLU, "softplus": nn.Softplus, "sharp": lambda: nn.Softplus(beta=3.0)}
+others = {"GELU": nn.GELU, "PReLU": nn.PReLU, "norm": lambda: nn.LayerNorm(5)}
+fields = {
+    **{f"MLP {k}": Member(lambda a=a: MLP(3, (5, 5), activation=a), (3,)) for k, a in {**smooth, **others}.items()},
+    "MLP context": Member(lambda: MLP((2, 3), (5,), context=2), (2, 3), 2),
+    "MLP features": Member(lambda: MLP(2, (5,), 2, 2, 4, 0.3), (2,), 2),
+    "MLP linear": Member(lambda: MLP(2, ())),
+    "concat": Member(lambda: concat((2, 2), (5, 4)), (2, 2)),
+    "concat context": Member(lambda: concat(3, (5, 4), context=2), (3,), 2),
+    "concat-squash": Member(lambda: concat_squash(3, (5, 4), activation=nn.GELU), (3,)),
+    "concat-squash context": Member(lambda: concat_squash((2, 2), (5, 4), context=2), (2, 2), 2),
+    "concat-squash linear": Member(lambda: concat_squash(3, ()), (3,)),
+    "convolutional": Member(lambda: convolutional((2, 4, 3), (3, 3)), (2, 4, 3)),
+    "convolutional context": Member(lambda: convolutional((1, 2, 2), (3,), context=2, gated=False), (1, 2, 2), 2),
+    "convolutional wide": Member(lambda: convolutional((1, 3, 3), (2,), kernel=5, activation=nn.Tanh), (1, 3, 3)),
+    "end time": Member(lambda: EndTime(concat_squash(3, (5,)), 0.5), (3,)),
+    "end time of another": Member(lambda: EndTime(Plain(), 2.0), (3,)),
+}  # fmt: skip
+every = pytest.mark.parametrize("name", fields)
+
+
+class Plain(nn.Module):
+    """A field that offers nothing but its value."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 3)
+
+    def forward(self, t, x, context=None):
+        return t * torch.sin(self.net(x))
+
+
+def setup(name, n=4):
+    return built(fields[name]), *points(fields[name], n)
+
+
+def jacobian(field, x, context, time=t):
+    """The Jacobian of each row alone, shape (B, D, D), by reverse mode through the value only."""
+    rows = [jacrev(lambda y: field(time, y, c))(row[None]) for row, c in split(x, context)]
+    return torch.stack([J.reshape(x[0].numel(), x[0].numel()) for J in rows])
+
+
+def split(x, context):
+    return [(x[i], None if context is None else context[i : i + 1]) for i in range(len(x))]
+
+
+def close(a, b, tolerance=1e-12):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@every
+@pytest.mark.parametrize("product", [forward_mode, reverse_mode, automatic])
+@pytest.mark.parametrize("kind", ["one", "many", "axes"])
+def test_products_are_those_of_the_jacobian(name, product, kind):
+    field, x, context = setup(name)
+    J, dim = jacobian(field, x, context), x[0].numel()
+    if kind == "axes":
+        directions = torch.eye(dim, dtype=x.dtype).reshape(dim, 1, *x.shape[1:])
+    else:
+        directions = torch.randn(1 if kind == "one" else 3, *x.shape, generator=rng(5), dtype=x.dtype)
+    velocity, products = product(field, t, x, context, directions)
+    M = J if product is forward_mode or (product is automatic and has_tangents(field)) else J.mT
+    wanted = torch.einsum("bij,kbj->kbi", M, directions.expand(-1, *x.shape).flatten(2))
+    close(velocity, field(t, x, context))
+    close(products.flatten(2), wanted)
+
+
+@every
+def test_tangents_have_the_gradient_of_the_jacobian(name):
+    """Gradients of a trace by the two modes agree, in parameters, x, t and context."""
+    field, x, context = setup(name)
+    time = t.clone().requires_grad_()
+    leaves = [
+        *field.parameters(),
+        x.requires_grad_(),
+        time,
+        *([] if context is None else [context.requires_grad_()]),
+    ]
+    v = torch.randn(2, *x.shape, generator=rng(6), dtype=x.dtype)
+    grads = []
+    for product in (forward_mode, reverse_mode):
+        velocity, products = product(field, time, x, context, v)
+        loss = (v * products).sum() + velocity.square().sum()
+        grads.append(torch.autograd.grad(loss, leaves, allow_unused=True))
+    for a, b in zip(*grads, strict=True):
+        close(torch.zeros(()) if a is None else a, torch.zeros_like(a) if b is None else b, 1e-11)
+
+
+@every
+def test_one_time_for_all_rows_is_the_same_time_for_each(name):
+    field, x, context = setup(name)
+    if name == "end time of another":
+        pytest.skip("it takes one time for all rows")
+    times = torch.tensor([0.1, 0.5, 0.9, 0.2], dtype=torch.float64)
+    close(field(t, x, context), field(t.expand(4), x, context))
+    rows = [field(times[i], row[None], c) for i, (row, c) in enumerate(split(x, context))]
+    close(field(times, x, context), torch.cat(rows))
+    v = torch.randn(2, *x.shape, generator=rng(6), dtype=x.dtype)
+    close(forward_mode(field, t, x, context, v), forward_mode(field, t.expand(4), x, context, v))
+
+
+@every
+def test_gradient_reaches_every_parameter_and_time(name):
+    field, x, context = setup(name)
+    loss = (field(t, x, context) * torch.randn(x.shape, generator=rng(), dtype=x.dtype)).sum()
+    assert all(g.any() for g in torch.autograd.grad(loss, list(field.parameters())))
+    assert (field(t + 0.1, x, context) != field(t, x, context)).any()
+    assert context is None or (field(t, x, context + 0.1) != field(t, x, context)).any()
+
+
+@pytest.mark.parametrize("name", [n for n in fields if n not in ("end time of another",)])
+def test_factors_compose_to_the_field(name):
+    field, x, context = setup(name)
+    h, g = factors(field, t, context)
+    close(g(h(x)), field(t, x, context))
+
+
+@pytest.mark.parametrize(
+    ("net", "width"),
+    [
+        (MLP(3, (9, 2, 7)), 2),
+        (MLP(3, (9, 7)), 7),
+        (concat_squash(3, (9, 2, 7)), 2),
+        (concat(3, (2, 9)), 2),
+    ],
+)
+def test_factors_meet_at_the_narrowest_layer(net, width):
+    h, _ = factors(net, torch.tensor(0.3), None)
+    assert h(torch.zeros(5, 3)).shape == (5, width)
+
+
+def test_concat_squash_with_a_learnable_end_time_has_ffjords_number_of_parameters():
+    """9,225 for 64-64-64 in two dimensions, the end time included."""
+    field = EndTime(concat_squash(2, (64, 64, 64)), 0.5)
+    assert sum(p.numel() for p in field.parameters()) == 9225
+
+
+def test_concat_appends_time_to_the_input_of_every_layer():
+    field = concat(2, (3,)).double()
+    x = torch.randn(4, 2, generator=rng(), dtype=torch.float64)
+    h = x
+    for layer, last in zip(field.layers, (False, True), strict=True):
+        joined = torch.cat([layer.affine.weight, layer.shift.weight], 1)
+        h = torch.cat([h, t.expand(4, 1)], 1) @ joined.T + layer.affine.bias
+        h = h if last else torch.tanh(h)
+    close(field(t, x), h)
+
+
+def test_concat_squash_gates_and_shifts_every_layer():
+    field = concat_squash(2, ()).double()
+    (layer,) = field.layers
+    x = torch.randn(4, 2, generator=rng(), dtype=torch.float64)
+    gate = torch.sigmoid(layer.gate.weight[:, 0] * t + layer.gate.bias)
+    close(field(t, x), (x @ layer.affine.weight.T + layer.affine.bias) * gate + layer.shift.weight[:, 0] * t)
+
+
+def test_a_convolutional_field_is_local():
+    """Two layers of 3 × 3 kernels see two pixels far, and no farther."""
+    field = convolutional((1, 9, 9), (2,)).double()
+    x = torch.zeros(1, 1, 9, 9, dtype=torch.float64)
+    bump = x.clone()
+    bump[0, 0, 4, 4] = 1
+    reached = (field(t, bump) != field(t, x))[0, 0]
+    assert reached[2:7, 2:7].all() and reached.sum() == 25
+
+
+@pytest.mark.parametrize("end", [0.25, 1.0, 3.0])
+def test_an_end_time_is_a_solve_to_that_time(end):
+    """x' = x sin t run to T: log x grows by 1 - cos T."""
+    field = EndTime(lambda t, x, c: x * torch.sin(t), end).double()
+    x = torch.ones(2, 1, dtype=torch.float64)
+    solution = CNF(field, solver=fixed(40)).solve(x, 0.0, 1.0)
+    growth = 1 - torch.cos(torch.tensor(end, dtype=torch.float64))
+    close(solution.x.log(), growth.expand(2, 1), 1e-7)
+    (slope,) = torch.autograd.grad(solution.logdet[0], field.log_end)
+    close(slope, end * torch.sin(torch.tensor(end, dtype=torch.float64)), 1e-6)
+
+
+def test_an_end_time_is_learned():
+    """The data have variance e², which the field x' = x reaches at T = 1."""
+    x = torch.randn(4000, 1, generator=rng()) * 2.718281828
+    field = EndTime(lambda t, x, c: x, 0.4)
+    flow = Flow(CNF(field, solver=fixed(4)), StandardNormal(1))
+    optimizer = torch.optim.Adam(flow.parameters(), lr=0.1)
+    for _ in range(150):
+        optimizer.zero_grad()
+        (-flow.log_prob(x).mean()).backward()
+        optimizer.step()
+    assert abs(field.log_end.exp().item() - x.std().log().item()) < 0.02
+
+
+def test_a_random_end_is_uniform_around_one_and_trains_the_field_alone():
+    net = MLP(2, (4,))
+    generator = rng()
+    ends = torch.stack([random_end(net, 0.5, generator).log_end.detach().exp() for _ in range(4000)])
+    assert ends.min() > 0.5 and ends.max() < 1.5
+    assert abs(ends.mean() - 1) < 4 * 0.5 / 3**0.5 / 4000**0.5
+    assert abs(ends.std() - 0.5 / 3**0.5) < 0.01
+    random = random_end(net, 0.5, generator)
+    assert all(p.requires_grad for p in net.parameters()) and not random.log_end.requires_grad
+    CNF(random, solver=fixed(2)).solve(torch.randn(3, 2), 1.0, 0.0).logdet.sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    with seeded():
+        first = random_end(net, 0.5).log_end
+    with seeded():
+        assert torch.equal(first, random_end(net, 0.5).log_end)
+
+
+class Renamed(MLP):
+    """Changes the value and forgets the tangents it inherits."""
+
+    def forward(self, t, x, context=None):
+        return 2 * super().forward(t, x, context)
+
+
+class Whole(Renamed):
+    def jvp(self, t, x, context, directions):
+        velocity, products = super().jvp(t, x, context, directions)
+        return 2 * velocity, 2 * products
+
+
+class Duck:
+    """No module at all, but with tangents of its own."""
+
+    def __call__(self, t, x, context=None):
+        return torch.sin(x)
+
+    def jvp(self, t, x, context, directions):
+        return torch.sin(x), torch.cos(x) * directions
+
+
+@pytest.mark.parametrize(
+    ("field", "offered"),
+    [(MLP(2), True), (Renamed(2), False), (Whole(2), True), (Plain(), False), (Duck(), True), (torch.sin, False)],
+)  # fmt: skip
+def test_tangents_count_only_if_they_belong_to_the_value_in_use(field, offered):
+    assert has_tangents(field) == offered
+
+
+@pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_hook_on_the_field_is_not_passed_over(hook):
+    net = MLP(2, (4,)).double()
+    handle = getattr(net, hook)(lambda module, args, *out: tuple(3 * o for o in out)[0] if out else None)
+    assert not has_tangents(net)
+    x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
+    velocity, _ = automatic(net, t, x, None, torch.ones(1, 3, 2).double())
+    close(velocity, net(t, x))
+    handle.remove()
+    assert has_tangents(net)
+
+
+@pytest.mark.parametrize(
+    "field", [Renamed(2, (4,)), Whole(2, (4,)), Duck()], ids=["renamed", "whole", "duck"]
+)
+def test_a_subclass_has_the_divergence_of_its_own_value(field):
+    field = field.double() if isinstance(field, nn.Module) else field
+    x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
+    whole = CNF(field, solver=fixed(8)).solve(x, 0.0, 1.0)
+    plain = CNF(lambda t, x, c: field(t, x, c), solver=fixed(8)).solve(x, 0.0, 1.0)
+    close(whole[:2], plain[:2])
+
+
+def test_an_ensemble_of_fields_is_vmapped_over_its_parameters():
+    net = MLP(2, (4,)).double()
+    stacks = {k: torch.stack([v, 2 * v]) for k, v in net.named_parameters()}
+    x, v = torch.randn(2, 3, 2, generator=rng(), dtype=torch.float64)
+
+    def products(parameters):
+        return functional_call(net, {k: p.detach() for k, p in parameters.items()}, (t, x))
+
+    both = vmap(products)(stacks)
+    close(both[0], net(t, x))
+    assert v.shape == (3, 2) and (both[1] != both[0]).any()
+
+
+wrong = {
+    "end 0": (lambda: EndTime(MLP(2), 0.0), "Expected end > 0 and finite; got 0.0"),
+    "end NaN": (lambda: EndTime(MLP(2), float("nan")), "Expected end > 0"),
+    "spread 1": (lambda: random_end(MLP(2), 1.0), r"Expected spread in \[0, 1\).*got 1.0"),
+    "image of two axes": (lambda: convolutional((4, 4)), r"Expected shape \(C, H, W\); got \(4, 4\).*concat_squash"),
+    "even kernel": (lambda: convolutional((1, 4, 4), kernel=2), "Expected an odd kernel.*got 2"),
+    "wrong shape": (lambda: concat(3)(t, torch.zeros(2, 4)), r"Expected x of shape \(B, 3\); got \(2, 4\)"),
+    "no context": (lambda: concat(3, context=2)(t, torch.zeros(2, 3)), r"Expected a context of shape \(B, 2\)"),
+    "context": (lambda: concat_squash(3)(t, torch.zeros(2, 3), torch.zeros(2, 1)), "Expected no context"),
+    "no factors": (lambda: factors(Plain(), t, None), r"factors\(t, context\).*got Plain.*hutchinson\(\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "match"), wrong.values(), ids=wrong)
+def test_a_wrong_argument_is_named(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_a_tangent_of_wrong_shape_is_refused():
+    class Short(Duck):
+        def jvp(self, t, x, context, directions):
+            return torch.sin(x), directions[..., :1]
+
+    with pytest.raises(ValueError, match=r"Expected field.jvp.*shape \(2, 3, 2\).*got \(2, 1, 1\)"):
+        CNF(Short(), solver=adaptive()).solve(torch.zeros(3, 2), 0.0, 1.0)

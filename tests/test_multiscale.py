@@ -1,0 +1,289 @@
+"""Multi-scale flows: what a squeeze permutes, what a split leaves alone, and the laws of the scales they make."""
+
+import pytest
+import torch
+from registry import Member, built, coupling, points, rng
+from torch.autograd.functional import jacobian
+from torch.nn import functional as F
+
+from cnflib import Bijection, Chain, Flow, Inverse, StandardNormal
+from cnflib.audit import AuditError, audit_bijection, audit_gradients
+from cnflib.discrete import Split, Squeeze, affine
+
+maps = {"forward": lambda g: g, "inverse": lambda g: g.inverse}
+both_ways = pytest.mark.parametrize("way", maps)
+images = pytest.mark.parametrize("shape", [(1, 2, 2), (1, 4, 4), (2, 4, 8), (3, 8, 6)], ids=str)
+
+
+def step(shape, context=0):
+    """Two couplings that keep each other's half, so that all of the event is transformed."""
+    return Chain(*[coupling(affine(), shape, context, keep_first) for keep_first in (True, False)])
+
+
+def scale(shape, context=0, depth=0):
+    """A scale around ``depth`` more of them; the innermost splits off a step."""
+    channels, height, width = shape
+    squeezed, half = ((k * channels, height // 2, width // 2) for k in (4, 2))
+    inner = scale(half, context, depth - 1) if depth else step(half, context)
+    return Chain(Squeeze(), step(squeezed, context), Split(inner), Inverse(Squeeze()))
+
+
+scales = {
+    "one scale of (1, 4, 4)": Member(lambda: scale((1, 4, 4)), (1, 4, 4)),
+    "one scale of (2, 4, 8)": Member(lambda: scale((2, 4, 8)), (2, 4, 8)),
+    "one scale of (3, 8, 8)": Member(lambda: scale((3, 8, 8)), (3, 8, 8)),
+    "nested": Member(lambda: scale((1, 8, 8), depth=1), (1, 8, 8)),
+    "nested twice": Member(lambda: scale((1, 8, 8), depth=2), (1, 8, 8)),
+    "nested with context": Member(lambda: scale((1, 4, 4), 3, depth=1), (1, 4, 4), 3),
+    "inverse of nested": Member(lambda: Inverse(scale((1, 4, 4), depth=1)), (1, 4, 4)),
+    "split of a squeezed": Member(lambda: Split(scale((1, 4, 4))), (2, 4, 4)),
+    "split of a vector": Member(lambda: Split(coupling(affine(), (3,))), (6,)),
+}
+every = pytest.mark.parametrize("name", scales)
+
+
+class Spy(Bijection):
+    """Doubles a point in forward, halves it in inverse and decode, and remembers every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x, context=None, generator=None):
+        self.calls.append(("forward", x, context, generator))
+        return 2 * x, torch.full(x.shape[:1], 7.0)
+
+    def inverse(self, z, context=None, generator=None):
+        self.calls.append(("inverse", z, context, generator))
+        return z / 2, torch.full(z.shape[:1], -7.0)
+
+    def decode(self, z, context=None):
+        self.calls.append(("decode", z, context))
+        return z / 2
+
+
+def setup(name, n=3):
+    return built(scales[name]), *points(scales[name], n)
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=rng(), dtype=torch.float64)
+
+
+def log_volume(g, x, context):
+    """log |det| of the Jacobian of each row by reverse-mode autograd."""
+    total = jacobian(lambda y: g(y, context)[0].sum(0), x)
+    rows = total.reshape(-1, len(x), x[0].numel()).movedim(1, 0)
+    return torch.linalg.slogdet(rows).logabsdet
+
+
+def assert_close(a, b, tolerance=1e-10):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@images
+def test_a_squeeze_puts_pixel_i_j_of_a_block_into_channel_4c_2i_j(shape):
+    x = draw(2, *shape)
+    z, _ = Squeeze()(x)
+    channels, height, width = shape
+    assert z.shape == (2, 4 * channels, height // 2, width // 2)
+    for c in range(channels):
+        for i, j in torch.cartesian_prod(torch.arange(2), torch.arange(2)).tolist():
+            assert torch.equal(z[:, 4 * c + 2 * i + j], x[:, c, i::2, j::2])
+
+
+@images
+def test_a_squeeze_is_torchs_pixel_unshuffle(shape):
+    x = draw(2, *shape)
+    z = F.pixel_unshuffle(x, 2)
+    assert torch.equal(Squeeze()(x)[0], z)
+    assert torch.equal(Squeeze().inverse(z)[0], F.pixel_shuffle(z, 2))
+
+
+@images
+def test_a_squeeze_is_undone_exactly_and_both_ways_keep_volume(shape):
+    g, x = Squeeze(), draw(3, *shape)
+    z, forward = g(x)
+    back, inverse = g.inverse(z)
+    assert torch.equal(back, x) and torch.equal(g.decode(z), x)
+    assert torch.equal(g(back)[0], z)
+    assert_close((forward, inverse), (torch.zeros(3).double(),) * 2, 0)
+    assert_close(log_volume(g, x, None), forward)
+    assert_close(log_volume(g.inverse, z, None), inverse)
+
+
+@both_ways
+def test_a_squeeze_ignores_a_context(way):
+    x, context = draw(2, 4, 2, 2), draw(2, 3)
+    assert_close(maps[way](Squeeze())(x, context, rng()), maps[way](Squeeze())(x), 0)
+
+
+@both_ways
+def test_a_squeeze_in_single_precision_on_an_empty_batch_keeps_dtype_and_shape(way):
+    x, wanted = torch.zeros(0, 8, 4, 6), {"forward": (0, 32, 2, 3), "inverse": (0, 2, 8, 12)}
+    y, logdet = maps[way](Squeeze())(x)
+    assert y.shape == wanted[way] and logdet.shape == (0,)
+    assert y.dtype == logdet.dtype == torch.float32
+
+
+@both_ways
+@pytest.mark.parametrize("shape", [(2,), (4, 3), (6, 2, 2)], ids=str)
+def test_a_split_maps_the_first_half_and_leaves_the_second_untouched(way, shape):
+    spy, x, context, generator = Spy(), draw(3, *shape), draw(3, 2), rng()
+    y, logdet = maps[way](Split(spy))(x, context, generator)
+    half, factor = shape[0] // 2, {"forward": 2, "inverse": 0.5}[way]
+    assert torch.equal(y[:, :half], factor * x[:, :half])
+    assert torch.equal(y[:, half:], x[:, half:])
+    assert logdet.tolist() == [{"forward": 7, "inverse": -7}[way]] * 3
+    [(called, seen, given, source)] = spy.calls
+    assert called == way and torch.equal(seen, x[:, :half])
+    assert given is context and source is generator
+
+
+def test_a_split_decodes_by_the_decode_of_its_inner():
+    spy, z, context = Spy(), draw(3, 4, 2, 2), draw(3, 2)
+    x = Split(spy).decode(z, context)
+    assert torch.equal(x, torch.cat([z[:, :2] / 2, z[:, 2:]], 1))
+    [(called, seen, given)] = spy.calls
+    assert called == "decode" and torch.equal(seen, z[:, :2]) and given is context
+
+
+def test_a_split_of_the_identity_is_the_identity():
+    x = draw(2, 4, 3, 3)
+    assert torch.equal(Split(Chain())(x)[0], x)
+    assert torch.equal(Split(Chain()).inverse(x)[0], x)
+
+
+@every
+def test_a_scale_is_undone_and_its_logdets_cancel(name):
+    g, x, context = setup(name)
+    z, forward = g(x, context)
+    back, inverse = g.inverse(z, context)
+    assert z.shape == x.shape and forward.shape == x.shape[:1]
+    assert_close(back, x)
+    assert_close(g(g.inverse(x, context)[0], context)[0], x)
+    assert_close(forward + inverse, torch.zeros_like(forward))
+    assert_close(g.decode(z, context), back)
+
+
+@every
+@both_ways
+def test_logdet_of_a_scale_is_that_of_the_jacobian(name, way):
+    g, x, context = setup(name)
+    y, logdet = maps[way](g)(x, context)
+    assert (logdet != 0).all()
+    assert_close(logdet, log_volume(maps[way](g), x, context))
+
+
+@every
+@both_ways
+def test_gradients_reach_x_and_context_and_every_parameter(name, way):
+    g, x, context = setup(name)
+    leaves = [a.requires_grad_() for a in (x, context) if a is not None]
+    y, logdet = maps[way](g)(x, context)
+    grads = torch.autograd.grad(y.square().sum() - logdet.sum(), [*leaves, *g.parameters()])
+    assert all(grad.isfinite().all() and grad.any() for grad in grads)
+
+
+@every
+def test_a_scale_passes_the_audit(name):
+    g, x, context = setup(name, n=2)
+    audit_bijection(g, x, context).raise_for_faults()
+    audit_gradients(Flow(g, StandardNormal(x.shape[1:])), x, context).raise_for_faults()
+
+
+def test_the_audit_wants_a_shape_kept_which_a_squeeze_alone_does_not():
+    x = draw(2, 1, 4, 4)
+    with pytest.raises(AuditError, match="shapes"):
+        audit_bijection(Squeeze(), x).raise_for_faults()
+    audit_bijection(Chain(Squeeze(), Inverse(Squeeze())), x).raise_for_faults()
+
+
+def test_a_flow_of_scales_has_one_base_of_the_images_own_shape():
+    flow = Flow(built(scales["nested twice"]), StandardNormal((1, 8, 8)).double())
+    x, logp = flow.sample_and_log_prob(2, generator=rng())
+    assert x.shape == (2, 1, 8, 8)
+    assert_close(flow.log_prob(x), logp)
+    assert_close(flow.sample(2, generator=rng()), x)
+
+
+@every
+def test_strides_do_not_matter_to_a_scale(name):
+    g, x, context = setup(name)
+    wanted = g(x, context)
+    for axis in range(1, x.ndim):
+        assert_close(g(x.movedim(axis, 0).contiguous().movedim(0, axis), context), wanted)
+    wide = None if context is None else context[:1].expand(3, -1)
+    z, logdet = g(x[:1].expand_as(x), wide)
+    assert_close((z, logdet), (wanted[0][:1].expand_as(z), wanted[1][:1].expand(3)))
+
+
+@every
+@both_ways
+def test_an_empty_batch_of_a_scale_stays_empty(name, way):
+    g, x, context = setup(name, n=0)
+    y, logdet = maps[way](g)(x, context)
+    assert y.shape == g.decode(x, context).shape == x.shape and logdet.shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["nested twice", "nested with context"])
+@both_ways
+def test_a_scale_compiles_without_a_graph_break(name, way):
+    g, x, context = setup(name)
+    compiled = torch.compile(maps[way](g), backend="eager", fullgraph=True)
+    assert_close(compiled(x, context), maps[way](g)(x, context))
+
+
+image = torch.zeros(2, 1, 4, 4)
+wrong = {  # a call that must not pass: what the message says
+    "squeeze of a vector": (
+        lambda: Squeeze()(torch.zeros(2, 16)),
+        r"Expected x of shape \(B, C, H, W\); got \(2, 16\)\. Add",
+    ),
+    "squeeze of one image": (
+        lambda: Squeeze()(image[0]),
+        r"got \(1, 4, 4\)\. Add the missing axis: x\[None\]",
+    ),
+    "squeeze of a film": (lambda: Squeeze()(image[None]), r"\(B, C, H, W\); got \(1, 2, 1, 4, 4\)"),
+    "squeeze of integers": (lambda: Squeeze()(image.long()), r"Expected x of a floating dtype"),
+    "unsqueeze of a vector": (
+        lambda: Squeeze().inverse(torch.zeros(2, 4)),
+        r"Expected z of shape \(B, C, H, W\); got \(2, 4\).*z\[None\]",
+    ),
+    "odd height": (
+        lambda: Squeeze()(torch.zeros(2, 1, 3, 4)),
+        r"Expected even height and width of x; got shape \(2, 1, 3, 4\)\. Pad or crop.* fewer scales",
+    ),
+    "odd width": (lambda: Squeeze()(torch.zeros(2, 1, 4, 5)), r"Expected even height and width of x"),
+    "unsqueeze of 6 channels": (
+        lambda: Squeeze().inverse(torch.zeros(2, 6, 2, 2)),
+        r"Expected z with a multiple of 4 channels; got shape \(2, 6, 2, 2\)\. Only a squeezed",
+    ),
+    "split of 1 channel": (
+        lambda: Split(Chain())(image),
+        r"Expected x with an even number of channels \(axis 1\), at least 2; got shape \(2, 1, 4, 4\)\. Put a Squeeze",
+    ),
+    "split of 3 channels": (lambda: Split(Chain())(torch.zeros(2, 3)), r"even number of channels"),
+    "split of no channel": (lambda: Split(Chain())(torch.zeros(2, 0)), r"at least 2; got shape \(2, 0\)"),
+    "unsplit of 3 channels": (lambda: Split(Chain()).inverse(torch.zeros(2, 3)), r"Expected z with an even"),
+    "decode of 3 channels": (lambda: Split(Chain()).decode(torch.zeros(2, 3)), r"Expected z with an even"),
+    "split of no batch": (lambda: Split(Chain())(torch.zeros(4)), r"Expected x of shape \(B, \*event\)"),
+    "inner that changes the shape": (
+        lambda: Split(Squeeze())(torch.zeros(2, 2, 4, 4)),
+        r"Expected inner to keep the shape \(2, 1, 4, 4\) of its half; got \(2, 4, 2, 2\)\. Undo a squeeze",
+    ),
+    "inner that changes it back": (
+        lambda: Split(Squeeze()).inverse(torch.zeros(2, 8, 2, 2)),
+        r"keep the shape \(2, 4, 2, 2\) of its half; got \(2, 1, 4, 4\)",
+    ),
+    "inner that changes it in decode": (
+        lambda: Split(Squeeze()).decode(torch.zeros(2, 8, 2, 2)),
+        r"keep the shape \(2, 4, 2, 2\) of its half; got \(2, 1, 4, 4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "match"), wrong.values(), ids=wrong)
+def test_errors_name_what_was_expected_and_a_way_out(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
