@@ -47,7 +47,7 @@ class Adapted(nn.Module):
 
         Adapted(net, lambda net, t, x, context: net(x, 1000 * t.expand(len(x)), y=context))
 
-    A call that is a function of a module can be pickled, a lambda cannot.
+    A field is pickled if its call is a function defined by name in a module, not a lambda.
 
     Args:
         net: The velocity net :math:`v`.
@@ -80,7 +80,7 @@ def time_first(net: Net) -> Adapted:
 
 
 def time_second(net: Net) -> Adapted:
-    r"""A net :math:`v(x, t)`, or :math:`v(x, t, c)` where a context is given, as in flow_matching and diffusers.
+    r"""A net :math:`v(x, t)`, or :math:`v(x, t, c)` where a context is given, as in flow_matching.
 
     Args:
         net: Takes one time for each row, shape ``(B,)``.

@@ -66,13 +66,18 @@ def push(f: Callable[[Tensor], Tensor], h: Tensor, dh: Tensor) -> tuple[Tensor, 
         h: Value, shape ``(B, *)``.
         dh: Tangents, shape ``(K, B, *)``, or ``(K, 1, *)`` for the same ones in every row.
     """
-    if type(f) in _LINEAR:
+    if _known(f, _LINEAR):
         return f(h), _LINEAR[type(f)](f, dh)
-    if type(f) in _SLOPES:
+    if _known(f, _SLOPES):
         y, slope = _SLOPES[type(f)](f, h)
         return y, slope * dh
     values, tangents = vmap(lambda v: jvp(f, (h,), (v,)))(dh.expand(-1, *h.shape).contiguous())
     return values[0], tangents
+
+
+def _known(f: Callable[[Tensor], Tensor], rules: dict[type, object]) -> bool:
+    """Whether a rule says all that the layer does: it has no hook on its output and pads with nothing but zeros."""
+    return type(f) in rules and not f._forward_hooks and getattr(f, "padding_mode", "zeros") == "zeros"
 
 
 def _convolve(layer: nn.Conv2d, dh: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Matching(CFM):
 
 
 class Diffuser(CFM):
-    """As diffusers' models: one time for each row, a condition in third place."""
+    """As image models: one time for each row, a condition in third place."""
 
     def forward(self, sample, timestep, condition=None):
         given = [] if condition is None else [condition]

@@ -1,31 +1,36 @@
 """Fields with time in every layer, their own tangents and factors, and products with the Jacobian in both modes."""
 
+from functools import partial
+
 import pytest
 import torch
 from registry import Member, built, points, rng, seeded
 from torch import nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import functional_call, jacrev, jvp, vmap
 
 from cnflib import Flow, StandardNormal
+from cnflib.audit import audit_gradients
 from cnflib.continuous import (
     CNF,
     EndTime,
     adaptive,
     automatic,
+    bottleneck,
     concat,
     concat_squash,
     convolutional,
+    exact,
     fixed,
     forward_mode,
     random_end,
     reverse_mode,
 )
 from cnflib.continuous.products import factors, has_tangents
-from cnflib.nets import MLP
+from cnflib.nets import MLP, push
 
 t = torch.tensor(0.3, dtype=torch.float64)
 smooth = {"tanh": nn.Tanh, "SiLU": nn.SiLU, "softplus": nn.Softplus, "sharp": lambda: nn.Softplus(beta=3.0)}
-others = {"GELU": nn.GELU, "PReLU": nn.PReLU, "norm": lambda: nn.LayerNorm(5)}
+others = {"GELU": nn.GELU, "PReLU": nn.PReLU, "RMS norm": lambda: nn.RMSNorm(5)}
 fields = {
     **{f"MLP {k}": Member(lambda a=a: MLP(3, (5, 5), activation=a), (3,)) for k, a in {**smooth, **others}.items()},
     "MLP context": Member(lambda: MLP((2, 3), (5,), context=2), (2, 3), 2),
@@ -257,7 +262,8 @@ class Duck:
 
 @pytest.mark.parametrize(
     ("field", "offered"),
-    [(MLP(2), True), (Renamed(2), False), (Whole(2), True), (Plain(), False), (Duck(), True), (torch.sin, False)],
+    [(MLP(2), True), (Renamed(2), False), (Whole(2), True), (Plain(), False), (Duck(), True), (torch.sin, False),
+     (EndTime(MLP(2)), True), (EndTime(Plain()), False), (EndTime(Duck()), True)],
 )  # fmt: skip
 def test_tangents_count_only_if_they_belong_to_the_value_in_use(field, offered):
     assert has_tangents(field) == offered
@@ -299,6 +305,18 @@ def test_an_ensemble_of_fields_is_vmapped_over_its_parameters():
     assert v.shape == (3, 2) and (both[1] != both[0]).any()
 
 
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.InstanceNorm1d])
+def test_a_layer_whose_tangents_have_a_wrong_gradient_is_trained_in_reverse_mode(norm):
+    net = MLP(3, (5, 5), activation=lambda: norm(5)).double()
+    x = torch.randn(2, 3, generator=rng(), dtype=torch.float64)
+    assert not has_tangents(net)
+    for divergence in (partial(exact, product=forward_mode), bottleneck()):
+        with pytest.raises(ValueError, match=rf"contains {norm.__name__}.*product=reverse_mode"):
+            CNF(net, divergence, fixed(1)).solve(x, 0.0, 1.0)
+    flow = Flow(CNF(MLP(3, (5, 5), activation=lambda: nn.LayerNorm(5)), solver=fixed(1)), StandardNormal(3))
+    audit_gradients(flow, x).raise_for_faults()
+
+
 wrong = {
     "end 0": (lambda: EndTime(MLP(2), 0.0), "Expected end > 0 and finite; got 0.0"),
     "end NaN": (lambda: EndTime(MLP(2), float("nan")), "Expected end > 0"),
@@ -316,6 +334,39 @@ wrong = {
 def test_a_wrong_argument_is_named(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def hooked():
+    layer = nn.Linear(3, 3)
+    layer.register_forward_hook(lambda module, args, out: out**2)
+    return layer
+
+
+layers = {
+    "linear": (lambda: nn.Linear(3, 2), (3,)),
+    "hooked linear": (hooked, (3,)),
+    "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3)).eval(), (3,)),
+    "convolution": (lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), (2, 5, 5)),
+    "circular convolution": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), (2, 5, 5)),
+    "sharp softplus": (lambda: nn.Softplus(beta=2.0), (3,)),
+    "ELU": (nn.ELU, (3,)),
+    "identity": (nn.Identity, (3,)),
+    "function": (lambda: torch.sin, (3,)),
+}
+
+
+@pytest.mark.parametrize(("build", "shape"), layers.values(), ids=layers)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_layer_carries_tangents_as_forward_mode_does(build, shape, rows):
+    with seeded():
+        layer = build()
+    layer = layer.double() if isinstance(layer, nn.Module) else layer
+    h = torch.randn(4, *shape, generator=rng(), dtype=torch.float64)
+    dh = torch.randn(3, rows, *shape, generator=rng(1), dtype=torch.float64)
+    wanted = torch.stack([jvp(layer, (h,), (v.expand(4, *shape).contiguous(),))[1] for v in dh])
+    value, tangents = push(layer, h, dh)
+    close(value, layer(h))
+    close(tangents.expand_as(wanted), wanted)
 
 
 def test_a_tangent_of_wrong_shape_is_refused():

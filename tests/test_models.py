@@ -4,9 +4,9 @@ import pytest
 import torch
 from registry import Member, built, points, rng
 
-from cnflib import Chain, Flow, StandardNormal
+from cnflib import Chain, Flow, Inverse, StandardNormal
 from cnflib.continuous import CNF, exact, fixed, hutchinson
-from cnflib.discrete import Coupling
+from cnflib.discrete import Coupling, Split, Squeeze
 from cnflib.models import ffjord, realnvp
 from cnflib.nets import MLP
 
@@ -76,6 +76,38 @@ def test_ffjord_is_exact_and_adaptive_by_default():
     assert cnf.divergence is exact
     solution = cnf.solve(x, 0.0, 1.0)
     assert solution.accepted > 0 and solution.nfe > 6
+
+
+def test_ffjord_on_images_is_a_multiscale_chain_of_convolutional_flows():
+    flow = ffjord(shape=(1, 28, 28), hidden=(4,), context=3)
+    top = flow.bijection.layers
+    kinds = [type(layer) for layer in top]
+    assert kinds == [CNF, CNF, Squeeze, CNF, CNF, Split, Inverse]
+    shapes = [m.field.shape for m in flow.modules() if isinstance(m, CNF)]
+    assert (
+        shapes
+        == [(1, 28, 28)] * 2 + [(4, 14, 14)] * 2 + [(2, 14, 14)] * 2 + [(8, 7, 7)] * 2 + [(4, 7, 7)] * 2
+    )
+    assert all(m.field.context == 3 for m in flow.modules() if isinstance(m, CNF))
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales", "flows"),
+    [((1, 28, 28), 3, 10), ((3, 32, 32), 3, 10), ((1, 6, 6), 2, 6), ((1, 5, 8), 1, 2), ((2, 4, 8), 3, 10)],
+)
+def test_ffjord_halves_an_image_as_often_as_it_can_up_to_twice(shape, scales, flows):
+    count = lambda **options: sum(  # noqa: E731
+        isinstance(m, CNF) for m in ffjord(shape=shape, hidden=(2,), **options).modules()
+    )
+    assert count() == count(scales=scales) == flows == 4 * scales - 2
+    assert count(blocks=1) == flows / 2 and count(scales=1) == 2
+
+
+def test_the_divergence_of_ffjord_is_exact_for_vectors_and_estimated_for_images():
+    for shape, noisy in (((2,), False), ((2, 3), False), ((1, 4, 4), True)):
+        flow = ffjord(shape=shape, hidden=(3,), solver=fixed(1))
+        x = torch.randn(3, *shape, generator=rng())
+        assert torch.equal(flow.log_prob(x, generator=rng(1)), flow.log_prob(x, generator=rng(2))) != noisy
 
 
 @builders

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import check_declared, check_event, check_positive_int, event_shape, reference
-from cnflib.continuous.products import factors, forward_mode
+from cnflib.continuous.products import factors, forward_mode, has_tangents
 from cnflib.nets import TimeEmbedding, VectorField, push
 
 __all__ = ["EndTime", "ModulatedNet", "concat", "concat_squash", "convolutional", "random_end"]
@@ -231,6 +231,11 @@ class EndTime(nn.Module):
         like = reference(field)
         place = {} if like is None else {"dtype": like.dtype, "device": like.device}
         self.log_end = nn.Parameter(torch.tensor(math.log(end), **place))
+
+    @property
+    def carries_tangents(self) -> bool:
+        """Whether the field f has tangents of its own."""
+        return has_tangents(self.field)
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity :math:`T f(T t, x)`."""
