@@ -71,7 +71,8 @@ def push(f: Callable[[Tensor], Tensor], h: Tensor, dh: Tensor) -> tuple[Tensor, 
     if _known(f, _SLOPES):
         y, slope = _SLOPES[type(f)](f, h)
         return y, slope * dh
-    values, tangents = vmap(lambda v: jvp(f, (h,), (v,)))(dh.expand(-1, *h.shape).contiguous())
+    h, dh = h.contiguous(), dh.expand(-1, *h.shape).contiguous()
+    values, tangents = vmap(lambda v: jvp(f, (h,), (v,)))(dh)
     return values[0], tangents
 
 

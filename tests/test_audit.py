@@ -98,6 +98,10 @@ wrong = {
         lambda: Wrong(lambda z, ld, x: (z.detach(), ld.detach())),
         "reaches every parameter",
     ),
+    "change unseen by autograd": (
+        lambda: Wrong(lambda z, ld, x: (x + (z - x).detach(), 0 * ld)),
+        "Jacobian = central differences",
+    ),
     "rows mixed": (Mixing, "rows do not mix"),
     "loud probes": (lambda: CNF(steep, hutchinson(loud), fixed(6)), "log-det"),
     "coarse steps": (lambda: CNF(steep, exact, fixed(2)), "inverse(forward(x))"),

@@ -26,9 +26,11 @@ from cnflib.continuous import (
     kinetic_energy,
     log_prob_at,
     midpoint,
+    path_derivative,
     reverse_mode,
     rk4,
 )
+from cnflib.nets import MLP
 
 precise = adaptive(rtol=1e-9, atol=1e-9)
 kinds = {
@@ -201,6 +203,46 @@ def test_costs_are_integrals_over_the_length_of_time(solver, t0, t1):
     assert_close(energy, x.square().sum(1) * abs(1 - math.exp(-2 * (t1 - t0))) / 2)
     assert_close(frobenius, torch.full((4,), 3 * abs(t1 - t0)).double())
     assert (energy > 0).all() and (frobenius > 0).all()
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("solver", [precise, kinds["checkpointed"]], ids=["adaptive", "checkpointed"])
+def test_path_derivatives_of_a_linear_field_are_its_powers(order, solver):
+    """Along x' = A x with A antisymmetric the K-th derivative is A^K x, of constant length."""
+    A, x = matrix("rotation", 3), draw(4, 3)
+    cost = flow_of(A, costs=(path_derivative(order),), solver=solver).solve(x, 0.0, 1.0).costs[0]
+    assert_close(cost, (x @ torch.linalg.matrix_power(A, order).T).square().sum(1))
+
+
+def test_path_derivatives_count_the_change_of_the_field_in_time():
+    """Along x' = t² the next derivatives are 2 t, 2 and 0."""
+    x = draw(3, 1)
+    costs = (path_derivative(2), path_derivative(3), path_derivative(4))
+    cnf = CNF(lambda t, x, c: 0 * x + (t**2).reshape(-1, 1), costs=costs, solver=fixed(2))
+    for times in ((0.0, 1.0), (1.0, 0.0)):
+        found = cnf.solve(x, *times).costs
+        assert_close(torch.stack(found), torch.tensor([4 / 3, 4.0, 0.0]).double()[:, None].expand(3, 3))
+    rows = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    assert_close(path_derivative(2)(rows, x, None, cnf.field, None), 4 * rows**2)
+
+
+def test_the_first_path_derivative_is_the_kinetic_energy():
+    cnf = CNF(lambda t, x, c: torch.sin(x + t), costs=(path_derivative(1), kinetic_energy), solver=fixed(4))
+    assert torch.equal(*cnf.solve(draw(3, 2), 0.0, 1.0).costs)
+
+
+@pytest.mark.parametrize("make", [fixed, checkpointed])
+def test_the_gradient_of_a_path_derivative_is_the_central_difference(make):
+    net = MLP(2, (4,)).double()
+    cnf, x, h = CNF(net, costs=(path_derivative(2),), solver=make(4)), draw(3, 2), 1e-6
+    weight = net.net[0].weight
+    (slope,) = torch.autograd.grad(cnf.solve(x, 0.0, 1.0).costs[0].sum(), weight)
+    with torch.no_grad():
+        values = []
+        for step in (h, -2 * h):
+            weight[0, 0] += step
+            values.append(cnf.solve(x, 0.0, 1.0).costs[0].sum())
+        assert_close(slope[0, 0], (values[0] - values[1]) / (2 * h), 1e-6)
 
 
 @pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (0.9, 0.4)])

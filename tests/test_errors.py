@@ -17,6 +17,7 @@ from cnflib.continuous import (
     fixed,
     hutchinson,
     hutchpp,
+    path_derivative,
 )
 from cnflib.discrete import Coupling, affine
 from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
@@ -197,6 +198,7 @@ calls = {
     "adjoint method": (lambda: adjoint("euler"), "Expected method to be one of dopri5"),
     "checkpointed steps": (lambda: checkpointed(0), "Expected steps to be a positive int; got 0"),
     "steps negative": (lambda: fixed(-3), "Expected steps to be a positive int; got -3"),
+    "order": (lambda: path_derivative(0), "Expected order to be a positive int; got 0"),
     "sketch": (lambda: hutchpp(sketch=0), "Expected sketch to be a positive int; got 0"),
     "bottleneck probes": (lambda: bottleneck(probes=0), "Expected probes to be a positive int; got 0"),
     "bottleneck of a wide net": (

@@ -88,6 +88,14 @@ def test_the_same_seed_gives_the_same_numbers_and_draws_go_on(generator):
     assert torch.equal(first.mean, second.mean) == (generator is not None)
 
 
+def test_the_generator_moves_on_by_one_draw_for_each_probe():
+    flow, x, one, other = linear(hutchinson()), draw(), rng(5), rng(5)
+    log_prob_with_error(flow, x, probes=3, generator=one)
+    for _ in range(3):
+        flow.log_prob(x, None, other)
+    assert torch.equal(one.get_state(), other.get_state())
+
+
 def test_the_finer_flow_shares_its_weights_and_leaves_the_other_alone():
     flow = Flow(Chain(standardize(), CNF(field(), solver=fixed(3)), CNF(field())), StandardNormal(2))
     finer = refined(flow)

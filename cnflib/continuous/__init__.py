@@ -1,7 +1,7 @@
 """Continuous flows: a vector field integrated over time is a bijection."""
 
 from cnflib.continuous.cnf import CNF, Solution
-from cnflib.continuous.costs import Cost, jacobian_frobenius, kinetic_energy
+from cnflib.continuous.costs import Cost, jacobian_frobenius, kinetic_energy, path_derivative
 from cnflib.continuous.divergence import (
     Divergence,
     Local,
@@ -62,6 +62,7 @@ __all__ = [
     "log_prob_at",
     "log_prob_with_error",
     "midpoint",
+    "path_derivative",
     "rademacher",
     "random_end",
     "reverse_mode",

@@ -113,7 +113,7 @@ class CNF(Bijection):
         def rhs(t: Tensor, state: State) -> State:
             velocity = self.field(t, state[0], context)
             check_velocity(velocity, state[0])
-            return (velocity.to(z.dtype),)
+            return (velocity,)
 
         (x,), _ = self._integrate(rhs, (z,), _times((0.0, 1.0), z), context)
         return x[-1]
@@ -183,9 +183,8 @@ class CNF(Bijection):
         self, x: Tensor, times: Tensor, context: Tensor | None, generator: Generator | None
     ) -> Solution:
         self._check(x, context)
-        x = x.contiguous()
         local = self.divergence(x, generator)
-        direction = torch.sign(times[-1] - times[0])
+        direction = torch.sign((times[-1] - times[0]).detach())
 
         def rhs(t: Tensor, state: State) -> State:
             here = local(self.field, t, state[0], context)

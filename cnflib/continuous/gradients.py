@@ -1,17 +1,18 @@
 r"""Solvers that trade time for memory in the backward pass: the adjoint, and a checkpoint at every step.
 
 Both keep no graph of the forward solve. They return gradients for the state, the times and the ``inputs`` they are
-given, and refuse a right-hand side that depends on anything else that wants one.
+given, and refuse a right-hand side that depends on anything else that wants one; to find out costs one evaluation,
+which is not counted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import partial, wraps
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from cnflib.continuous.solvers import (
     RightHandSide,
@@ -70,7 +71,7 @@ def adjoint(
 def checkpointed(steps: int, tableau: Tableau = rk4) -> Solver:
     r"""Equal steps, each computed again in the backward pass; the gradient is that of :func:`fixed`.
 
-    Memory is one state for each step and the graph of a single step, time about a third more than :func:`fixed`.
+    Memory is one state for each step and the graph of a single step, time about half more than :func:`fixed`.
     Gradients of gradients are refused.
 
     Args:
@@ -108,6 +109,21 @@ def _adjoint(
     return states, done[0]
 
 
+def _once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """A backward pass that refuses to be differentiated, also where the gradient that comes in is a constant."""
+
+    @wraps(backward)
+    def refusing(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "Expected no gradient of a gradient; got create_graph=True through the adjoint or checkpointing, whose "
+                "backward pass keeps no graph. Use adaptive() or fixed(steps)."
+            )
+        return backward(ctx, *grads)
+
+    return refusing
+
+
 class _Adjoint(Function):
     @staticmethod
     def forward(
@@ -127,7 +143,7 @@ class _Adjoint(Function):
         return states
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         times, *tensors = ctx.saved_tensors
         states, inputs = tensors[: ctx.n], tensors[ctx.n :]
@@ -138,13 +154,18 @@ class _Adjoint(Function):
             for k in range(len(times) - 1, 0, -1):
                 here, there = (tuple(y[i] for y in states) for i in (k, k - 1))
                 if ctx.needs_input_grad[4]:
-                    slopes[k] = _inner(ctx.rhs(times[k], here), tuple(g[k] for g in grads))
+                    slopes[k] = _inner(_slope(ctx, times[k], here), tuple(g[k] for g in grads))
                 a, more = _pull_back(ctx, here, a, inputs, times[k - 1 : k + 1].flip(0))
                 along = tuple(p + q for p, q in zip(along, more, strict=True))
                 if k == 1 and ctx.needs_input_grad[4]:
-                    slopes[0] = -_inner(ctx.rhs(times[0], there), a)
+                    slopes[0] = -_inner(_slope(ctx, times[0], there), a)
                 a = tuple(v + g[k - 1] for v, g in zip(a, grads, strict=True))
         return None, None, None, None, slopes, *a, *along
+
+
+def _slope(ctx: FunctionCtx, t: Tensor, state: State) -> State:
+    ctx.work.nfe += 1
+    return ctx.rhs(t, state)
 
 
 def _pull_back(
@@ -177,7 +198,7 @@ def _pull(
     with torch.enable_grad():
         leaves = tuple(y.detach().requires_grad_() for y in state)
         slope = rhs(t, leaves)
-        pulled = _grad(slope, (*leaves, *inputs), a)
+        pulled = _grad(slope, leaves, inputs, a)
     return tuple(v.detach() for v in slope), pulled
 
 
@@ -217,7 +238,7 @@ class _Step(Function):
         return _step(rhs, tableau, t, h, tensors[:n])
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         t, h, *tensors = ctx.saved_tensors
         with torch.enable_grad(), ctx.mode():
@@ -225,17 +246,20 @@ class _Step(Function):
             ends = _step(ctx.rhs, ctx.tableau, t, h, tuple(state))
         ctx.work.nfe += len(ctx.tableau.b)
         ctx.work.accepted += 1
-        return None, None, None, None, *_grad(ends, (t, h, *state, *tensors[ctx.n :]), grads)
+        return None, None, None, None, *_grad(ends, (t, h, *state), tensors[ctx.n :], grads)
 
 
-def _grad(outputs: State, inputs: Sequence[Tensor], grads: State) -> State:
-    """Vector-Jacobian products, zero where an input is not used."""
+def _grad(outputs: State, leaves: Sequence[Tensor], inputs: Sequence[Tensor], grads: State) -> State:
+    """Vector-Jacobian products for leaves and inputs, zero where one is not used."""
+    known = (*leaves, *inputs)
     pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
     if not pairs:
-        return tuple(torch.zeros_like(x) for x in inputs)
+        return tuple(torch.zeros_like(x) for x in known)
     outputs, grads = zip(*pairs, strict=True)
-    pulled = torch.autograd.grad(outputs, inputs, grads, allow_unused=True)
-    return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, pulled, strict=True))
+    pulled = torch.autograd.grad(outputs, known, grads, allow_unused=True)
+    if any(g is None for g in pulled[len(leaves) :]):
+        _refuse_hidden(outputs, known)
+    return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(known, pulled, strict=True))
 
 
 def _inner(a: State, b: State) -> Tensor:
@@ -251,34 +275,46 @@ def _autocast(like: Tensor) -> Callable[[], AbstractContextManager]:
     """The autocast in force now, to be entered again in the backward pass."""
     kind = like.device.type
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-    return partial(torch.autocast, kind, dtype=dtype, enabled=enabled)
+    return partial(torch.autocast, kind, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
 def _check_visible(rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor]) -> None:
-    """Refuse a right-hand side whose graph ends in tensors that are neither state nor inputs."""
+    """Refuse a right-hand side whose graph ends in tensors that are neither state nor inputs, or in one twice."""
     if not torch.is_grad_enabled():
         return
     leaves = tuple(y.detach().requires_grad_() for y in state)
-    known = [*leaves, *inputs]
-    hidden = [p for p in _leaves(rhs(times[0].detach(), leaves), known) if not any(p is q for q in known)]
+    _refuse_hidden(rhs(times[0].detach(), leaves), (*leaves, *inputs))
+    behind = _leaves([y for y in inputs if y.grad_fn is not None], ())
+    twice = [p for p in behind if any(p is q for q in inputs)]
+    if twice:
+        raise ValueError(
+            f"Expected a context made without the field's own parameters; it depends on {len(twice)} of them, the "
+            f"first of shape {tuple(twice[0].shape)}, whose gradient the adjoint and checkpointing would count twice. "
+            "Compute it inside the field, or use adaptive() or fixed(steps)."
+        )
+
+
+def _refuse_hidden(outputs: State, known: Sequence[Tensor]) -> None:
+    hidden = [p for p in _leaves(outputs, known) if not any(p is q for q in known)]
     if hidden:
         raise ValueError(
             "Expected every tensor that wants a gradient to be a parameter of the field or its context; the field "
             f"uses {len(hidden)} more, the first of shape {tuple(hidden[0].shape)}, which the adjoint and "
-            "checkpointing would leave without a gradient. Make the field an nn.Module that owns them, pass them as "
-            "context, or use adaptive() or fixed(steps)."
+            "checkpointing would leave without a gradient. Make the field an nn.Module that owns them (the same ones "
+            "in the backward pass: not torch.func.functional_call), pass them as context, or use adaptive() or "
+            "fixed(steps)."
         )
 
 
-def _leaves(outputs: State, stops: Sequence[Tensor]) -> Iterator[Tensor]:
+def _leaves(outputs: Sequence[Tensor], stops: Sequence[Tensor]) -> Iterator[Tensor]:
     """Leaves of the graph behind the outputs, not looking behind the tensors at which to stop."""
-    seen = {y.grad_fn for y in stops if y.grad_fn is not None} | {None}
-    stack = [y.grad_fn for y in outputs]
-    while stack:
-        node = stack.pop()
-        if node in seen:
+    seen = {(y.grad_fn, y.output_nr) for y in stops if y.grad_fn is not None}
+    edges = [(y.grad_fn, y.output_nr) for y in outputs]
+    while edges:
+        edge = node, _ = edges.pop()
+        if node is None or edge in seen:
             continue
-        seen.add(node)
+        seen.add(edge)
         if hasattr(node, "variable"):
             yield node.variable
-        stack += [following for following, _ in node.next_functions]
+        edges += node.next_functions
