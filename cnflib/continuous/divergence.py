@@ -187,9 +187,8 @@ def _hutchpp(
     eta = rademacher((probes, *x.shape), x, generator)
 
     def estimate(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Local:
-        with torch.no_grad():
-            Q = _orthonormal(product(field, t, x, context, S)[1].detach())
-            g = eta - _project(Q, eta)
+        Q = _orthonormal(product(field, t, x, context, S)[1].detach())
+        g = eta - _project(Q, eta)
         velocity, products = product(field, t, x, context, torch.cat([Q, g]))
         on_range, rest = products[: len(Q)], products[len(Q) :]
         trace = _dot(Q, on_range).sum(0) + _dot(g, rest).mean(0)

@@ -147,6 +147,11 @@ class _Adjoint(Function):
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         times, *tensors = ctx.saved_tensors
         states, inputs = tensors[: ctx.n], tensors[ctx.n :]
+        if not all(torch.isfinite(g).all() for g in grads):
+            raise SolveError(
+                "The backward pass of the adjoint got a gradient with NaN or inf from the loss. Look at the loss: the "
+                "log of 0, a division by 0, or an overflow after the solve."
+            )
         a = tuple(g[-1] for g in grads)
         along = tuple(torch.zeros_like(p) for p in inputs)
         slopes = torch.zeros_like(times)
@@ -282,6 +287,12 @@ def _check_visible(rhs: RightHandSide, state: State, times: Tensor, inputs: Sequ
     """Refuse a right-hand side whose graph ends in tensors that are neither state nor inputs, or in one twice."""
     if not torch.is_grad_enabled():
         return
+    if any(p._backward_hooks for p in inputs):
+        raise ValueError(
+            "Expected no gradient hooks on the field's parameters or its context: the adjoint and checkpointing would "
+            "run them at every step as well as at the end. Use register_post_accumulate_grad_hook, or clip the "
+            "gradient after backward()."
+        )
     leaves = tuple(y.detach().requires_grad_() for y in state)
     _refuse_hidden(rhs(times[0].detach(), leaves), (*leaves, *inputs))
     behind = _leaves([y for y in inputs if y.grad_fn is not None], ())
