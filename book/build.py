@@ -1,7 +1,8 @@
 """Build the book: run the chapters that changed, side by side, then make the HTML with warnings as errors.
 
 A chapter runs again when its code changed, or cnflib, or a pinned version. What pages say of the chapters (the map, the
-run times) is written to ``_build/pages``, the first page's picture to ``book/_generated``. ``make book`` calls this.
+run times) and of the benchmarks (the costs) is written to ``_build/pages``, the first page's picture to
+``book/_generated``. ``make book`` calls this.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from nbformat import NotebookNode
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
 import map as chapter_map  # noqa: E402
+import results  # noqa: E402
 from cnflib_book import ROOT, cache_folder, glossary_terms  # noqa: E402
 from outline import chapter_paths, outline, read_chapter  # noqa: E402
 
@@ -211,12 +213,14 @@ def write(path: Path, text: str) -> None:
 
 
 def write_pages(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
-    """What the pages include: the map of the chapters as drawing and table, and the run times."""
+    """What the pages include: the map of the chapters as drawing and table, the run times, the costs."""
     parts = outline()
     write(PAGES / "map.svg", chapter_map.svg(parts))
     write(PAGES / "map-table.md", chapter_map.table(parts, glossary_terms()))
     costs = [(chapter_map.page(read_chapter(path)), cost_of(cache, path)) for path in chapters]
     write(PAGES / "run-times.md", run_times(costs))
+    for name, table in results.pages().items():
+        write(PAGES / f"{name}.md", table)
 
 
 def draw_hero() -> None:

@@ -89,7 +89,8 @@ def hutchinson(noise: Noise = rademacher, probes: int = 1, product: Product = au
     r"""Hutchinson's unbiased estimate :math:`\eta^\top J \eta`, with :math:`E\,\eta\eta^\top = I`.
 
     With :math:`S = (J + J^\top)/2` its variance is :math:`2(|S|_F^2 - \sum_i s_{ii}^2)` for :func:`rademacher` probes
-    and :math:`2|S|_F^2` for :func:`gaussian` ones, divided by the number of probes.
+    and :math:`2|S|_F^2` for :func:`gaussian` ones, divided by the number of probes. For the log-determinant of a whole
+    solve the same holds with :math:`M = \int J\,dt` along the path in the place of J, for the probe does not change.
 
     Args:
         noise: Law of the probes :math:`\eta`.
@@ -146,8 +147,8 @@ def bottleneck(noise: Noise = gaussian, probes: int = 1) -> Divergence:
     Its variance is that of :func:`hutchinson` with :math:`J_h J_g` in the place of :math:`J`. So it is the smaller one
     iff the symmetric part of :math:`J_h J_g` has the smaller Frobenius norm, or for Rademacher probes the smaller one
     off the diagonal. A narrow layer alone does not make it so: rescaling the hidden units changes it and not the field.
-    :math:`|J|_F^2` takes a probe in x of its own; an evaluation takes three to four times that of :func:`hutchinson`
-    with one probe.
+    :math:`|J|_F^2` takes a probe in x of its own; an evaluation takes three to over four times that of
+    :func:`hutchinson` with one probe.
 
     The field must offer the two parts by a method ``factors(t, context) -> (h, g)`` with
     ``field(t, x, context) == g(h(x))`` and h(x) of shape ``(B, H)``; :class:`cnflib.nets.MLP` and our other nets do,

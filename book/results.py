@@ -1,0 +1,216 @@
+"""The tables of the page on costs, made from what the benchmarks wrote: one function a table, Markdown out."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from cnflib_book import ROOT
+
+RESULTS = ROOT / "benchmarks/results"
+KINDS = {"with gradient": "training", "without": "evaluation"}  # the benchmark's names and the page's
+NAMES = ("Rademacher", "Gaussian", "Hutch++")
+PLACES = ("in x", "in the layer")
+ROUNDING = 1e-4  # a standard deviation below this is 0 but for rounding in float32
+Row = dict[str, object]
+
+# Labels of the benchmarks as the page shows them; what is not here stays as it is. At a soft hyphen (shy) a long word
+# may break on a phone.
+TYPESET = {
+    "(-1)^k / k^2": "$(-1)^k / k^2$",
+    "1/k^2": "$1/k^2$",
+    "the same W V": "the same $W V$",
+    "W V x, V and W": "$W V x$, $V$ and $W$",
+    "W = V^T, rows of V": r"$W = V^\top$, rows of $V$",
+    "N(0, 1/D)": "$N(0, 1/D)$",
+    "N(0, 1)": "$N(0, 1)$",
+    " x ": " × ",
+    "hutchinson": "Hutchin&shy;son",
+    "hutchpp": "Hutch++",
+    "Rademacher": "Rade&shy;macher",
+    "convolutional": "convo&shy;lutional",
+    "checkpointed": "check&shy;pointed",
+    "eigenvalues": "eigen&shy;values",
+    "independent": "inde&shy;pendent",
+    "initialisation": "initiali&shy;sation",
+    "orthonormal": "ortho&shy;normal",
+}
+
+
+def pages() -> dict[str, str]:
+    """What the page includes: Markdown by name."""
+    traces, gradients = load("divergences"), load("gradients")
+    return {
+        "costs-traces-measured": measured(traces["machine"]),
+        "costs-exact": exact(traces["time"]),
+        "costs-scatter": scatter(traces["scatter"]),
+        "costs-agreement": agreement(traces["scatter"], traces["bottleneck"]),
+        "costs-bottleneck-gaussian": bottleneck(traces["bottleneck"], "Gaussian"),
+        "costs-bottleneck-rademacher": bottleneck(traces["bottleneck"], "Rademacher"),
+        "costs-estimates": estimates(traces["time"], "D = 64,"),
+        "costs-products-training": products(traces["time"], "with gradient"),
+        "costs-products-evaluation": products(traces["time"], "without"),
+        "costs-gradients-measured": measured(gradients["machine"]),
+        "costs-gradients": by_case(gradients["cost"], gradient),
+        "costs-adjoint": adjoint(gradients["cost"]),
+        "costs-memory": by_case(gradients["memory"], memory),
+    }
+
+
+def load(name: str) -> dict[str, object]:
+    """What a benchmark wrote."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        raise SystemExit(
+            f"benchmarks/results/{name}.json is missing, of which book/costs.md shows tables: restore it with "
+            f"'git checkout benchmarks/results', or measure again with 'python benchmarks/{name}.py'."
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def measured(machine: Row) -> str:
+    """Where and when the numbers were taken, and how to take them again."""
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    where = f"{threads} of {machine['cpu']}, PyTorch {machine['torch']}, {machine['date']}"
+    return f"Measured on {where}; `make bench` measures again.\n"
+
+
+# The trace.
+
+
+def exact(times: list[Row]) -> str:
+    """Time of the exact trace over that of one probe, by dimension."""
+    ways = {(row["field"], row["divergence"], row["product"]): row for row in times}
+    rows = []
+    for (field, name, product), row in ways.items():
+        if (name, product) == ("exact", "own tangents"):
+            probe = ways[field, "hutchinson, 1 probe", product]
+            ratios = (row[kind]["ms"][0] / probe[kind]["ms"][0] for kind in KINDS)
+            rows.append([short(field), *(digits(ratio, 2) for ratio in ratios)])
+    return table(["exact : one probe", *KINDS.values()], rows)
+
+
+def scatter(rows: list[Row]) -> str:
+    """Standard deviations at equal numbers of products."""
+    return table(
+        ["Jacobian", *NAMES], ([row["matrix"], *deviations(row[n][0] for n in NAMES)] for row in rows)
+    )
+
+
+def agreement(rows: list[Row], narrow: list[Row]) -> str:
+    """How far the measured standard deviations are from their formulas."""
+    pairs = [row[name] for row in rows for name in NAMES]
+    pairs += [row[noise][place] for row in narrow for noise in NAMES[:2] for place in PLACES]
+    worst = max(abs(found / formula - 1) for found, formula in pairs if formula > ROUNDING)
+    return (
+        "Here and in the tables of the bottleneck below, what was measured differs from its formula by at most "
+        f"{100 * worst:.1f} %, where the formula does not say 0.\n"
+    )
+
+
+def bottleneck(rows: list[Row], noise: str) -> str:
+    """Standard deviations with the probe in x and in the layer, for one law of the probe."""
+    head = [f"{noise} probe", "in $x$", "in the layer"]
+    return table(head, ([row["field"], *deviations(row[noise][p][0] for p in PLACES)] for row in rows))
+
+
+def estimates(times: list[Row], dim: str) -> str:
+    """Milliseconds of one evaluation in one dimension: by the net's own tangents, where the estimate takes them."""
+    rows = [row for row in times if dim in row["field"]]
+    own = {row["divergence"] for row in rows if row["product"] == "own tangents"}
+    shown = [row for row in rows if row["product"] == "own tangents" or row["divergence"] not in own]
+    cells = ([row["divergence"], *(spread(row[kind]["ms"]) for kind in KINDS)] for row in shown)
+    return table(["ms", *KINDS.values()], cells)
+
+
+def products(times: list[Row], kind: str) -> str:
+    """Time of both forward modes over that of reverse mode."""
+    ratios = {(row["field"], row["divergence"], row["product"]): row[kind]["ratio"] for row in times}
+    rows = []
+    for (field, name, product), ratio in ratios.items():
+        if product == "torch.func.jvp" and (own := ratios.get((field, name, "own tangents"))):
+            label = f"{short(field)}, {name.removeprefix('hutchinson, ')}"
+            rows.append([label, digits(own, 2), digits(ratio, 2)])
+    return table([KINDS[kind], "own tangents", "func.jvp"], rows)
+
+
+# The gradient.
+
+
+def by_case(measured: list[Row], show: Callable[[list[Row]], str]) -> str:
+    """One table for each case, under its title."""
+    return "\n".join(f"*{typeset(case['title'])}*\n\n{show(case['rows'])}" for case in measured)
+
+
+def gradient(rows: list[Row]) -> str:
+    """Time of a training step, its ratio, evaluations forward + backward, relative error of the gradient."""
+    cells = (
+        [
+            row["gradient"],
+            spread(row["ms"]),
+            digits(row["ratio"], 3),
+            "&nbsp;+&nbsp;".join(map(str, row["nfe"])),
+            digits(1e6 * row["error"], 2),
+        ]
+        for row in rows
+    )
+    return table(["training step", "ms", "ratio", "NFE", "error × 10⁶"], cells)
+
+
+def adjoint(cost: list[Row]) -> str:
+    """How close the adjoint comes to backpropagation when both are solved tightly."""
+    apart = max(case["float64 adjoint from backprop"] for case in cost)
+    power = math.ceil(math.log10(apart))
+    return (
+        f"In float64 at tolerance $10^{{-10}}$ both are within a relative $10^{{{power}}}$ of each other.\n"
+    )
+
+
+def memory(rows: list[Row]) -> str:
+    """Peak memory by the number of steps."""
+    asked = rows[0]["steps"]
+    cells = ([row["gradient"], *(digits(size, 3) for size in row["MiB"])] for row in rows)
+    others = sorted({tuple(row["steps"]) for row in rows} - {tuple(asked)})
+    notes = (f"\nThe adaptive solves took {', '.join(map(str, steps))} steps.\n" for steps in others)
+    return table(["MiB", *(f"{steps} steps" for steps in asked)], cells) + "".join(notes)
+
+
+# What is in a table.
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table: first a column of labels, then columns of numbers."""
+    lines = [map(typeset, head), ["---", *["--:"] * (len(head) - 1)]]
+    lines += [[typeset(label), *numbers] for label, *numbers in rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def typeset(label: str) -> str:
+    """A label of the benchmarks with its mathematics typeset."""
+    plain = "|".join(map(re.escape, TYPESET))
+    label = re.sub(plain, lambda match: TYPESET[match[0]], label)
+    return re.sub(r"\bD = \d+", r"$\g<0>$", label)
+
+
+def short(field: str) -> str:
+    """A field by its dimension, or by its kind where none is named."""
+    return (re.search(r"D = \d+", field) or re.match(r"\w+", field))[0]
+
+
+def digits(value: float, count: int) -> str:
+    """A positive number to so many digits, all of its whole part, and no exponent."""
+    return f"{value:.{max(0, count - 1 - math.floor(math.log10(value)))}f}"
+
+
+def spread(ms: Sequence[float]) -> str:
+    """A median with its quartiles, which do not break apart."""
+    middle, low, high = (digits(value, 3) for value in ms)
+    return f"{middle} ({low}&NoBreak;–&NoBreak;{high})"
+
+
+def deviations(values: Iterable[float]) -> list[str]:
+    """Standard deviations, in bold the least and what is within 5 % of it; 0 where there is rounding alone."""
+    values = list(values)
+    bound = max(1.05 * min(values), ROUNDING)
+    cells = ["0" if value < ROUNDING else digits(value, 3) for value in values]
+    return [f"**{cell}**" if value < bound else cell for cell, value in zip(cells, values, strict=True)]

@@ -1,0 +1,240 @@
+"""The page on costs shows what the benchmarks wrote, and what it says in words holds in these numbers."""
+
+import copy
+import json
+import re
+import sys
+from collections.abc import Callable
+
+import pytest
+from house_rules import ROOT
+
+pytest.importorskip("sphinx")
+sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book/_ext"), str(ROOT / "benchmarks")]
+
+import divergences  # noqa: E402
+import gradients  # noqa: E402
+import results  # noqa: E402
+
+TRACES, GRADIENTS = results.load("divergences"), results.load("gradients")
+PAGE = (ROOT / "book/costs.md").read_text(encoding="utf-8")
+WAYS = {(row["field"], row["divergence"], row["product"]): row for row in TRACES["time"]}
+KINDS = tuple(results.KINDS)
+
+
+# The tables.
+
+
+@pytest.fixture
+def pages_of(tmp_path, monkeypatch) -> Callable[..., dict[str, str]]:
+    """The pages from a changed copy of what the benchmarks wrote."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+
+    def pages(traces: dict = TRACES, gradients: dict = GRADIENTS) -> dict[str, str]:
+        (tmp_path / "divergences.json").write_text(json.dumps(traces))
+        (tmp_path / "gradients.json").write_text(json.dumps(gradients))
+        return results.pages()
+
+    return pages
+
+
+def test_a_table_says_what_was_measured():
+    row = {"matrix": "flat", "Rademacher": [2.294, 2.3], "Gaussian": [2.31, 2.3], "Hutch++": [3.6197, 3.6]}
+    assert "| flat | **2.29** | **2.31** | 3.62 |" in results.scatter([row])
+    way = {
+        "gradient": "adjoint",
+        "ms": [112.4, 111.6, 115.3],
+        "ratio": 1.4222,
+        "nfe": [26, 30],
+        "error": 1.86e-5,
+    }
+    cells = "112 (112&NoBreak;–&NoBreak;115) | 1.42 | 26&nbsp;+&nbsp;30 | 19"
+    assert f"| adjoint | {cells} |" in results.gradient([way])
+    held = [
+        {"gradient": "a", "steps": [10, 30], "MiB": [8.9499, 1158.5]},
+        {"gradient": "b", "steps": [9, 29], "MiB": [4, 4.03]},
+    ]
+    assert "| MiB | 10 steps | 30 steps |" in results.memory(held)
+    assert "| a | 8.95 | 1158 |" in results.memory(held) and "took 9, 29 steps" in results.memory(held)
+
+
+CHANGES = {
+    "costs-traces-measured": ("traces", ["machine", "cpu"]),
+    "costs-exact": ("traces", ["time", 2, "with gradient", "ms", 0]),
+    "costs-scatter": ("traces", ["scatter", 0, "Hutch++", 0]),
+    "costs-agreement": ("traces", ["scatter", 0, "Gaussian", 1]),
+    "costs-bottleneck-gaussian": ("traces", ["bottleneck", 1, "Gaussian", "in the layer", 0]),
+    "costs-bottleneck-rademacher": ("traces", ["bottleneck", 0, "Rademacher", "in x", 0]),
+    "costs-estimates": ("traces", ["time", -4, "without", "ms", 2]),
+    "costs-products-training": ("traces", ["time", 2, "with gradient", "ratio"]),
+    "costs-products-evaluation": ("traces", ["time", 1, "without", "ratio"]),
+    "costs-gradients-measured": ("gradients", ["machine", "date"]),
+    "costs-gradients": ("gradients", ["cost", 1, "rows", 3, "error"]),
+    "costs-adjoint": ("gradients", ["cost", 0, "float64 adjoint from backprop"]),
+    "costs-memory": ("gradients", ["memory", 0, "rows", 1, "MiB", 2]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_number_changes_its_table(pages_of, name):
+    file, (*path, last) = CHANGES[name]
+    changed = copy.deepcopy({"traces": TRACES, "gradients": GRADIENTS}[file])
+    place = changed
+    for key in path:
+        place = place[key]
+    place[last] = place[last] * 20
+    assert pages_of(**{file: changed})[name] != pages_of()[name]
+
+
+def test_every_table_is_on_the_page_and_has_its_change_tested():
+    included = re.findall(r"^```\{include\} \.\./_build/pages/(\S+)\.md$", PAGE, re.M)
+    assert sorted(included) == sorted(results.pages()) == sorted(CHANGES)
+
+
+def test_every_row_has_as_many_cells_as_its_head():
+    for name, text in results.pages().items():
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            widths = {line.count("|") for line in block.splitlines()}
+            assert len(widths) == 1 and widths.pop() <= 6, f"{name} would not fit on a phone"
+
+
+@pytest.mark.parametrize("name", ["divergences", "gradients"])
+def test_a_missing_file_is_named_with_the_command_that_writes_it(pages_of, tmp_path, name):
+    pages_of()
+    (tmp_path / f"{name}.json").unlink()
+    with pytest.raises(SystemExit, match=rf"results/{name}\.json is missing.*python benchmarks/{name}\.py"):
+        results.pages()
+    assert (ROOT / f"benchmarks/{name}.py").exists()
+
+
+def test_the_machine_is_said():
+    machine = {"cpu": "Model X", "threads": 2, "torch": "2.13.0", "date": "2026-01-31"}
+    said = "Measured on 2 threads of Model X, PyTorch 2.13.0, 2026-01-31; `make bench` measures again.\n"
+    assert results.measured(machine) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "shown"),
+    [(0.06773, 3, "0.0677"), (0.053, 3, "0.0530"), (1158.5, 3, "1158"), (2, 3, "2.00"), (40.478, 2, "40")],
+)
+def test_a_number_is_shown_without_an_exponent(value, count, shown):
+    assert results.digits(value, count) == shown
+
+
+def test_rounding_is_shown_as_zero_and_ties_are_bold():
+    assert results.deviations([2e-7, 1.9]) == ["**0**", "1.90"]
+    assert results.deviations([1.00, 1.04, 1.06]) == ["**1.00**", "**1.04**", "1.06"]
+
+
+# The words. A number measured belongs into a table: the prose has only what the scripts set.
+
+
+def test_the_prose_has_no_number_of_its_own():
+    prose = re.sub(r"^```.*?^```|^\|.*?$|\$[^$]*\$|`[^`]*`", "", PAGE, flags=re.M | re.S)
+    numbers = {int(n) for n in re.findall(r"\d+", prose)}
+    assert not re.search(r"\d\.\d", prose)
+    assert numbers == {
+        divergences.D,
+        divergences.PRODUCTS,
+        divergences.SKETCH,
+        divergences.BATCH,
+        5,
+        1,
+        gradients.STEPS,
+    }
+    assert divergences.SKETCH == divergences.PROBES == divergences.H
+    assert divergences.BATCH == gradients.BATCH and gradients.TOLERANCE == 1e-5
+
+
+def test_measured_deviations_agree_with_the_formulas():
+    pairs = [row[name] for row in TRACES["scatter"] for name in results.NAMES]
+    pairs += [
+        row[noise][place]
+        for row in TRACES["bottleneck"]
+        for noise in results.NAMES[:2]
+        for place in results.PLACES
+    ]
+    for found, formula in pairs:
+        assert found == pytest.approx(formula, rel=0.03, abs=results.ROUNDING)
+
+
+@pytest.mark.parametrize("row", TRACES["scatter"], ids=lambda row: row["matrix"])
+def test_hutchpp_wins_where_the_spectrum_decays_and_loses_elsewhere(row):
+    signs, normals, plus = (row[name][0] for name in results.NAMES)
+    assert signs <= 1.03 * normals + results.ROUNDING
+    if "k^2" in row["matrix"]:
+        assert plus < signs
+    elif row is TRACES["scatter"][-1]:
+        assert max(signs, normals, plus) < results.ROUNDING
+    else:
+        assert plus > 1.05 * signs
+
+
+def test_two_rows_and_both_nets_are_as_the_prose_has_them():
+    names = [row["matrix"] for row in TRACES["scatter"]]
+    assert sum("MLP" in name for name in names) == 2 and "rotation" in names[-1]
+    assert (
+        next(row for row in TRACES["scatter"] if "diagonal" in row["matrix"])["Rademacher"][0]
+        < results.ROUNDING
+    )
+
+
+@pytest.mark.parametrize("noise", results.NAMES[:2])
+def test_the_bottleneck_turns_with_the_scale_of_its_units_and_fades_in_training(noise):
+    plain, rescaled, _, initial, trained = (row[noise] for row in TRACES["bottleneck"])
+    in_x, layer = results.PLACES
+    assert rescaled[in_x][0] == pytest.approx(plain[in_x][0], rel=0.03)
+    assert plain[layer][0] < plain[in_x][0] and rescaled[layer][0] > rescaled[in_x][0]
+    advantage = [row[in_x][0] / row[layer][0] for row in (initial, trained)]
+    assert advantage[1] - 1 < 0.5 * (advantage[0] - 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_exact_trace_is_cheap_in_two_dimensions_and_not_in_many(kind):
+    ratio = {}
+    for (field, name, product), row in WAYS.items():
+        if (name, product) == ("exact", "own tangents"):
+            ratio[field] = row[kind]["ms"][0] / WAYS[field, "hutchinson, 1 probe", product][kind]["ms"][0]
+    ratios = list(ratio.values())
+    assert ratios == sorted(ratios) and ratios[0] < 1.5 and ratios[-1] > 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_own_tangents_are_the_fastest_in_the_mlp_and_functional_ones_the_slowest(kind):
+    for (field, name, product), row in WAYS.items():
+        own = WAYS.get((field, name, "own tangents"))
+        if product == "torch.func.jvp" and own:
+            assert row[kind]["ratio"] > max(1, own[kind]["ratio"])
+            assert own[kind]["ratio"] < 1 or "MLP" not in field
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_equal_products_hutchpp_takes_longer_and_the_bottleneck_much_longer(kind):
+    ms = {name: row[kind]["ms"][0] for (field, name, _), row in WAYS.items() if "D = 64," in field}
+    own = {n: r[kind]["ms"][0] for (f, n, p), r in WAYS.items() if "D = 64," in f and p == "own tangents"}
+    assert own["hutchpp, 4 + 4 + 4 products"] > own["hutchinson, 12 probes"]
+    assert ms["bottleneck at 64, 1 probe"] > 2 * own["hutchinson, 1 probe"]
+
+
+@pytest.mark.parametrize("case", GRADIENTS["cost"], ids=lambda case: case["title"])
+def test_saving_memory_takes_less_than_twice_the_time_and_gives_the_gradient(case):
+    rows = {row["gradient"]: row for row in case["rows"]}
+    for other, plain in gradients.BACKPROP.items():
+        assert 1 < rows[other]["ratio"] < 2
+        assert 0.1 < rows[other]["error"] / rows[plain]["error"] < 10
+    fixed, checkpointed = (rows[f"fixed rk4, {way}"] for way in ("backprop", "checkpointed"))
+    assert checkpointed["error"] == pytest.approx(fixed["error"], rel=0.05)
+    assert checkpointed["nfe"] == [fixed["nfe"][0]] * 2
+    assert case["float64 adjoint from backprop"] < 1e-9
+
+
+@pytest.mark.parametrize("case", GRADIENTS["memory"], ids=lambda case: case["title"])
+def test_memory_grows_with_the_steps_a_little_or_not_at_all(case):
+    size = {row["gradient"]: row["MiB"] for row in case["rows"]}
+    steps = {row["gradient"]: row["steps"] for row in case["rows"]}
+    grown = {name: held[-1] - held[0] for name, held in size.items()}
+    for name in ("fixed rk4, backprop", "dopri5, backprop"):
+        by = steps[name][-1] / steps[name][0]
+        assert size[name][-1] / size[name][0] == pytest.approx(by, rel=0.2)
+    assert 0 < grown["fixed rk4, checkpointed"] < 0.1 * grown["fixed rk4, backprop"]
+    assert max(size["dopri5, adjoint"]) < 1.05 * min(size["dopri5, adjoint"])
