@@ -117,7 +117,7 @@ def hutchpp(sketch: int = 1, probes: int = 1, product: Product = automatic) -> D
     The Gaussian sketch S and the Rademacher probes :math:`\eta_k` are drawn once a solve. Q is taken as a constant in
     gradients: for any orthonormal Q the estimate is unbiased, so its gradient is too, though one draw's gradient is
     not the derivative of that draw. It costs two passes over the field and 2 ``sketch`` + ``probes`` products, and pays
-    where the spectrum of J decays. For a flat spectrum, a nearly diagonal J, and the nets we measured,
+    for a symmetric J of decaying spectrum. For a flat spectrum, a nearly diagonal J, and the nets we measured,
     :func:`hutchinson` scatters less at equal cost.
 
     Args:

@@ -46,8 +46,10 @@ def adjoint(
     .. math:: \dot a = -a^\top \frac{\partial F}{\partial y}, \qquad
         \frac{dL}{d\theta} = \int_{t_0}^{t_1} a^\top \frac{\partial F}{\partial \theta}\,dt .
 
-    The state is solved backward beside a, so the gradient is that of the exact flow up to the tolerance, not that of
-    the steps taken; :func:`adaptive` gives the latter and is faster where memory allows. Steps are chosen by y and a
+    The state is solved backward beside a, so the gradient is that of the exact flow up to the errors of both solves,
+    not that of the steps taken; :func:`adaptive` gives the latter and is faster where memory allows. Where the field
+    contracts strongly, the backward solve magnifies errors and the gradient can be wrong without a warning: compare
+    with :func:`cnflib.audit.audit_gradients`. Steps are chosen by y and a
     alone (the seminorm), and a is scaled to size 1 first, so that the tolerance means the same for any size of the
     loss. Gradients of gradients are refused.
 
