@@ -165,7 +165,7 @@ def adjoint(cost: list[Row]) -> str:
     apart = max(case["float64 adjoint from backprop"] for case in cost)
     power = math.ceil(math.log10(apart))
     return (
-        f"In float64 at tolerance $10^{{-10}}$ the gradients of dopri5 by backpropagation and by the adjoint agree to a "
+        "In float64 at tolerance $10^{-10}$ the gradients of dopri5 by backpropagation and by the adjoint agree to a "
         f"relative $10^{{{power}}}$.\n"
     )
 
