@@ -1,5 +1,6 @@
 """Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from itertools import chain
 
@@ -113,7 +114,51 @@ def eager(x: Tensor) -> bool:
     """Whether Python may look at x's values: not in torch.compile, torch.func or the capture of a CUDA graph."""
     if torch.compiler.is_compiling() or torch.func.debug_unwrap(x) is not x:
         return False
-    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+    return not x.is_meta and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def check_plain(state: Iterable[Tensor]) -> None:
+    """Refuse tensors that a transform of torch.func has wrapped."""
+    if any(torch.func.debug_unwrap(y) is not y for y in state):
+        raise ValueError(
+            "Expected a call outside of torch.func transforms (grad, vmap, jvp): adaptive steps, the adjoint and "
+            "checkpoints do not pass through them. Use fixed(steps)."
+        )
+
+
+def check_rate(rate: Tensor, x: Tensor) -> None:
+    """Check that what a cost returned is a number for each row of x."""
+    if not isinstance(rate, Tensor) or rate.shape != x.shape[:1]:
+        got = tuple(rate.shape) if isinstance(rate, Tensor) else type(rate).__name__
+        raise ValueError(
+            f"Expected every cost to return a rate of shape {tuple(x.shape[:1])}, one number a row; got {got}. "
+            "Sum over the event: rate.flatten(1).sum(1)."
+        )
+
+
+def check_deterministic(field: object) -> None:
+    """Refuse modules that, in training mode, draw random numbers or mix rows."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    modules = field.modules() if isinstance(field, nn.Module) else ()
+    found = [m for m in modules if isinstance(m, kinds) and m.training and getattr(m, "p", 1)]
+    if found:
+        raise ValueError(
+            f"Expected field to be a function of each row alone; {type(found[0]).__name__} in training mode draws "
+            "random numbers or mixes rows. Call .eval() on it, or build the field without it."
+        )
+
+
+def takes(function: Callable[..., object], count: int) -> bool:
+    """Whether a function can be called with so many positional arguments, as far as its signature tells."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def check_finite(x: Tensor, name: str) -> None:

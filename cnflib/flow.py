@@ -85,6 +85,10 @@ class Flow(nn.Module):
         if like is not None and isinstance(base, nn.Module):
             base.to(dtype=like.dtype, device=like.device)
 
+    def forward(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        """The same as :meth:`log_prob`, for ``torch.func.functional_call`` and distributed wrappers."""
+        return self.log_prob(x, context, generator)
+
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> Tensor:

@@ -20,6 +20,7 @@ __all__ = [
     "TimeEmbedding",
     "VectorField",
     "feedforward",
+    "intercepted",
     "narrowest",
     "push",
 ]
@@ -55,6 +56,11 @@ def narrowest(net: Sequence[nn.Module]) -> int:
     return min(widths, key=widths.__getitem__, default=0)
 
 
+def intercepted(module: nn.Module) -> bool:
+    """Whether a call of the module runs something besides its class's forward: a hook, or a forward of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def push(f: Callable[[Tensor], Tensor], h: Tensor, dh: Tensor) -> tuple[Tensor, Tensor]:
     r"""Carry a value and its tangents through a map of rows: :math:`(h, \dot h) \mapsto (f(h), f'(h)\,\dot h)`.
 
@@ -77,8 +83,8 @@ def push(f: Callable[[Tensor], Tensor], h: Tensor, dh: Tensor) -> tuple[Tensor, 
 
 
 def _known(f: Callable[[Tensor], Tensor], rules: dict[type, object]) -> bool:
-    """Whether a rule says all that the layer does: it has no hook on its output and pads with nothing but zeros."""
-    return type(f) in rules and not f._forward_hooks and getattr(f, "padding_mode", "zeros") == "zeros"
+    """Whether a rule says all that the layer does: nothing intercepts it, and it pads with nothing but zeros."""
+    return type(f) in rules and not intercepted(f) and getattr(f, "padding_mode", "zeros") == "zeros"
 
 
 def _convolve(layer: nn.Conv2d, dh: Tensor) -> Tensor:

@@ -630,11 +630,11 @@ errors = {
     "a net that is none": (lambda: time_first(torch.zeros(3)), "Expected net to be a module or .*got Tensor"),
     "a call that is none": (lambda: Adapted(CFM(), 3), r"Expected call .*got int.*Adapted\(net, call\)"),
     "a bijection": (
-        lambda: as_distribution(CNF(affine)),
+        lambda: as_distribution(CNF(time_first(affine))),
         r"Expected a flow whose base has.*got CNF with base NoneType.*StandardNormal\(shape\)",
     ),
     "a base without shape": (
-        lambda: as_distribution(Flow(CNF(affine), Shapeless())),
+        lambda: as_distribution(Flow(CNF(time_first(affine)), Shapeless())),
         r"Expected a flow whose base has.*shape.*got Flow with base Shapeless.*base.shape = \(D,\)",
     ),
     "context without batch": (

@@ -315,5 +315,49 @@ def test_solutions_count_their_work():
 
 
 def test_parameters_of_a_field_are_the_flow_s():
-    field = torch.nn.Linear(2, 2)
+    field = MLP(2)
     assert set(Flow(CNF(field), StandardNormal(2)).parameters()) == set(field.parameters())
+
+
+class Priced(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, t, x, context, field, local):
+        return self.weight * local.velocity.square().sum(1)
+
+
+def test_parameters_of_a_cost_are_the_flow_s_too():
+    cost = Priced()
+    cnf = CNF(MLP(2), costs=(kinetic_energy, cost), solver=fixed(2)).double()
+    assert cost.weight in set(cnf.parameters()) and cost.weight.dtype == torch.float64
+    energy, priced = cnf.solve(draw(3, 2), 0.0, 1.0).costs
+    assert_close(energy, priced)
+    assert torch.autograd.grad(priced.sum(), cost.weight)[0] == priced.sum()
+
+
+@pytest.mark.parametrize("make", [fixed, checkpointed])
+@pytest.mark.parametrize("steps", [3, 7, 10, 12, 30])
+def test_fixed_steps_do_not_look_beyond_the_ends(make, steps):
+    """A field with roots at both ends is NaN a rounding error beyond them."""
+    cnf = CNF(lambda t, x, c: -x * t.sqrt() * (1 - t).sqrt(), solver=make(steps))
+    x = draw(3, 2).float()
+    assert cnf.solve(x, 1.0, 0.0).x.isfinite().all() and cnf.solve(x, 0.0, 1.0).x.isfinite().all()
+
+
+def test_the_gradient_of_hutchpp_does_not_depend_on_the_first_step():
+    """Its projector is held constant: a step size that is differentiated would not cancel."""
+    net = MLP(3, (6,)).double()
+    x = draw(4, 3)
+
+    def gradient(solver):
+        logdet = CNF(net, hutchpp(), solver).solve(x, 1.0, 0.0, generator=rng(1)).logdet
+        return torch.cat([g.flatten() for g in torch.autograd.grad(logdet.sum(), list(net.parameters()))])
+
+    assert_close(gradient(adaptive(rtol=1e-7, atol=1e-7)), gradient(fixed(60)), 1e-6)
+
+
+def test_times_that_agree_in_the_precision_of_x_are_the_same():
+    x = draw(3, 2).float()
+    assert torch.equal(CNF(MLP(2), solver=adaptive()).solve(x, 0.5, 0.5 + 1e-9).x, x)

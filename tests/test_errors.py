@@ -17,6 +17,7 @@ from cnflib.continuous import (
     fixed,
     hutchinson,
     hutchpp,
+    kinetic_energy,
     path_derivative,
 )
 from cnflib.discrete import Coupling, affine
@@ -210,6 +211,40 @@ calls = {
         r"Expected sides that can be halved 2 times; got \(6, 6\).*at most scales=2",
     ),
     "blocks": (lambda: ffjord(shape=(1, 4, 4), blocks=0), "Expected blocks to be a positive int"),
+    "divergence not called": (
+        lambda: CNF(field, hutchinson),
+        r"Expected divergence.*hutchinson\(\); got hutchinson.*called",
+    ),
+    "solver not called": (
+        lambda: CNF(field, solver=fixed),
+        r"Expected solver.*fixed\(steps\); got fixed.*called",
+    ),
+    "solver of a name": (lambda: CNF(field, solver="dopri5"), "Expected solver.*got 'dopri5'"),
+    "field not built": (lambda: CNF(MLP), r"Expected field.*MLP\(dim\); got MLP.*called"),
+    "field of nothing": (lambda: CNF(None), "Expected field to be something.*got None"),
+    "field of two arguments": (lambda: CNF(lambda t, x: x), r"field\(t, x, context\).*time_first\(net\)"),
+    "field of one argument": (
+        lambda: CNF(nn.Sequential(nn.Linear(2, 2))),
+        "Sequential takes other.*adapters",
+    ),
+    "costs not in a sequence": (lambda: CNF(field, costs=kinetic_energy), r"Write costs=\(kinetic_energy,\)"),
+    "tableau of a name": (lambda: fixed(10, "rk4"), "Expected tableau to be a Tableau.*got 'rk4'"),
+    "cost of a number": (
+        lambda: CNF(field, costs=(lambda t, x, c, f, local: x.square().mean(),), solver=fixed(2))(x),
+        r"every cost to return a rate of shape \(4,\).*got \(\)",
+    ),
+    "cost of a column": (
+        lambda: CNF(field, costs=(lambda t, x, c, f, local: x[:, :1],))(x),
+        r"rate of shape \(4,\).*got \(4, 1\)",
+    ),
+    "dropout": (
+        lambda: CNF(MLP(2, activation=lambda: nn.Dropout(0.1)))(x),
+        r"function of each row alone; Dropout in training mode.*\.eval\(\)",
+    ),
+    "batch norm": (
+        lambda: CNF(MLP(2, activation=lambda: nn.BatchNorm1d(64)), solver=fixed(1)).decode(x),
+        "BatchNorm1d in training mode",
+    ),
     "steps 0": (lambda: fixed(0), "Expected steps to be a positive int; got 0"),
     "steps 1.5": (lambda: fixed(1.5), "Expected steps to be a positive int; got 1.5"),
     "steps True": (lambda: fixed(True), "Expected steps to be a positive int; got True"),
@@ -345,6 +380,11 @@ solves = {
 def test_a_solve_that_cannot_go_on_says_why_and_what_to_try(call, match):
     with pytest.raises(SolveError, match=f"(?s){match}"):
         call()
+
+
+def test_modules_that_are_at_rest_are_no_mistake():
+    for rest in (nn.Dropout(0.0), nn.Dropout(0.5).eval(), nn.BatchNorm1d(64).eval()):
+        CNF(MLP(2, activation=lambda: rest), solver=fixed(1)).solve(x, 0.0, 1.0)
 
 
 def test_a_field_that_does_not_change_with_x_is_no_mistake():

@@ -237,6 +237,29 @@ def test_a_random_end_is_uniform_around_one_and_trains_the_field_alone():
         assert torch.equal(first, random_end(net, 0.5).log_end)
 
 
+inside = {
+    "pre-hook": lambda f: f.net[0].register_forward_pre_hook(lambda m, args: (2 * args[0],)),
+    "pre-hook of an activation": lambda f: f.net[1].register_forward_pre_hook(lambda m, args: (2 * args[0],)),
+    "hook": lambda f: f.net.register_forward_hook(lambda m, args, out: 2 * out),
+    "hook of the embedding": lambda f: f.embed.register_forward_hook(lambda m, args, out: 2 * out),
+    "forward of its own": lambda f: setattr(
+        f.net[0], "forward", lambda h: 2 * nn.functional.linear(h, f.net[0].weight)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", inside.values(), ids=inside)
+def test_what_intercepts_a_layer_reaches_the_logdet(change):
+    with seeded():
+        net = MLP(2, (4,)).double()
+    change(net)
+    x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
+    cnf = CNF(net, solver=fixed(8))
+    plain = CNF(lambda t, x, c: net(t, x, c), solver=fixed(8))
+    close(cnf.solve(x, 0.0, 1.0)[:2], plain.solve(x, 0.0, 1.0)[:2])
+    close(cnf.decode(x), cnf.inverse(x)[0])
+
+
 class Renamed(MLP):
     """Changes the value and forgets the tangents it inherits."""
 

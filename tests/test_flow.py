@@ -92,6 +92,12 @@ def test_gradient_is_that_of_log_prob(name):
 
 
 @exactly
+def test_calling_a_flow_is_its_log_prob(name):
+    flow, x, context = setup(name)
+    assert torch.equal(flow(x, context), flow.log_prob(x, context))
+
+
+@exactly
 def test_gradient_flows_through_samples(name):
     flow, _, context = setup(name)
     parameters = list(flow.parameters())

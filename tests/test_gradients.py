@@ -495,6 +495,51 @@ def test_hooks_on_parameters_are_refused_which_would_run_at_every_step(way):
     assert gap([next(cnf.parameters()).grad / 2], [plain]) < pairs[way][1]
 
 
+@saving
+def test_parameters_swapped_over_frozen_ones_are_refused(way):
+    cnf = CNF(mlp().double(), solver=ways[way]).requires_grad_(False)
+    others = {name: p.detach().clone().requires_grad_() for name, p in cnf.named_parameters()}
+    y, _ = torch.func.functional_call(cnf, others, (x,))
+    with pytest.raises(ValueError, match="same parameters in the backward pass.*functional_call"):
+        y.sum().backward()
+
+
+@saving
+def test_parameters_used_at_some_times_only_are_no_mistake(way):
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with seeded():
+                self.late, self.early = nn.Linear(2, 2).double(), nn.Linear(2, 2).double()
+
+        def forward(self, t, x, context=None):
+            return torch.tanh(self.early(x)) if t < 0.5 else torch.sin(self.late(x))
+
+    field = Halves()
+    grads = [
+        pulled(CNF(field, solver=solver).inverse(x)[1].sum(), list(field.parameters()))
+        for solver in (ways[way], ways[pairs[way][0]])
+    ]
+    assert gap(*grads) < (1e-12 if way == "checkpointed" else 1e-5)
+
+
+@saving
+def test_a_retained_gradient_of_the_context_is_refused(way):
+    cnf, context = CNF(mlp(context=2).double(), solver=ways[way]), nn.Linear(2, 2).double()(x)
+    context.retain_grad()
+    with pytest.raises(ValueError, match=r"retain_grad\(\)"):
+        cnf.inverse(x, context)
+
+
+@saving
+def test_a_hook_set_between_the_passes_is_refused(way):
+    cnf = CNF(mlp().double(), solver=ways[way])
+    y, _ = cnf.inverse(x)
+    next(cnf.parameters()).register_hook(lambda g: 2 * g)
+    with pytest.raises(ValueError, match="Expected no gradient hooks"):
+        y.sum().backward()
+
+
 def test_a_loss_that_is_not_finite_is_named_by_the_adjoint():
     y, _ = CNF(mlp().double(), solver=ways["adjoint"]).inverse(x)
     with pytest.raises(SolveError, match="gradient with NaN or inf from the loss"):

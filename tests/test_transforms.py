@@ -11,7 +11,10 @@ from cnflib import Flow, StandardNormal
 from cnflib.continuous import (
     CNF,
     EndTime,
+    adaptive,
+    adjoint,
     bottleneck,
+    checkpointed,
     concat_squash,
     convolutional,
     euler,
@@ -99,6 +102,22 @@ def test_a_training_step_compiles_to_machine_code():
     leaves = list(flow.parameters())
     grads = [torch.autograd.grad(f(x).mean(), leaves) for f in (compiled, flow.log_prob)]
     close(*grads, tolerance=1e-5)
+
+
+def test_a_flow_with_adaptive_steps_can_stand_in_compiled_code():
+    flow, x = flow_of(solver=adaptive()), draw()
+    leaves = list(flow.parameters())
+    compiled = torch.compile(lambda x: -flow.log_prob(x).mean(), backend="aot_eager")
+    close(*(torch.autograd.grad(f(x), leaves) for f in (compiled, lambda x: -flow.log_prob(x).mean())))
+
+
+@pytest.mark.parametrize(
+    "solver", [adaptive(), adjoint(), checkpointed(2)], ids=["adaptive", "adjoint", "checkpointed"]
+)
+def test_solvers_that_transforms_do_not_pass_through_say_so(solver):
+    flow, x = flow_of(solver=solver), draw()
+    with pytest.raises(ValueError, match=r"outside of torch.func transforms.*Use fixed\(steps\)"):
+        grad(lambda y: flow.log_prob(y).sum())(x)
 
 
 def test_costs_context_and_a_given_time_compile():

@@ -15,18 +15,22 @@ from torch import Generator, Tensor, nn
 
 from cnflib._check import (
     check_context,
+    check_deterministic,
     check_differentiable,
     check_event,
     check_floating,
     check_like,
+    check_rate,
     check_velocity,
     eager,
     reference,
+    takes,
 )
 from cnflib.bijection import Bijection
 from cnflib.continuous.costs import Cost
-from cnflib.continuous.divergence import Divergence, exact
-from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, adaptive
+from cnflib.continuous.divergence import Divergence, bottleneck, exact, hutchinson, hutchpp
+from cnflib.continuous.gradients import adjoint, checkpointed
+from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, adaptive, fixed
 from cnflib.nets import VectorField
 
 __all__ = ["CNF", "Solution"]
@@ -90,10 +94,12 @@ class CNF(Bijection):
         costs: Sequence[Cost] = (),
     ) -> None:
         super().__init__()
+        _check_parts(field, divergence, solver, costs)
         self.field = field
         self.divergence = divergence
         self.solver = adaptive() if solver is None else solver
         self.costs = tuple(costs)
+        self.learned_costs = nn.ModuleList(cost for cost in self.costs if isinstance(cost, nn.Module))
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
@@ -143,8 +149,8 @@ class CNF(Bijection):
             SolveError: If an adaptive solve cannot go on.
         """
         times = _times((t0, t1), x)
-        if _same(t0, t1):
-            self._check(x, context)
+        self._check(x, context)
+        if _same(t0, t1, times):
             zero = x.new_zeros(x.shape[0])
             return Solution(x, zero, tuple(zero for _ in self.costs), 0, 0, 0, Work())
         path = self._path(x, times, context, generator)
@@ -177,19 +183,21 @@ class CNF(Bijection):
             raise ValueError(
                 f"Expected at least two times in strict order, up or down; got {times.tolist()}."
             )
+        self._check(x, context)
         return self._path(x, times, context, generator)
 
     def _path(
         self, x: Tensor, times: Tensor, context: Tensor | None, generator: Generator | None
     ) -> Solution:
-        self._check(x, context)
         local = self.divergence(x, generator)
         direction = torch.sign((times[-1] - times[0]).detach())
 
         def rhs(t: Tensor, state: State) -> State:
             here = local(self.field, t, state[0], context)
-            rates = (direction * cost(t, state[0], context, self.field, here) for cost in self.costs)
-            return (here.velocity, here.divergence, *rates)
+            rates = [cost(t, state[0], context, self.field, here) for cost in self.costs]
+            for rate in rates:
+                check_rate(rate, x)
+            return (here.velocity, here.divergence, *(direction * rate for rate in rates))
 
         zero = x.new_zeros(x.shape[0])
         (path, logdet, *costs), stats = self._integrate(
@@ -213,6 +221,7 @@ class CNF(Bijection):
         return tuple({id(p): p for p in tensors if p.requires_grad}.values())
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
+        check_deterministic(self.field)
         check_event(x, None)
         check_like(x, reference(self.field), "x", "field")
         check_context(context, x)
@@ -235,9 +244,38 @@ def _times(times: Sequence[float | Tensor] | Tensor, x: Tensor) -> Tensor:
     return torch.stack([torch.as_tensor(t, dtype=x.dtype, device=x.device) for t in times])
 
 
-def _same(t0: float | Tensor, t1: float | Tensor) -> bool:
-    tensors = [t for t in (t0, t1) if isinstance(t, Tensor)]
-    return all(eager(t) for t in tensors) and bool(t0 == t1)
+def _same(t0: float | Tensor, t1: float | Tensor, times: Tensor) -> bool:
+    """Whether a solve has no length, in the precision of its times where these can be looked at."""
+    if eager(times):
+        return bool(times[0] == times[1])
+    return not isinstance(t0, Tensor) and not isinstance(t1, Tensor) and t0 == t1
+
+
+def _check_parts(
+    field: VectorField, divergence: Divergence, solver: Solver | None, costs: Sequence[Cost]
+) -> None:
+    """Refuse parts that were not called, or were called too early, and a field of other arguments."""
+    for part, name in ((field, "field"), (divergence, "divergence"), (solver or adaptive(), "solver")):
+        if not callable(part) or isinstance(part, type) or part in _FACTORIES:
+            example = {"field": "MLP(dim)", "divergence": "exact or hutchinson()", "solver": "fixed(steps)"}[
+                name
+            ]
+            got = getattr(part, "__name__", repr(part))
+            raise ValueError(
+                f"Expected {name} to be something like {example}; got {got}. Is it to be called first?"
+            )
+    if callable(costs):
+        raise ValueError(
+            "Expected costs to be a sequence of rates; got a function. Write costs=(kinetic_energy,)."
+        )
+    if not takes(field.forward if isinstance(field, nn.Module) else field, 3):
+        raise ValueError(
+            f"Expected field to be called as field(t, x, context); {type(field).__name__} takes other arguments. Give "
+            "it a context=None, or wrap it by cnflib.adapters: time_first(net), time_second(net), time_as_feature(net)."
+        )
+
+
+_FACTORIES = (hutchinson, hutchpp, bottleneck, adaptive, fixed, adjoint, checkpointed)
 
 
 def _in_order(times: Tensor) -> bool:

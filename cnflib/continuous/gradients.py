@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from cnflib._check import check_plain
 from cnflib.continuous.solvers import (
     RightHandSide,
     SolveError,
@@ -26,8 +27,10 @@ from cnflib.continuous.solvers import (
     _adaptive,
     _cost,
     _fixed,
+    _largest,
     _march,
     _step,
+    _within,
     adaptive,
     fixed,
     rk4,
@@ -106,9 +109,9 @@ def alternatives(solver: Solver) -> dict[str, Solver]:
 def _adjoint(
     rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = (), **options: float | str
 ) -> tuple[State, Stats]:
-    _check_visible(rhs, state, times, inputs)
+    used = _check_visible(rhs, state, times, inputs)
     solve, done = partial(_adaptive, **options), []
-    states = _Adjoint.apply(rhs, solve, done, len(state), times, *state, *inputs)
+    states = _Adjoint.apply(rhs, solve, done, used, len(state), times, *state, *inputs)
     return states, done[0]
 
 
@@ -134,6 +137,7 @@ class _Adjoint(Function):
         rhs: RightHandSide,
         solve: Solver,
         done: list[Stats],
+        used: set[int],
         n: int,
         times: Tensor,
         *tensors: Tensor,
@@ -142,6 +146,7 @@ class _Adjoint(Function):
         done.append(stats)
         ctx.save_for_backward(times, *states, *tensors[n:])
         ctx.rhs, ctx.solve, ctx.work, ctx.n = rhs, solve, stats.backward, n
+        ctx.used, ctx.reached = used, set()
         ctx.mode = _autocast(times)
         return states
 
@@ -150,6 +155,7 @@ class _Adjoint(Function):
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         times, *tensors = ctx.saved_tensors
         states, inputs = tensors[: ctx.n], tensors[ctx.n :]
+        _check_hooks(inputs)
         if not all(torch.isfinite(g).all() for g in grads):
             raise SolveError(
                 "The backward pass of the adjoint got a gradient with NaN or inf from the loss. Look at the loss: the "
@@ -161,14 +167,15 @@ class _Adjoint(Function):
         with ctx.mode():
             for k in range(len(times) - 1, 0, -1):
                 here, there = (tuple(y[i] for y in states) for i in (k, k - 1))
-                if ctx.needs_input_grad[4]:
+                if ctx.needs_input_grad[5]:
                     slopes[k] = _inner(_slope(ctx, times[k], here), tuple(g[k] for g in grads))
                 a, more = _pull_back(ctx, here, a, inputs, times[k - 1 : k + 1].flip(0))
                 along = tuple(p + q for p, q in zip(along, more, strict=True))
-                if k == 1 and ctx.needs_input_grad[4]:
+                if k == 1 and ctx.needs_input_grad[5]:
                     slopes[0] = -_inner(_slope(ctx, times[0], there), a)
                 a = tuple(v + g[k - 1] for v, g in zip(a, grads, strict=True))
-        return None, None, None, None, slopes, *a, *along
+        _check_same(ctx.used, ctx.reached)
+        return None, None, None, None, None, slopes, *a, *along
 
 
 def _slope(ctx: FunctionCtx, t: Tensor, state: State) -> State:
@@ -185,7 +192,7 @@ def _pull_back(
     size = torch.where(size > 0, size, 1)
 
     def augmented(t: Tensor, parts: State) -> State:
-        slope, pulled = _pull(ctx.rhs, t, parts[:n], inputs, parts[n : 2 * n])
+        slope, pulled = _pull(ctx, t, parts[:n], inputs, parts[n : 2 * n])
         return (*slope, *(-v for v in pulled))
 
     start = (*state, *(v / size for v in a), *(torch.zeros_like(p) for p in inputs))
@@ -200,13 +207,13 @@ def _pull_back(
 
 
 def _pull(
-    rhs: RightHandSide, t: Tensor, state: State, inputs: Sequence[Tensor], a: State
+    ctx: FunctionCtx, t: Tensor, state: State, inputs: Sequence[Tensor], a: State
 ) -> tuple[State, State]:
     """The slope at a state, and its vector-Jacobian products with a, for the state and then the inputs."""
     with torch.enable_grad():
         leaves = tuple(y.detach().requires_grad_() for y in state)
-        slope = rhs(t, leaves)
-        pulled = _grad(slope, leaves, inputs, a)
+        slope = ctx.rhs(t, leaves)
+        pulled = _grad(slope, leaves, inputs, a, ctx.reached)
     return tuple(v.detach() for v in slope), pulled
 
 
@@ -219,11 +226,13 @@ def _checkpointed(
     steps: int,
     tableau: Tableau,
 ) -> tuple[State, Stats]:
-    _check_visible(rhs, state, times, inputs)
+    rhs = _within(rhs, times)
+    expected = [_check_visible(rhs, state, times, inputs)]
     stats = _cost(times, steps, tableau)
 
     def step(t: Tensor, h: Tensor, state: State) -> State:
-        return _Step.apply(rhs, tableau, stats.backward, len(state), t, h, *state, *inputs)
+        used = expected.pop() if expected else set()
+        return _Step.apply(rhs, tableau, stats.backward, used, len(state), t, h, *state, *inputs)
 
     return _march(step, state, times, steps), stats
 
@@ -235,13 +244,14 @@ class _Step(Function):
         rhs: RightHandSide,
         tableau: Tableau,
         work: Work,
+        used: set[int],
         n: int,
         t: Tensor,
         h: Tensor,
         *tensors: Tensor,
     ) -> State:
         ctx.save_for_backward(t, h, *tensors)
-        ctx.rhs, ctx.tableau, ctx.work, ctx.n = rhs, tableau, work, n
+        ctx.rhs, ctx.tableau, ctx.work, ctx.used, ctx.n = rhs, tableau, work, used, n
         ctx.mode = _autocast(t)
         return _step(rhs, tableau, t, h, tensors[:n])
 
@@ -249,34 +259,37 @@ class _Step(Function):
     @_once
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         t, h, *tensors = ctx.saved_tensors
+        inputs = tensors[ctx.n :]
+        _check_hooks(inputs)
         with torch.enable_grad(), ctx.mode():
             t, h, *state = (y.detach().requires_grad_() for y in (t, h, *tensors[: ctx.n]))
             ends = _step(ctx.rhs, ctx.tableau, t, h, tuple(state))
         ctx.work.nfe += len(ctx.tableau.b)
         ctx.work.accepted += 1
-        return None, None, None, None, *_grad(ends, (t, h, *state), tensors[ctx.n :], grads)
+        reached: set[int] = set()
+        pulled = _grad(ends, (t, h, *state), inputs, grads, reached)
+        _check_same(ctx.used, reached)
+        return None, None, None, None, None, *pulled
 
 
-def _grad(outputs: State, leaves: Sequence[Tensor], inputs: Sequence[Tensor], grads: State) -> State:
-    """Vector-Jacobian products for leaves and inputs, zero where one is not used."""
+def _grad(
+    outputs: State, leaves: Sequence[Tensor], inputs: Sequence[Tensor], grads: State, reached: set[int]
+) -> State:
+    """Vector-Jacobian products for leaves and inputs, zero where one is not used; notes the inputs that are."""
     known = (*leaves, *inputs)
     pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
     if not pairs:
         return tuple(torch.zeros_like(x) for x in known)
     outputs, grads = zip(*pairs, strict=True)
     pulled = torch.autograd.grad(outputs, known, grads, allow_unused=True)
-    if any(g is None for g in pulled[len(leaves) :]):
+    reached |= {k for k, g in enumerate(pulled[len(leaves) :]) if g is not None}
+    if len(reached) < len(inputs):
         _refuse_hidden(outputs, known)
     return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(known, pulled, strict=True))
 
 
 def _inner(a: State, b: State) -> Tensor:
     return sum((u * v).sum() for u, v in zip(a, b, strict=True))
-
-
-def _largest(parts: State) -> Tensor:
-    """The largest root mean square of the parts of a state."""
-    return torch.stack([y.square().mean().sqrt() for y in parts]).max()
 
 
 def _autocast(like: Tensor) -> Callable[[], AbstractContextManager]:
@@ -286,18 +299,18 @@ def _autocast(like: Tensor) -> Callable[[], AbstractContextManager]:
     return partial(torch.autocast, kind, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
-def _check_visible(rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor]) -> None:
-    """Refuse a right-hand side whose graph ends in tensors that are neither state nor inputs, or in one twice."""
+def _check_visible(rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor]) -> set[int]:
+    """Refuse a right-hand side whose graph ends in tensors that are neither state nor inputs, or in one twice.
+
+    Returns the places of the inputs that it uses at the first time.
+    """
     if not torch.is_grad_enabled():
-        return
-    if any(p._backward_hooks for p in inputs):
-        raise ValueError(
-            "Expected no gradient hooks on the field's parameters or its context: the adjoint and checkpointing would "
-            "run them at every step as well as at the end. Use register_post_accumulate_grad_hook, or clip the "
-            "gradient after backward()."
-        )
+        return set()
+    check_plain(state)
+    _check_hooks(inputs)
     leaves = tuple(y.detach().requires_grad_() for y in state)
-    _refuse_hidden(rhs(times[0].detach(), leaves), (*leaves, *inputs))
+    slope = rhs(times[0].detach(), leaves)
+    _refuse_hidden(slope, (*leaves, *inputs))
     behind = _leaves([y for y in inputs if y.grad_fn is not None], ())
     twice = [p for p in behind if any(p is q for q in inputs)]
     if twice:
@@ -305,6 +318,27 @@ def _check_visible(rhs: RightHandSide, state: State, times: Tensor, inputs: Sequ
             f"Expected a context made without the field's own parameters; it depends on {len(twice)} of them, the "
             f"first of shape {tuple(twice[0].shape)}, whose gradient the adjoint and checkpointing would count twice. "
             "Compute it inside the field, or use adaptive() or fixed(steps)."
+        )
+    used: set[int] = set()
+    _grad(slope, leaves, inputs, tuple(torch.zeros_like(y) for y in slope), used)
+    return used
+
+
+def _check_hooks(inputs: Sequence[Tensor]) -> None:
+    if any(p._backward_hooks or p.retains_grad for p in inputs):
+        raise ValueError(
+            "Expected no gradient hooks on the field's parameters or its context, and no retain_grad(): the adjoint "
+            "and checkpointing would run them at every step as well as at the end. Use "
+            "register_post_accumulate_grad_hook, or look at the gradient after backward()."
+        )
+
+
+def _check_same(used: set[int], reached: set[int]) -> None:
+    if used - reached:
+        raise ValueError(
+            f"Expected the field to use the same parameters in the backward pass as in the forward pass; "
+            f"{len(used - reached)} of them it does not, as after torch.func.functional_call. Use adaptive() or "
+            "fixed(steps)."
         )
 
 

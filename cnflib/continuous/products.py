@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 
 from cnflib._check import check_velocity
-from cnflib.nets import VectorField, push
+from cnflib.nets import VectorField, intercepted, push
 
 __all__ = [
     "Product",
@@ -31,17 +31,17 @@ def has_tangents(field: VectorField) -> bool:
     r"""Whether a field carries tangents itself, by a method ``jvp(t, x, context, directions)``.
 
     The method returns the velocity and :math:`J v` for every direction v; :class:`cnflib.nets.MLP` shows one. It counts
-    only if it belongs to the ``forward`` in use: a subclass that changes ``forward`` alone, or a module with forward
-    hooks or with a layer that :func:`forward_mode` refuses, has none. A wrapper of another field says by an attribute
-    ``carries_tangents`` whether that one has any.
+    only if it belongs to the ``forward`` in use: a subclass that changes ``forward`` alone, or a module with a forward
+    hook anywhere in it or with a layer that :func:`forward_mode` refuses, has none. A wrapper of another field says by
+    an attribute ``carries_tangents`` whether that one has any.
     """
     if not getattr(field, "carries_tangents", True):
         return False
     if not isinstance(field, nn.Module):
         return callable(getattr(field, "jvp", None))
     owners = {name: _owner(type(field), name) for name in ("jvp", "forward")}
-    hooked = bool(field._forward_hooks or field._forward_pre_hooks or any(_untrainable(field)))
-    return None not in owners.values() and issubclass(owners["jvp"], owners["forward"]) and not hooked
+    own = None not in owners.values() and issubclass(owners["jvp"], owners["forward"])
+    return own and not any(intercepted(m) for m in field.modules()) and not any(_untrainable(field))
 
 
 def automatic(
@@ -77,6 +77,9 @@ def reverse_mode(
     field: VectorField, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor
 ) -> tuple[Tensor, Tensor]:
     r"""Vector-Jacobian products :math:`J^\top v` by ``torch.func.vjp``.
+
+    A training step differentiates them once more. On the CPU torch's fused attention cannot do that: run it in the
+    field under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 
     Raises:
         ValueError: If the field does not return a tensor of x's shape.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from cnflib._check import check_finite, check_positive_int
+from cnflib._check import check_finite, check_plain, check_positive_int
 
 __all__ = [
     "RightHandSide",
@@ -104,6 +104,10 @@ def fixed(steps: int, tableau: Tableau = rk4) -> Solver:
         ValueError: If ``steps`` is not a positive int.
     """
     check_positive_int(steps, "steps")
+    if not isinstance(tableau, Tableau):
+        raise ValueError(
+            f"Expected tableau to be a Tableau: euler, midpoint, heun, rk4 or your own; got {tableau!r}."
+        )
     return partial(_fixed, steps=steps, tableau=tableau)
 
 
@@ -151,7 +155,14 @@ def _fixed(
     steps: int,
     tableau: Tableau,
 ) -> tuple[State, Stats]:
-    return _march(partial(_step, rhs, tableau), state, times, steps), _cost(times, steps, tableau)
+    step = partial(_step, _within(rhs, times), tableau)
+    return _march(step, state, times, steps), _cost(times, steps, tableau)
+
+
+def _within(rhs: RightHandSide, times: Tensor) -> RightHandSide:
+    """The right-hand side at times that rounding has not carried beyond the ends, where a velocity need not exist."""
+    low, high = times.detach().aminmax()
+    return lambda t, state: rhs(t + (t.clamp(low, high) - t).detach(), state)
 
 
 def _march(step: Callable[[Tensor, Tensor, State], State], state: State, times: Tensor, steps: int) -> State:
@@ -169,6 +180,7 @@ def _cost(times: Tensor, steps: int, tableau: Tableau) -> Stats:
     return Stats(total * len(tableau.b), total, 0, Work())
 
 
+@torch.compiler.disable
 def _adaptive(
     rhs: RightHandSide,
     state: State,
@@ -181,9 +193,12 @@ def _adaptive(
     max_steps: int,
     norm: Callable[[State], Tensor] | None = None,
 ) -> tuple[State, Stats]:
+    check_plain(state)
     check_finite(state[0], "x")
     watched = _Watched(rhs, times)
-    options = {"max_num_steps": max_steps, "step_t": times[1:].detach()} | ({"norm": norm} if norm else {})
+    # Under no_grad: torchdiffeq would differentiate its guess of the first step.
+    norm = torch.no_grad()(norm or _largest)
+    options = {"max_num_steps": max_steps, "step_t": times[1:].detach(), "norm": norm}
     try:
         states = odeint(watched, state, times, method=method, rtol=rtol, atol=atol, options=options)
     except AssertionError as error:
@@ -205,6 +220,11 @@ def _add(state: State, h: Tensor, weights: tuple[float, ...], slopes: list[State
         if w:
             state = tuple(y + w * h * k for y, k in zip(state, slope, strict=True))
     return state
+
+
+def _largest(parts: State) -> Tensor:
+    """The largest root mean square of the parts of a state."""
+    return torch.stack([y.square().mean().sqrt() for y in parts]).max()
 
 
 class _Watched:
