@@ -2,8 +2,9 @@ r"""Solvers that trade time for memory in the backward pass: the adjoint, and a 
 
 Both keep no graph of the forward solve. They return gradients for the state, the times and the ``inputs`` they are
 given, and refuse a right-hand side that depends on anything else that wants one; to find out costs one evaluation,
-which is not counted. The backward pass evaluates the field anew, so the field must be a function: with dropout in
-training mode it is not, and the gradient is wrong.
+which is not counted. The backward pass evaluates the field anew, so the field must be a function of its arguments and
+parameters, and these must be what they were: one that draws random numbers, or is changed between the passes, gets a
+wrong gradient.
 """
 
 from collections.abc import Callable, Iterator, Sequence
