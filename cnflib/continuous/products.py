@@ -79,7 +79,7 @@ def reverse_mode(
     r"""Vector-Jacobian products :math:`J^\top v` by ``torch.func.vjp``.
 
     A training step differentiates them once more. On the CPU torch's fused attention cannot do that: run it in the
-    field under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+    field under ``sdpa_kernel(SDPBackend.MATH)`` of ``torch.nn.attention``.
 
     Raises:
         ValueError: If the field does not return a tensor of x's shape.
