@@ -384,7 +384,8 @@ def test_a_solve_that_cannot_go_on_says_why_and_what_to_try(call, match):
 
 def test_modules_that_are_at_rest_are_no_mistake():
     for rest in (nn.Dropout(0.0), nn.Dropout(0.5).eval(), nn.BatchNorm1d(64).eval()):
-        CNF(MLP(2, activation=lambda: rest), solver=fixed(1)).solve(x, 0.0, 1.0)
+        solution = CNF(MLP(2, activation=lambda: rest), solver=fixed(1)).solve(x, 0.0, 1.0)
+        assert solution.x.isfinite().all()
 
 
 def test_a_field_that_does_not_change_with_x_is_no_mistake():

@@ -75,7 +75,7 @@ def split(x, context):
     return [(x[i], None if context is None else context[i : i + 1]) for i in range(len(x))]
 
 
-def close(a, b, tolerance=1e-12):
+def assert_close(a, b, tolerance=1e-12):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -92,8 +92,8 @@ def test_products_are_those_of_the_jacobian(name, product, kind):
     velocity, products = product(field, t, x, context, directions)
     M = J if product is forward_mode or (product is automatic and has_tangents(field)) else J.mT
     wanted = torch.einsum("bij,kbj->kbi", M, directions.expand(-1, *x.shape).flatten(2))
-    close(velocity, field(t, x, context))
-    close(products.flatten(2), wanted)
+    assert_close(velocity, field(t, x, context))
+    assert_close(products.flatten(2), wanted)
 
 
 @every
@@ -114,7 +114,7 @@ def test_tangents_have_the_gradient_of_the_jacobian(name):
         loss = (v * products).sum() + velocity.square().sum()
         grads.append(torch.autograd.grad(loss, leaves, allow_unused=True))
     for a, b in zip(*grads, strict=True):
-        close(torch.zeros(()) if a is None else a, torch.zeros_like(a) if b is None else b, 1e-11)
+        assert_close(torch.zeros(()) if a is None else a, torch.zeros_like(a) if b is None else b, 1e-11)
 
 
 @every
@@ -123,11 +123,11 @@ def test_one_time_for_all_rows_is_the_same_time_for_each(name):
     if name == "end time of another":
         pytest.skip("it takes one time for all rows")
     times = torch.tensor([0.1, 0.5, 0.9, 0.2], dtype=torch.float64)
-    close(field(t, x, context), field(t.expand(4), x, context))
+    assert_close(field(t, x, context), field(t.expand(4), x, context))
     rows = [field(times[i], row[None], c) for i, (row, c) in enumerate(split(x, context))]
-    close(field(times, x, context), torch.cat(rows))
+    assert_close(field(times, x, context), torch.cat(rows))
     v = torch.randn(2, *x.shape, generator=rng(6), dtype=x.dtype)
-    close(forward_mode(field, t, x, context, v), forward_mode(field, t.expand(4), x, context, v))
+    assert_close(forward_mode(field, t, x, context, v), forward_mode(field, t.expand(4), x, context, v))
 
 
 @every
@@ -143,7 +143,7 @@ def test_gradient_reaches_every_parameter_and_time(name):
 def test_factors_compose_to_the_field(name):
     field, x, context = setup(name)
     h, g = factors(field, t, context)
-    close(g(h(x)), field(t, x, context))
+    assert_close(g(h(x)), field(t, x, context))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_concat_appends_time_to_the_input_of_every_layer():
         joined = torch.cat([layer.affine.weight, layer.shift.weight], 1)
         h = torch.cat([h, t.expand(4, 1)], 1) @ joined.T + layer.affine.bias
         h = h if last else torch.tanh(h)
-    close(field(t, x), h)
+    assert_close(field(t, x), h)
 
 
 def test_concat_squash_gates_and_shifts_every_layer():
@@ -182,7 +182,9 @@ def test_concat_squash_gates_and_shifts_every_layer():
     (layer,) = field.layers
     x = torch.randn(4, 2, generator=rng(), dtype=torch.float64)
     gate = torch.sigmoid(layer.gate.weight[:, 0] * t + layer.gate.bias)
-    close(field(t, x), (x @ layer.affine.weight.T + layer.affine.bias) * gate + layer.shift.weight[:, 0] * t)
+    assert_close(
+        field(t, x), (x @ layer.affine.weight.T + layer.affine.bias) * gate + layer.shift.weight[:, 0] * t
+    )
 
 
 def test_a_convolutional_field_is_local():
@@ -202,9 +204,9 @@ def test_an_end_time_is_a_solve_to_that_time(end):
     x = torch.ones(2, 1, dtype=torch.float64)
     solution = CNF(field, solver=fixed(40)).solve(x, 0.0, 1.0)
     growth = 1 - torch.cos(torch.tensor(end, dtype=torch.float64))
-    close(solution.x.log(), growth.expand(2, 1), 1e-7)
+    assert_close(solution.x.log(), growth.expand(2, 1), 1e-7)
     (slope,) = torch.autograd.grad(solution.logdet[0], field.log_end)
-    close(slope, end * torch.sin(torch.tensor(end, dtype=torch.float64)), 1e-6)
+    assert_close(slope, end * torch.sin(torch.tensor(end, dtype=torch.float64)), 1e-6)
 
 
 def test_an_end_time_is_learned():
@@ -256,8 +258,8 @@ def test_what_intercepts_a_layer_reaches_the_logdet(change):
     x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
     cnf = CNF(net, solver=fixed(8))
     plain = CNF(lambda t, x, c: net(t, x, c), solver=fixed(8))
-    close(cnf.solve(x, 0.0, 1.0)[:2], plain.solve(x, 0.0, 1.0)[:2])
-    close(cnf.decode(x), cnf.inverse(x)[0])
+    assert_close(cnf.solve(x, 0.0, 1.0)[:2], plain.solve(x, 0.0, 1.0)[:2])
+    assert_close(cnf.decode(x), cnf.inverse(x)[0])
 
 
 class Renamed(MLP):
@@ -299,7 +301,7 @@ def test_a_hook_on_the_field_is_not_passed_over(hook):
     assert not has_tangents(net)
     x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
     velocity, _ = automatic(net, t, x, None, torch.ones(1, 3, 2).double())
-    close(velocity, net(t, x))
+    assert_close(velocity, net(t, x))
     handle.remove()
     assert has_tangents(net)
 
@@ -312,7 +314,7 @@ def test_a_subclass_has_the_divergence_of_its_own_value(field):
     x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
     whole = CNF(field, solver=fixed(8)).solve(x, 0.0, 1.0)
     plain = CNF(lambda t, x, c: field(t, x, c), solver=fixed(8)).solve(x, 0.0, 1.0)
-    close(whole[:2], plain[:2])
+    assert_close(whole[:2], plain[:2])
 
 
 def test_an_ensemble_of_fields_is_vmapped_over_its_parameters():
@@ -324,7 +326,7 @@ def test_an_ensemble_of_fields_is_vmapped_over_its_parameters():
         return functional_call(net, {k: p.detach() for k, p in parameters.items()}, (t, x))
 
     both = vmap(products)(stacks)
-    close(both[0], net(t, x))
+    assert_close(both[0], net(t, x))
     assert v.shape == (3, 2) and (both[1] != both[0]).any()
 
 
@@ -388,8 +390,8 @@ def test_a_layer_carries_tangents_as_forward_mode_does(build, shape, rows):
     dh = torch.randn(3, rows, *shape, generator=rng(1), dtype=torch.float64)
     wanted = torch.stack([jvp(layer, (h,), (v.expand(4, *shape).contiguous(),))[1] for v in dh])
     value, tangents = push(layer, h, dh)
-    close(value, layer(h))
-    close(tangents.expand_as(wanted), wanted)
+    assert_close(value, layer(h))
+    assert_close(tangents.expand_as(wanted), wanted)
 
 
 def test_a_tangent_of_wrong_shape_is_refused():

@@ -64,7 +64,7 @@ def draw(n=5):
     return torch.randn(n, 2, generator=rng(), dtype=torch.float64)
 
 
-def close(a, b, tolerance=1e-10):
+def assert_close(a, b, tolerance=1e-10):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -83,10 +83,10 @@ def test_log_prob_and_its_training_step_compile_without_a_graph_break(divergence
     flow, x = flow_of(divergence, net, fixed(2, euler)), draw()
     compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
-        close(compiled(x), flow.log_prob(x))
+        assert_close(compiled(x), flow.log_prob(x))
     leaves = list(flow.parameters())
     grads = [torch.autograd.grad(f(x).mean(), leaves) for f in (compiled, flow.log_prob)]
-    close(*grads)
+    assert_close(*grads)
 
 
 def test_hutchpp_compiles_too():
@@ -101,14 +101,14 @@ def test_a_training_step_compiles_to_machine_code():
     compiled = torch.compile(flow.log_prob, fullgraph=True)
     leaves = list(flow.parameters())
     grads = [torch.autograd.grad(f(x).mean(), leaves) for f in (compiled, flow.log_prob)]
-    close(*grads, tolerance=1e-5)
+    assert_close(*grads, tolerance=1e-5)
 
 
 def test_a_flow_with_adaptive_steps_can_stand_in_compiled_code():
     flow, x = flow_of(solver=adaptive()), draw()
     leaves = list(flow.parameters())
     compiled = torch.compile(lambda x: -flow.log_prob(x).mean(), backend="aot_eager")
-    close(*(torch.autograd.grad(f(x), leaves) for f in (compiled, lambda x: -flow.log_prob(x).mean())))
+    assert_close(*(torch.autograd.grad(f(x), leaves) for f in (compiled, lambda x: -flow.log_prob(x).mean())))
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_costs_context_and_a_given_time_compile():
         return solution.x, solution.logdet, *solution.costs
 
     compiled = torch.compile(solve, backend="aot_eager", fullgraph=True)
-    close(compiled(x, context, end), solve(x, context, end))
+    assert_close(compiled(x, context, end), solve(x, context, end))
     slopes = [torch.autograd.grad(f(x, context, end)[1].sum(), end)[0] for f in (compiled, solve)]
-    close(*slopes)
+    assert_close(*slopes)
 
 
 def test_samples_and_images_compile():
@@ -140,9 +140,9 @@ def test_samples_and_images_compile():
     flow = ffjord(shape=(1, 2, 2), hidden=(3,), divergence=hutchinson(steady), solver=one, blocks=1)
     x = torch.randn(2, 1, 2, 2, generator=rng())
     compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
-    close(compiled(x), flow.log_prob(x), 1e-5)
+    assert_close(compiled(x), flow.log_prob(x), 1e-5)
     decode = torch.compile(flow.bijection.decode, backend="aot_eager", fullgraph=True)
-    close(decode(x), flow.bijection.decode(x), 1e-5)
+    assert_close(decode(x), flow.bijection.decode(x), 1e-5)
 
 
 @each
@@ -150,17 +150,17 @@ def test_score_by_grad_and_by_both_jacobians_is_that_of_autograd(divergence):
     flow, x = flow_of(divergence), draw()
     leaf = x.clone().requires_grad_()
     (score,) = torch.autograd.grad(flow.log_prob(leaf).sum(), leaf)
-    close(grad(lambda y: flow.log_prob(y).sum())(x), score)
-    close(jacrev(flow.log_prob)(x).diagonal(dim1=0, dim2=1).T, score)
-    close(jacfwd(flow.log_prob)(x).diagonal(dim1=0, dim2=1).T, score)
+    assert_close(grad(lambda y: flow.log_prob(y).sum())(x), score)
+    assert_close(jacrev(flow.log_prob)(x).diagonal(dim1=0, dim2=1).T, score)
+    assert_close(jacfwd(flow.log_prob)(x).diagonal(dim1=0, dim2=1).T, score)
     v = draw().flip(0)
-    close(jvp(flow.log_prob, (x,), (v,))[1], (score * v).sum(1))
+    assert_close(jvp(flow.log_prob, (x,), (v,))[1], (score * v).sum(1))
 
 
 @each
 def test_vmap_over_batches_is_each_batch_alone(divergence):
     flow, x = flow_of(divergence), torch.stack([draw(), 2 * draw(), draw().flip(0)])
-    close(vmap(flow.log_prob)(x), torch.stack([flow.log_prob(batch) for batch in x]))
+    assert_close(vmap(flow.log_prob)(x), torch.stack([flow.log_prob(batch) for batch in x]))
 
 
 def test_vmap_draws_a_probe_for_every_batch():
@@ -181,9 +181,9 @@ def test_gradients_of_each_row_and_of_an_ensemble():
     rows = vmap(grad(nll), (None, 0))(parameters, x)
     whole = torch.autograd.grad(-flow.log_prob(x).sum(), list(parameters.values()))
     for name, total in zip(parameters, whole, strict=True):
-        close(rows[name].sum(0), total)
+        assert_close(rows[name].sum(0), total)
     ensemble = {k: torch.stack([p, 1.1 * p]) for k, p in parameters.items()}
-    close(vmap(nll, (0, None))(ensemble, x[0])[0], -flow.log_prob(x[:1])[0])
+    assert_close(vmap(nll, (0, None))(ensemble, x[0])[0], -flow.log_prob(x[:1])[0])
 
 
 class Scored(torch.nn.Module):
@@ -200,7 +200,7 @@ def test_curvature_of_log_prob_is_that_of_differences():
     hessian = torch.func.hessian(lambda y: flow.log_prob(y[None])[0])(x[0])
     score = grad(lambda y: flow.log_prob(y[None])[0])
     columns = [(score(x[0] + h * e) - score(x[0] - h * e)) / (2 * h) for e in torch.eye(2).double()]
-    close(hessian, torch.stack(columns, 1), 1e-6)
+    assert_close(hessian, torch.stack(columns, 1), 1e-6)
 
 
 @pytest.mark.parametrize("device", devices)
@@ -221,18 +221,18 @@ def test_under_autocast_the_state_keeps_its_dtype(divergence, device):
 def test_expanded_and_strided_input_just_works(name):
     flow, (x, context) = built(flows[name]), points(flows[name], 4)
     pair = x[:1].expand(4, *x.shape[1:]), None if context is None else context[:1].expand(4, -1)
-    close(flow.log_prob(*pair), flow.log_prob(*(None if a is None else a.contiguous() for a in pair)))
+    assert_close(flow.log_prob(*pair), flow.log_prob(*(None if a is None else a.contiguous() for a in pair)))
     wide = torch.stack([x, -x], -1)[..., 0]
     assert not wide.is_contiguous()
-    close(flow.log_prob(wide, context), flow.log_prob(x, context))
-    close(flow.bijection.decode(wide, context), flow.bijection.decode(x, context))
+    assert_close(flow.log_prob(wide, context), flow.log_prob(x, context))
+    assert_close(flow.bijection.decode(wide, context), flow.bijection.decode(x, context))
 
 
 @pytest.mark.parametrize("product", [forward_mode, reverse_mode])
 def test_expanded_input_of_a_field_without_tangents_just_works(product):
     cnf = CNF(lambda t, x, c: torch.sin(x), hutchinson(steady, 2, product), fixed(2))
     x = draw(1).expand(3, -1)
-    close(cnf.solve(x, 0.0, 1.0)[:2], cnf.solve(x.contiguous(), 0.0, 1.0)[:2])
+    assert_close(cnf.solve(x, 0.0, 1.0)[:2], cnf.solve(x.contiguous(), 0.0, 1.0)[:2])
 
 
 @pytest.mark.parametrize("device", devices)
