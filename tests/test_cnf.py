@@ -358,6 +358,16 @@ def test_the_gradient_of_hutchpp_does_not_depend_on_the_first_step():
     assert_close(gradient(adaptive(rtol=1e-7, atol=1e-7)), gradient(fixed(60)), 1e-6)
 
 
+@solvers
+def test_a_time_that_is_learned_keeps_its_gradient_where_a_solve_has_no_length(solver):
+    A, x = matrix("random", 2), draw(3, 2)
+    t = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    solution = flow_of(A, solver=solver).solve(x, 0.3, t)
+    assert torch.equal(solution.x, x)
+    assert_close(torch.autograd.grad(solution.x[0, 0], t, retain_graph=True)[0], (x @ A.T)[0, 0])
+    assert_close(torch.autograd.grad(solution.logdet[0], t)[0], A.trace())
+
+
 def test_times_that_agree_in_the_precision_of_x_are_the_same():
     x = draw(3, 2).float()
     assert torch.equal(CNF(MLP(2), solver=adaptive()).solve(x, 0.5, 0.5 + 1e-9).x, x)

@@ -30,7 +30,7 @@ from cnflib.bijection import Bijection
 from cnflib.continuous.costs import Cost
 from cnflib.continuous.divergence import Divergence, bottleneck, exact, hutchinson, hutchpp
 from cnflib.continuous.gradients import adjoint, checkpointed
-from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, adaptive, fixed
+from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, adaptive, euler, fixed
 from cnflib.nets import VectorField
 
 __all__ = ["CNF", "Solution"]
@@ -121,7 +121,7 @@ class CNF(Bijection):
             check_velocity(velocity, state[0])
             return (velocity,)
 
-        (x,), _ = self._integrate(rhs, (z,), _times((0.0, 1.0), z), context)
+        (x,), _ = self._integrate(rhs, (z,), _times((0.0, 1.0), z), context, self.solver)
         return x[-1]
 
     def solve(
@@ -150,10 +150,11 @@ class CNF(Bijection):
         """
         times = _times((t0, t1), x)
         self._check(x, context)
-        if _same(t0, t1, times):
+        same = _same(t0, t1, times)
+        if same and not times.requires_grad:
             zero = x.new_zeros(x.shape[0])
             return Solution(x, zero, tuple(zero for _ in self.costs), 0, 0, 0, Work())
-        path = self._path(x, times, context, generator)
+        path = self._path(x, times, context, generator, fixed(1, euler) if same else self.solver)
         return path._replace(x=path.x[-1], logdet=path.logdet[-1], costs=tuple(c[-1] for c in path.costs))
 
     def path(
@@ -184,10 +185,15 @@ class CNF(Bijection):
                 f"Expected at least two times in strict order, up or down; got {times.tolist()}."
             )
         self._check(x, context)
-        return self._path(x, times, context, generator)
+        return self._path(x, times, context, generator, self.solver)
 
     def _path(
-        self, x: Tensor, times: Tensor, context: Tensor | None, generator: Generator | None
+        self,
+        x: Tensor,
+        times: Tensor,
+        context: Tensor | None,
+        generator: Generator | None,
+        solver: Solver,
     ) -> Solution:
         local = self.divergence(x, generator)
         direction = torch.sign((times[-1] - times[0]).detach())
@@ -201,18 +207,18 @@ class CNF(Bijection):
 
         zero = x.new_zeros(x.shape[0])
         (path, logdet, *costs), stats = self._integrate(
-            rhs, (x, zero, *[zero] * len(self.costs)), times, context
+            rhs, (x, zero, *[zero] * len(self.costs)), times, context, solver
         )
         if eager(logdet) and not logdet.any():
             check_differentiable(self.field, times[0], x, context)
         return Solution(path, logdet, tuple(costs), *stats)
 
     def _integrate(
-        self, rhs: RightHandSide, state: State, times: Tensor, context: Tensor | None
+        self, rhs: RightHandSide, state: State, times: Tensor, context: Tensor | None, solver: Solver
     ) -> tuple[State, Stats]:
         if state[0].shape[0] == 0:
             return tuple(torch.stack([y] * len(times)) for y in state), Stats(0, 0, 0, Work())
-        return self.solver(rhs, state, times, self._inputs(context))
+        return solver(rhs, state, times, self._inputs(context))
 
     def _inputs(self, context: Tensor | None) -> tuple[Tensor, ...]:
         """What the right-hand side depends on besides time and state, and wants a gradient."""
