@@ -222,8 +222,7 @@ class CNF(Bijection):
 
     def _inputs(self, context: Tensor | None) -> tuple[Tensor, ...]:
         """What the right-hand side depends on besides time and state, and wants a gradient."""
-        modules = [m for m in (self.field, self.divergence, *self.costs) if isinstance(m, nn.Module)]
-        tensors = [*(p for m in modules for p in m.parameters()), *([] if context is None else [context])]
+        tensors = [*self.parameters(), *([] if context is None else [context])]
         return tuple({id(p): p for p in tensors if p.requires_grad}.values())
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:

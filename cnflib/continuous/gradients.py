@@ -7,7 +7,7 @@ parameters, and these must be what they were: one that draws random numbers, or 
 wrong gradient.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial, wraps
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from cnflib._check import check_plain
+from cnflib.continuous._visible import check_hooks, check_same, check_visible, vjps
 from cnflib.continuous.solvers import (
     RightHandSide,
     SolveError,
@@ -110,7 +110,7 @@ def alternatives(solver: Solver) -> dict[str, Solver]:
 def _adjoint(
     rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = (), **options: float | str
 ) -> tuple[State, Stats]:
-    used = _check_visible(rhs, state, times, inputs)
+    used = check_visible(rhs, state, times, inputs)
     solve, done = partial(_adaptive, **options), []
     states = _Adjoint.apply(rhs, solve, done, used, len(state), times, *state, *inputs)
     return states, done[0]
@@ -156,7 +156,7 @@ class _Adjoint(Function):
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         times, *tensors = ctx.saved_tensors
         states, inputs = tensors[: ctx.n], tensors[ctx.n :]
-        _check_hooks(inputs)
+        check_hooks(inputs)
         if not all(torch.isfinite(g).all() for g in grads):
             raise SolveError(
                 "The backward pass of the adjoint got a gradient with NaN or inf from the loss. Look at the loss: the "
@@ -175,7 +175,7 @@ class _Adjoint(Function):
                 if k == 1 and ctx.needs_input_grad[5]:
                     slopes[0] = -_inner(_slope(ctx, times[0], there), a)
                 a = tuple(v + g[k - 1] for v, g in zip(a, grads, strict=True))
-        _check_same(ctx.used, ctx.reached)
+        check_same(ctx.used, ctx.reached)
         return None, None, None, None, None, slopes, *a, *along
 
 
@@ -214,7 +214,7 @@ def _pull(
     with torch.enable_grad():
         leaves = tuple(y.detach().requires_grad_() for y in state)
         slope = ctx.rhs(t, leaves)
-        pulled = _grad(slope, leaves, inputs, a, ctx.reached)
+        pulled = vjps(slope, leaves, inputs, a, ctx.reached)
     return tuple(v.detach() for v in slope), pulled
 
 
@@ -228,7 +228,7 @@ def _checkpointed(
     tableau: Tableau,
 ) -> tuple[State, Stats]:
     rhs = _within(rhs, times)
-    expected = [_check_visible(rhs, state, times, inputs)]
+    expected = [check_visible(rhs, state, times, inputs)]
     stats = _cost(times, steps, tableau)
 
     def step(t: Tensor, h: Tensor, state: State) -> State:
@@ -261,32 +261,16 @@ class _Step(Function):
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         t, h, *tensors = ctx.saved_tensors
         inputs = tensors[ctx.n :]
-        _check_hooks(inputs)
+        check_hooks(inputs)
         with torch.enable_grad(), ctx.mode():
             t, h, *state = (y.detach().requires_grad_() for y in (t, h, *tensors[: ctx.n]))
             ends = _step(ctx.rhs, ctx.tableau, t, h, tuple(state))
         ctx.work.nfe += len(ctx.tableau.b)
         ctx.work.accepted += 1
         reached: set[int] = set()
-        pulled = _grad(ends, (t, h, *state), inputs, grads, reached)
-        _check_same(ctx.used, reached)
+        pulled = vjps(ends, (t, h, *state), inputs, grads, reached)
+        check_same(ctx.used, reached)
         return None, None, None, None, None, *pulled
-
-
-def _grad(
-    outputs: State, leaves: Sequence[Tensor], inputs: Sequence[Tensor], grads: State, reached: set[int]
-) -> State:
-    """Vector-Jacobian products for leaves and inputs, zero where one is not used; notes the inputs that are."""
-    known = (*leaves, *inputs)
-    pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
-    if not pairs:
-        return tuple(torch.zeros_like(x) for x in known)
-    outputs, grads = zip(*pairs, strict=True)
-    pulled = torch.autograd.grad(outputs, known, grads, allow_unused=True)
-    reached |= {k for k, g in enumerate(pulled[len(leaves) :]) if g is not None}
-    if len(reached) < len(inputs):
-        _refuse_hidden(outputs, known)
-    return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(known, pulled, strict=True))
 
 
 def _inner(a: State, b: State) -> Tensor:
@@ -298,72 +282,3 @@ def _autocast(like: Tensor) -> Callable[[], AbstractContextManager]:
     kind = like.device.type
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     return partial(torch.autocast, kind, dtype=dtype, enabled=enabled, cache_enabled=False)
-
-
-def _check_visible(rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor]) -> set[int]:
-    """Refuse a right-hand side whose graph ends in tensors that are neither state nor inputs, or in one twice.
-
-    Returns the places of the inputs that it uses at the first time.
-    """
-    if not torch.is_grad_enabled():
-        return set()
-    check_plain(state)
-    _check_hooks(inputs)
-    leaves = tuple(y.detach().requires_grad_() for y in state)
-    slope = rhs(times[0].detach(), leaves)
-    _refuse_hidden(slope, (*leaves, *inputs))
-    behind = _leaves([y for y in inputs if y.grad_fn is not None], ())
-    twice = [p for p in behind if any(p is q for q in inputs)]
-    if twice:
-        raise ValueError(
-            f"Expected a context made without the field's own parameters; it depends on {len(twice)} of them, the "
-            f"first of shape {tuple(twice[0].shape)}, whose gradient the adjoint and checkpointing would count twice. "
-            "Compute it inside the field, or use adaptive() or fixed(steps)."
-        )
-    used: set[int] = set()
-    _grad(slope, leaves, inputs, tuple(torch.zeros_like(y) for y in slope), used)
-    return used
-
-
-def _check_hooks(inputs: Sequence[Tensor]) -> None:
-    if any(p._backward_hooks or p.retains_grad for p in inputs):
-        raise ValueError(
-            "Expected no gradient hooks on the field's parameters or its context, and no retain_grad(): the adjoint "
-            "and checkpointing would run them at every step as well as at the end. Use "
-            "register_post_accumulate_grad_hook, or look at the gradient after backward()."
-        )
-
-
-def _check_same(used: set[int], reached: set[int]) -> None:
-    if used - reached:
-        raise ValueError(
-            f"Expected the field to use the same parameters in the backward pass as in the forward pass; "
-            f"{len(used - reached)} of them it does not, as after torch.func.functional_call. Use adaptive() or "
-            "fixed(steps)."
-        )
-
-
-def _refuse_hidden(outputs: State, known: Sequence[Tensor]) -> None:
-    hidden = [p for p in _leaves(outputs, known) if not any(p is q for q in known)]
-    if hidden:
-        raise ValueError(
-            "Expected every tensor that wants a gradient to be a parameter of the field or its context; the field "
-            f"uses {len(hidden)} more, the first of shape {tuple(hidden[0].shape)}, which the adjoint and "
-            "checkpointing would leave without a gradient. Make the field an nn.Module that owns them (the same ones "
-            "in the backward pass: not torch.func.functional_call), pass them as context, or use adaptive() or "
-            "fixed(steps)."
-        )
-
-
-def _leaves(outputs: Sequence[Tensor], stops: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Leaves of the graph behind the outputs, not looking behind the tensors at which to stop."""
-    seen = {(y.grad_fn, y.output_nr) for y in stops if y.grad_fn is not None}
-    edges = [(y.grad_fn, y.output_nr) for y in outputs]
-    while edges:
-        edge = node, _ = edges.pop()
-        if node is None or edge in seen:
-            continue
-        seen.add(edge)
-        if hasattr(node, "variable"):
-            yield node.variable
-        edges += node.next_functions
