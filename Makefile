@@ -4,6 +4,7 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PORT ?= 8000
 VENV := .venv
 READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
 RUN := $(VENV)/bin/python
 
 # One thread for each process: the chapters and the tests run side by side, one on every core.
@@ -33,7 +34,7 @@ lint: $(READY) ## check style and formatting
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: $(READY) ## run every script in benchmarks/, one after the other
+bench: $(PEERS) ## run every script in benchmarks/, one after the other, beside other libraries
 	@set -e; found=; for script in benchmarks/*.py; do \
 	    [ -e "$$script" ] || continue; found=yes; echo "== $$script"; $(RUN) "$$script"; \
 	done; [ "$$found" ] || echo "There is no script in benchmarks/ yet: nothing was measured."
@@ -58,5 +59,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 book")'
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing the pinned packages into $(VENV); this takes a few minutes."
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[book,site,test,bench]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[book,site,test]"
 	@touch $(READY)
+
+$(PEERS): $(READY)
+	@echo "Installing the libraries to compare with; this takes a few minutes."
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[bench]"
+	@touch $(PEERS)

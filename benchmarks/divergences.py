@@ -19,15 +19,11 @@ a median with its quartiles; a ratio below 1 is faster than reverse mode. Hutch+
 The tables are also written to benchmarks/results/divergences.json.
 """
 
-import datetime
-import json
-import pathlib
-import platform
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
+from harness import BATCH, machine, measure, quartiles, record
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -50,7 +46,7 @@ from cnflib.nets import MLP
 D, H, SKETCH, PROBES = 64, 4, 4, 4
 PRODUCTS = 2 * SKETCH + PROBES
 DRAWS, CHUNK = {PRODUCTS: 20_000, 1: 100_000}, 2_500  # a single probe has the heavier tails
-BATCH, ROUNDS = 512, {2: 61, 8: 61, D: 15}  # more rounds for shorter calls
+ROUNDS = {2: 61, 8: 61, D: 15}  # more rounds for shorter calls
 Rows = dict[tuple[str, str], tuple[Divergence, VectorField]]  # (divergence, products) by name
 NOISES: dict[str, Noise] = {"Rademacher": rademacher, "Gaussian": gaussian}
 
@@ -253,22 +249,6 @@ def evaluation(divergence: Divergence, field: VectorField, x: Tensor, gradient: 
     return evaluate
 
 
-def measure(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, Tensor]:
-    """Milliseconds of each call in each round, after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: torch.tensor(t[1:]) for name, t in times.items()}
-
-
-def quartiles(times: Tensor) -> list[float]:
-    """Median, lower and upper quartile."""
-    return times.quantile(torch.tensor([0.5, 0.25, 0.75])).tolist()
-
-
 def vectors(dim: int) -> list[dict[str, object]]:
     torch.manual_seed(2)
     net, x = MLP(dim), torch.randn(BATCH, dim)
@@ -334,35 +314,6 @@ def column(ms: list[float], ratio: float) -> str:
 
 
 # Record
-
-
-def machine() -> dict[str, object]:
-    """What a number depends on."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": models[0] if models else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def record(name: str, tables: dict[str, object]) -> None:
-    """Write tables to benchmarks/results, numbers cut to six digits."""
-    folder = pathlib.Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    text = json.dumps(shorten({"machine": machine(), **tables}), indent=1)
-    (folder / f"{name}.json").write_text(text + "\n")
-
-
-def shorten(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: shorten(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [shorten(v) for v in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def main() -> None:

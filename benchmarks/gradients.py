@@ -17,15 +17,11 @@ The tables are also written to benchmarks/results/gradients.json.
 
 import copy
 import math
-import weakref
 from collections.abc import Callable
 
 import torch
-from continuous import BATCH, TOLERANCE, field
-from divergences import machine, measure, quartiles, record
+from harness import BATCH, TOLERANCE, Live, field, machine, measure, quartiles, record
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from cnflib.continuous import (
     CNF,
@@ -58,37 +54,6 @@ class Swinging(nn.Module):
     def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         velocity, products = self.net.jvp(t, x, context, directions)
         return torch.cos(self.rate * t) * velocity, torch.cos(self.rate * t) * products
-
-
-class Live(TorchDispatchMode):
-    """Bytes alive of the tensors made inside the ``with``, and the most there were; ``known`` ones count nothing."""
-
-    def __init__(self, known: list[Tensor]) -> None:
-        super().__init__()
-        self.known = {t.untyped_storage()._cdata for t in known}
-        self.alive: dict[int, weakref.ref] = {}
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in (out,) if isinstance(out, Tensor) else tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self.see(tensor.untyped_storage())
-        return out
-
-    def see(self, storage: torch.UntypedStorage) -> None:
-        """Count a storage once; its weak reference tells when it dies."""
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.known or key in self.alive:
-            return
-
-        def forget(ref: weakref.ref) -> None:
-            del self.alive[key]
-            self.now -= size
-
-        self.alive[key] = weakref.ref(storage, forget)
-        self.now += size
-        self.peak = max(self.peak, self.now)
 
 
 def problem(dim: int) -> tuple[Tensor, Divergence]:

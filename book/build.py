@@ -29,6 +29,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
+import figures  # noqa: E402
 import map as chapter_map  # noqa: E402
 import results  # noqa: E402
 from cnflib_book import ROOT, cache_folder, glossary_terms  # noqa: E402
@@ -255,6 +256,7 @@ def main() -> None:
         draw_hero()
     except subprocess.CalledProcessError:
         raise SystemExit("book/hero.py failed; its traceback stands above.") from None
+    figures.draw(PICTURES)
     try:
         build_html()
     except subprocess.CalledProcessError:

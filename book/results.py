@@ -1,4 +1,4 @@
-"""The tables of the page on costs, made from what the benchmarks wrote: one function a table, Markdown out."""
+"""The tables of the pages on costs and speed, made from what the benchmarks wrote: a function each, Markdown out."""
 
 import json
 import math
@@ -11,6 +11,8 @@ RESULTS = ROOT / "benchmarks/results"
 KINDS = {"with gradient": "training", "without": "evaluation"}  # the benchmark's names and the page's
 NAMES = ("Rademacher", "Gaussian", "Hutch++")
 PLACES = ("in x", "in the layer")
+ACTS = {"training": "training step", "log_prob": "log-density", "sampling": "sampling"}
+MEASURED = ("training", "log_prob")
 ROUNDING = 1e-4  # a standard deviation below this is 0 but for rounding in float32
 Row = dict[str, object]
 
@@ -42,6 +44,7 @@ TYPESET = {
 def pages() -> dict[str, str]:
     """What the page includes: Markdown by name."""
     traces, gradients = load("divergences"), load("gradients")
+    speed, quality = load("continuous"), load("quality")
     return {
         "costs-traces-measured": measured(traces["machine"]),
         "costs-exact": exact(traces["time"]),
@@ -56,6 +59,15 @@ def pages() -> dict[str, str]:
         "costs-gradients": by_case(gradients["cost"], gradient),
         "costs-adjoint": adjoint(gradients["cost"]),
         "costs-memory": by_case(gradients["memory"], memory),
+        "speed-measured": measured(speed["machine"], speed["packages"]),
+        "speed-times": by_case(speed["cost"], times),
+        "speed-summary": summary(speed),
+        "speed-shares": shares(speed),
+        "speed-equal-error": equal_error(speed["equal error"]),
+        "speed-memory": peak(speed["memory"]),
+        "speed-own-steps": by_case(speed["own steps"], own_steps),
+        "speed-quality": quality_at_the_end(quality),
+        "speed-quality-measured": measured(quality["machine"]),
     }
 
 
@@ -64,16 +76,17 @@ def load(name: str) -> dict[str, object]:
     path = RESULTS / f"{name}.json"
     if not path.exists():
         raise SystemExit(
-            f"benchmarks/results/{name}.json is missing, of which book/costs.md shows tables: restore it with "
+            f"benchmarks/results/{name}.json is missing, of which the book shows tables: restore it with "
             f"'git checkout benchmarks/results', or measure again with 'python benchmarks/{name}.py'."
         )
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def measured(machine: Row) -> str:
-    """Where and when the numbers were taken, and how to take them again."""
+def measured(machine: Row, packages: Row | None = None) -> str:
+    """Where and when the numbers were taken, with what, and how to take them again."""
+    others = "".join(f"{name} {version}, " for name, version in (packages or {}).items())
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
-    where = f"{threads} of {machine['cpu']}, PyTorch {machine['torch']}, {machine['date']}"
+    where = f"{threads} of {machine['cpu']}, PyTorch {machine['torch']}, {others}{machine['date']}"
     return f"Measured on {where}; `make bench` measures again.\n"
 
 
@@ -182,6 +195,111 @@ def memory(rows: list[Row]) -> str:
 # What is in a table.
 
 
+# Speed.
+
+
+def times(rows: list[Row]) -> str:
+    """Medians in ms of a training step, log_prob and sampling, with the largest error of log p."""
+    cells = (
+        [
+            row["row"],
+            *(digits(row[kind]["ms"][0], 2) if kind in row else "–" for kind in ACTS),
+            power(row["error"]) if row["error"] else "exact",
+        ]
+        for row in rows
+    )
+    text = table(["ms", *ACTS.values(), "error"], cells)
+    wide = max(
+        (row[k]["ms"][2] - row[k]["ms"][1]) / row[k]["ms"][0] for row in rows for k in ACTS if k in row
+    )
+    first = {row["row"]: row["first call, s"] for row in rows}
+    waits = " and ".join(digits(first[name], 2) for name in first if "compiled" in name)
+    return text + (
+        f"\nHalf of the rounds lie within {digits(100 * wide, 2)} % of the median in the widest cell. The first calls "
+        f"of the two compiled rows took {waits} s.\n"
+    )
+
+
+def summary(speed: Row) -> str:
+    """Geometric means of the ratios to the fastest eager peer, and the row that does worst."""
+    said = (
+        f"*{name}*: {digits(found['mean'], 2)}, at worst {digits(found['worst'], 2)}"
+        for name, found in speed["summary"].items()
+    )
+    return (
+        "Time over that of the fastest eager peer, geometric mean of all columns: " + "; ".join(said) + ".\n"
+    )
+
+
+def equal_error(cases: list[Row]) -> str:
+    """ms of the log-density at one error for all, that of the jitted diffrax; fastest first in the first case."""
+    names = sorted(cases[0]["ms"], key=cases[0]["ms"].__getitem__)
+    cells = ([name, *(digits(c["ms"][name], 2) if name in c["ms"] else "–" for c in cases)] for name in names)
+    return table(["ms", *(case["title"].split(",")[0] for case in cases)], cells)
+
+
+def shares(speed: Row) -> str:
+    """What part of the machine's own rate of matrix products is reached."""
+    rows = [
+        [
+            f"{case['title'].split(',')[0]}, {row['row']}",
+            *(f"{100 * row[k]['share']:.0f} %" for k in MEASURED),
+        ]
+        for case in speed["cost"]
+        for row in case["rows"]
+        if "share" in row.get("training", {})
+    ]
+    text = table([f"of {digits(speed['GFLOP/s'], 2)} GFLOP/s", *(ACTS[k] for k in MEASURED)], rows)
+    return text.replace("D = ", "$D$ = ")
+
+
+def peak(cases: list[Row]) -> str:
+    """MiB of live tensors at the peak of a training step."""
+    names = [row["row"] for row in cases[0]["rows"]]
+    columns = [{row["row"]: digits(row["MiB"], 3) for row in case["rows"]} for case in cases]
+    return table(
+        ["MiB", *(case["title"].split(",")[0] for case in cases)],
+        ([name, *(column[name] for column in columns)] for name in names),
+    )
+
+
+def own_steps(rows: Row) -> str:
+    """Common steps beside steps of its own for every row."""
+    cells = (
+        [
+            name,
+            *(digits(row[kind][0], 2) for kind in MEASURED),
+            str(row["nfe"]),
+            power(row["error"]),
+        ]
+        for name, row in rows.items()
+    )
+    changes = [row["change with its batch"] for row in rows.values()]
+    text = table(["ms", *(ACTS[kind] for kind in MEASURED), "evaluations", "error"], cells)
+    if None in changes:
+        return text
+    common, own = map(power, changes)
+    return text + f"\nA row alone moves from where it is among the others by {common} and by {own}.\n"
+
+
+def quality_at_the_end(quality: Row) -> str:
+    """NLL at the end of training, median over seeds, with its standard error, the steps and the worst mass."""
+    rows = []
+    for target, entropy in quality["entropy"].items():
+        for name in dict.fromkeys(c["row"] for c in quality["curves"]):
+            curves = [c for c in quality["curves"] if (c["target"], c["row"]) == (target, name)]
+            ends = sorted((c["curve"][-1] for c in curves), key=lambda p: p["nll"][0])
+            end = ends[len(ends) // 2]
+            mass = max((c["mass"] for c in curves), key=lambda m: abs(m - 1))
+            nll, error = end["nll"]
+            rows.append([f"{target}, {name}", f"{nll:.3f} ± {error:.3f}", str(end["steps"]), f"{mass:.4f}"])
+        rows.append([f"{target}, entropy", f"{entropy:.3f}", "", ""])
+    return table(["nats", "NLL", "steps", "mass"], rows)
+
+
+# Pieces.
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table: first a column of labels, then columns of numbers."""
     lines = [map(typeset, head), ["---", *["--:"] * (len(head) - 1)]]
@@ -210,6 +328,12 @@ def spread(ms: Sequence[float]) -> str:
     """A median with its quartiles, which do not break apart."""
     middle, low, high = (digits(value, 3) for value in ms)
     return f"{middle} ({low}&NoBreak;–&NoBreak;{high})"
+
+
+def power(value: float) -> str:
+    """Two digits and a power of ten, as 2.4e-05 says it."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"${mantissa} \\cdot 10^{{{int(exponent)}}}$"
 
 
 def deviations(values: Iterable[float]) -> list[str]:

@@ -195,7 +195,7 @@ def test_hutchpp_holds_its_projector_smooth_along_a_solve():
     """The sketch is drawn once: the adaptive solver takes about as many evaluations as for the exact trace."""
     x = 0.1 * torch.randn(20, D, generator=rng(), dtype=torch.float64)
     nfe = {d: CNF(cubic, d, adaptive()).solve(x, 0.0, 1.0, generator=rng()).nfe for d in (exact, hutchpp())}
-    assert max(nfe.values()) < 1.5 * min(nfe.values())
+    assert max(nfe.values()) < 2 * min(nfe.values())
 
 
 @noises
@@ -269,7 +269,7 @@ def test_an_estimate_within_a_solve_is_as_smooth_as_the_trace():
     nfe = {
         d: CNF(cubic, d, adaptive()).solve(x, 0.0, 1.0, generator=rng()).nfe for d in (exact, hutchinson())
     }
-    assert max(nfe.values()) < 1.5 * min(nfe.values())
+    assert max(nfe.values()) < 2 * min(nfe.values())
 
 
 def test_the_estimate_depends_on_the_whole_path_and_not_only_on_its_start():

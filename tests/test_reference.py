@@ -16,7 +16,7 @@ import cnflib_api as api  # noqa: E402
 
 import cnflib  # noqa: E402
 from cnflib import models  # noqa: E402
-from cnflib.continuous import cnf, solvers  # noqa: E402
+from cnflib.continuous import cnf, tableaus  # noqa: E402
 from cnflib.data import mixture, toy  # noqa: E402
 
 PAGES = sorted((ROOT / "book").rglob("*.md"))
@@ -89,7 +89,7 @@ def test_named_types_keep_their_names():
     assert api.with_paths("Solver | None", cnf) == "~cnflib.continuous.Solver | None"
     assert api.with_paths("Solver", mixture) == "Solver"
     assert api.annotations(cnf.CNF)["divergence"] == "Divergence"
-    assert api.annotations(solvers.Tableau)["c"] == "tuple[float, ...]"
+    assert api.annotations(tableaus.Tableau)["c"] == "tuple[float, ...]"
 
 
 def test_the_text_under_an_assignment_is_shown():

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -13,13 +14,16 @@ pytest.importorskip("sphinx")
 sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book/_ext"), str(ROOT / "benchmarks")]
 
 import divergences  # noqa: E402
+import figures  # noqa: E402
 import gradients  # noqa: E402
 import results  # noqa: E402
 
-TRACES, GRADIENTS = results.load("divergences"), results.load("gradients")
-PAGE = (ROOT / "book/costs.md").read_text(encoding="utf-8")
+FILES = ("divergences", "gradients", "continuous", "quality")
+TRACES, GRADIENTS, SPEED, QUALITY = map(results.load, FILES)
+PAGE, SPEED_PAGE = ((ROOT / f"book/{name}.md").read_text(encoding="utf-8") for name in ("costs", "speed"))
 WAYS = {(row["field"], row["divergence"], row["product"]): row for row in TRACES["time"]}
 KINDS = tuple(results.KINDS)
+EAGER = ("torchdiffeq by hand", "torchdiffeq by hand, adjoint", "zuko", "torchdyn", "flow_matching")
 
 
 # The tables.
@@ -30,9 +34,11 @@ def pages_of(tmp_path, monkeypatch) -> Callable[..., dict[str, str]]:
     """The pages from a changed copy of what the benchmarks wrote."""
     monkeypatch.setattr(results, "RESULTS", tmp_path)
 
-    def pages(traces: dict = TRACES, gradients: dict = GRADIENTS) -> dict[str, str]:
-        (tmp_path / "divergences.json").write_text(json.dumps(traces))
-        (tmp_path / "gradients.json").write_text(json.dumps(gradients))
+    def pages(
+        traces: dict = TRACES, gradients: dict = GRADIENTS, speed: dict = SPEED, quality: dict = QUALITY
+    ) -> dict[str, str]:
+        for name, content in zip(FILES, (traces, gradients, speed, quality), strict=True):
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
         return results.pages()
 
     return pages
@@ -72,13 +78,23 @@ CHANGES = {
     "costs-gradients": ("gradients", ["cost", 1, "rows", 3, "error"]),
     "costs-adjoint": ("gradients", ["cost", 0, "float64 adjoint from backprop"]),
     "costs-memory": ("gradients", ["memory", 0, "rows", 1, "MiB", 2]),
+    "speed-measured": ("speed", ["packages", "zuko"]),
+    "speed-times": ("speed", ["cost", 1, "rows", 3, "training", "ms", 0]),
+    "speed-summary": ("speed", ["summary", "cnflib", "mean"]),
+    "speed-equal-error": ("speed", ["equal error", 1, "ms", "cnflib"]),
+    "speed-shares": ("speed", ["cost", 0, "rows", 0, "training", "share"]),
+    "speed-memory": ("speed", ["memory", 1, "rows", 0, "MiB"]),
+    "speed-own-steps": ("speed", ["own steps", 0, "rows", "common steps", "error"]),
+    "speed-quality": ("quality", ["entropy", "checkerboard"]),
+    "speed-quality-measured": ("quality", ["machine", "date"]),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_number_changes_its_table(pages_of, name):
     file, (*path, last) = CHANGES[name]
-    changed = copy.deepcopy({"traces": TRACES, "gradients": GRADIENTS}[file])
+    known = {"traces": TRACES, "gradients": GRADIENTS, "speed": SPEED, "quality": QUALITY}
+    changed = copy.deepcopy(known[file])
     place = changed
     for key in path:
         place = place[key]
@@ -87,7 +103,7 @@ def test_a_changed_number_changes_its_table(pages_of, name):
 
 
 def test_every_table_is_on_the_page_and_has_its_change_tested():
-    included = re.findall(r"^```\{include\} \.\./_build/pages/(\S+)\.md$", PAGE, re.M)
+    included = re.findall(r"^```\{include\} \.\./_build/pages/(\S+)\.md$", PAGE + SPEED_PAGE, re.M)
     assert sorted(included) == sorted(results.pages()) == sorted(CHANGES)
 
 
@@ -98,7 +114,7 @@ def test_every_row_has_as_many_cells_as_its_head():
             assert len(widths) == 1 and widths.pop() <= 6, f"{name} would not fit on a phone"
 
 
-@pytest.mark.parametrize("name", ["divergences", "gradients"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named_with_the_command_that_writes_it(pages_of, tmp_path, name):
     pages_of()
     (tmp_path / f"{name}.json").unlink()
@@ -238,3 +254,61 @@ def test_memory_grows_with_the_steps_a_little_or_not_at_all(case):
         assert size[name][-1] / size[name][0] == pytest.approx(by, rel=0.2)
     assert 0 < grown["fixed rk4, checkpointed"] < 0.1 * grown["fixed rk4, backprop"]
     assert max(size["dopri5, adjoint"]) < 1.05 * min(size["dopri5, adjoint"])
+
+
+# Speed.
+
+
+def test_the_summary_is_that_of_the_table():
+    for name, found in SPEED["summary"].items():
+        ratios = [
+            row[kind]["ratio"]
+            for case in SPEED["cost"]
+            for row in case["rows"]
+            if row["row"] == name
+            for kind in results.ACTS
+        ]
+        assert len(ratios) == 6 and found["worst"] == max(ratios)
+        assert math.prod(ratios) ** (1 / 6) == pytest.approx(found["mean"], rel=1e-4)
+
+
+@pytest.mark.parametrize("case", SPEED["cost"], ids=lambda case: case["title"])
+def test_a_ratio_is_to_the_fastest_eager_peer(case):
+    for kind in results.ACTS:
+        peers = [row[kind]["ms"][0] for row in case["rows"] if row["row"] in EAGER and kind in row]
+        assert len(peers) >= 4
+        for row in case["rows"]:
+            if kind in row:
+                assert row[kind]["ratio"] == pytest.approx(row[kind]["ms"][0] / min(peers), rel=1e-4)
+
+
+def test_the_prose_on_speed_has_no_number_of_its_own():
+    prose = re.sub(r"^```.*?^```|^<img.*?$|\$[^$]*\$|`[^`]*`", "", SPEED_PAGE, flags=re.M | re.S)
+    assert set(re.findall(r"\b\d[\d,.]*\b", prose)) == {"64", "512", "4,096"}
+
+
+@pytest.mark.parametrize("case", SPEED["cost"], ids=lambda case: case["title"])
+def test_the_words_about_the_figures_hold(case):
+    """No row of cnflib with controlled error has one much larger than a peer's, and it grows no faster than by hand."""
+    errors = {row["row"]: row["error"] for row in case["rows"]}
+    for peer in set(EAGER) & set(errors):
+        assert max(errors[name] for name in SPEED["summary"]) < 3 * errors[peer]
+    for sweep in SPEED["growth"].values():
+        ratios = [row["cnflib"][0] / row["by hand"][0] for row in sweep]
+        assert max(ratios) < 1.1 and math.prod(ratios) < 1
+
+
+def test_the_densities_of_a_minute_have_mass_one_and_the_order_of_the_figure():
+    for curve in QUALITY["curves"]:
+        assert curve["mass"] == pytest.approx(1, abs=2e-3)
+    for target, entropy in QUALITY["entropy"].items():
+        ends = {c["row"]: c["curve"][-1]["nll"] for c in QUALITY["curves"] if c["target"] == target}
+        assert all(nll > entropy - 4 * error for nll, error in ends.values())
+        best = min(ends, key=lambda name: ends[name][0])
+        assert best.startswith("cnflib")
+
+
+def test_every_figure_of_the_page_is_drawn(tmp_path):
+    figures.draw(tmp_path)
+    shown = re.findall(r'src="\.\./_static/(\S+?)"', SPEED_PAGE)
+    assert sorted(shown) == sorted(path.name for path in tmp_path.iterdir())

@@ -6,10 +6,36 @@ import pickle
 import pytest
 import torch
 from registry import rng
+from torchdiffeq import odeint
 
-from cnflib.continuous import CNF, SolveError, Tableau, adaptive, euler, fixed, heun, midpoint, rk4
+from cnflib.continuous import (
+    CNF,
+    SolveError,
+    Tableau,
+    adaptive,
+    adaptive_heun,
+    bosh3,
+    dopri5,
+    dopri8,
+    euler,
+    exact,
+    fixed,
+    heun,
+    hutchinson,
+    midpoint,
+    rk4,
+)
+from cnflib.continuous.likelihood import refined
+from cnflib.flow import Flow, StandardNormal
+from cnflib.nets import MLP
 
-orders = {"euler": (euler, 1), "midpoint": (midpoint, 2), "heun": (heun, 2), "rk4": (rk4, 4)}
+embedded = {
+    "adaptive_heun": (adaptive_heun, 2),
+    "bosh3": (bosh3, 3),
+    "dopri5": (dopri5, 5),
+    "dopri8": (dopri8, 8),
+}
+orders = {"euler": (euler, 1), "midpoint": (midpoint, 2), "heun": (heun, 2), "rk4": (rk4, 4), **embedded}
 methods = {"dopri5": 10, "dopri8": 10, "bosh3": 20, "adaptive_heun": 20}  # error in tolerances
 tableau = pytest.mark.parametrize(("tableau", "order"), orders.values(), ids=orders)
 solvers = pytest.mark.parametrize(
@@ -47,10 +73,17 @@ def test_a_tableau_is_consistent(tableau, order):
 @tableau
 @pytest.mark.parametrize("times", [(0.0, 1.0), (1.0, 0.0)], ids=["up", "down"])
 def test_measured_order_is_the_method_s(tableau, order, times):
-    steps = torch.tensor([32, 64, 128])
+    steps = torch.tensor([64, 128, 256] if order < 5 else [32, 64, 128] if order < 8 else [8, 16, 24])
     errors = torch.tensor([error(fixed(int(n), tableau), *times) for n in steps])
     slopes = -errors.log2().diff() / steps.log2().diff()
-    assert (slopes - order).abs().max() < 0.15
+    assert (slopes - order).abs().max() < (0.15 if order < 5 else 0.5)
+
+
+@pytest.mark.parametrize(("tableau", "order"), embedded.values(), ids=embedded)
+def test_the_weights_of_the_error_vanish_to_the_order_of_the_solution_they_compare_with(tableau, order):
+    moments = [sum(e * c**k for e, c in zip(tableau.e, tableau.c, strict=True)) for k in range(order)]
+    assert moments[:-1] == pytest.approx([0] * (order - 1), abs=1e-15) and abs(moments[-1]) > 1e-5
+    assert tableau.order == order
 
 
 def test_a_tableau_of_one_s_own_is_enough_for_a_new_method():
@@ -108,6 +141,162 @@ def test_adaptive_counts_evaluations_and_steps():
         stats.nfe == len(calls) == 2 + 6 * (stats.accepted + stats.rejected)
     )  # dopri5 reuses its last slope
     assert stats.accepted > 3 and stats.rejected > 0
+
+
+@pytest.mark.parametrize("speed", [0.0, 3.0], ids=["no motion", "constant speed"])
+def test_a_straight_path_takes_one_step(speed):
+    (y,), stats = solve(adaptive(rtol=1e-9, atol=1e-9), 0, 1, rhs=lambda t, y: (speed + 0 * y[0],))
+    assert stats[:3] == (8, 1, 0) and y[-1].item() == pytest.approx(0.2 + speed)
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-8])
+@pytest.mark.parametrize("rate", [1.0, 10.0, 100.0])
+def test_the_first_step_is_of_the_right_size(rate, tolerance):
+    """Within five times the mean of those that were accepted, whatever the time scale and the tolerance."""
+    ends = []
+    _, stats = solve(
+        adaptive(rtol=tolerance, atol=tolerance),
+        *(0, 1),
+        rhs=lambda t, y: (ends.append(t.item()), rate * torch.sin(rate * t + 1) * torch.ones_like(y[0]))[1:],
+    )
+    assert 1 / 5 < ends[7] * stats.accepted < 5
+
+
+def test_the_last_steps_are_equal_and_no_sliver_is_left():
+    ends = []
+    solve(adaptive(rtol=1e-7, atol=1e-7), 0, 1, rhs=lambda t, y: (ends.append(t.item()), -5 * y[0])[1:])
+    steps = torch.tensor(sorted(set(ends[7::6]) | {0.0})).diff()
+    assert steps[-1] > 0.5 * steps.max()
+
+
+@pytest.mark.parametrize("method", methods)
+@pytest.mark.parametrize("times", [(0.0, 1.0), (1.0, 0.3, 0.0)], ids=["up", "down"])
+def test_states_and_gradients_are_those_of_torchdiffeq(method, times):
+    """At tolerances where both have converged; the gradient is for the weights, the state and the times."""
+    torch.manual_seed(0)
+    net, x = MLP(3, (8,)).double(), torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    times = torch.tensor(times, dtype=torch.float64, requires_grad=True)
+    rhs = lambda t, y: (net(t, 3 * y[0], None), y[0].sin().sum(1))  # noqa: E731
+    tolerance = (
+        {"rtol": 1e-8, "atol": 1e-8} if method in ("dopri5", "dopri8") else {"rtol": 1e-6, "atol": 1e-6}
+    )
+    state = (x, x.new_zeros(5))
+    ours, _ = adaptive(method, **tolerance)(rhs, state, times)
+    theirs = odeint(rhs, state, times, rtol=1e-10, atol=1e-10, method="dopri5")
+    inputs = [*net.parameters(), x, times]
+    pulled = [torch.autograd.grad((y[0].cos().sum() + y[1].square().sum()), inputs) for y in (ours, theirs)]
+    for a, b in zip((*ours, *pulled[0]), (*theirs, *pulled[1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+# Steps of its own for every row.
+
+
+def bent(size):
+    torch.manual_seed(0)
+    net = MLP(2).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p *= size
+    return net
+
+
+@pytest.mark.parametrize("divergence", [exact, hutchinson()], ids=["exact", "hutchinson"])
+@pytest.mark.parametrize("direction", [(0.0, 1.0), (1.0, 0.5, 0.0)], ids=["up", "down"])
+def test_with_steps_of_its_own_a_row_does_not_depend_on_its_batch(divergence, direction):
+    cnf, x = CNF(bent(3), divergence, adaptive(per_row=True)), torch.randn(9, 2, generator=rng()).double()
+    probes = torch.randint(0, 2, (1, 9, 2), generator=rng()).double() * 2 - 1
+
+    def path(rows):
+        cnf.divergence = (
+            divergence if divergence is exact else hutchinson(lambda shape, like, generator: probes[:, rows])
+        )
+        solution = cnf.path(x[rows], direction)
+        return solution.x, solution.logdet
+
+    together, apart = path(slice(None)), [path(slice(k, k + 1)) for k in range(9)]
+    for part, whole in enumerate(together):
+        torch.testing.assert_close(torch.cat([a[part] for a in apart], 1), whole, rtol=1e-12, atol=1e-12)
+    with_mates = CNF(bent(3), solver=adaptive())
+    alone, among = with_mates.inverse(x[:1])[0], with_mates.inverse(x)[0][:1]
+    assert (alone - among).abs().max() > 1e-9
+
+
+def test_with_steps_of_its_own_every_row_keeps_to_the_tolerance():
+    """One row among a thousand moves fast: the mean over the batch hides its error."""
+    speed = torch.full((1000, 1), 0.01, dtype=torch.float64)
+    speed[0] = 50
+    x = torch.zeros_like(speed)
+
+    def field(t, x, context):
+        return torch.cos(speed * t.reshape(-1, 1)) * speed * torch.ones_like(x)
+
+    errors, work = {}, {}
+    for per_row in (False, True):
+        solution = CNF(field, solver=adaptive(rtol=1e-6, atol=1e-6, per_row=per_row)).solve(x, 0.0, 1.0)
+        errors[per_row], work[per_row] = (solution.x - torch.sin(speed)).abs(), solution.accepted
+    assert errors[True].max() < errors[False].max() / 5 and work[True] > work[False]
+
+
+def test_with_steps_of_its_own_a_row_has_the_gradient_of_its_steps():
+    x = torch.randn(6, 2, generator=rng()).double()
+
+    def gradient(solver):
+        net = bent(2)
+        z, logdet = CNF(net, solver=solver).inverse(x)
+        return torch.autograd.grad(z.square().sum() + logdet.sum(), list(net.parameters()))
+
+    pairs = zip(gradient(adaptive(per_row=True, rtol=1e-8, atol=1e-8)), gradient(fixed(60)), strict=True)
+    for a, b in pairs:
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_that_gives_up_is_said_with_its_own_time():
+    """x' = x² blows up at 1 / x(0): at 1/2 in the first row, never in the second."""
+    x = torch.tensor([[2.0], [0.1]], dtype=torch.float64)
+    with pytest.raises(SolveError, match=r"t = 0\.(5|49)"):
+        CNF(lambda t, x, c: x**2, solver=adaptive(per_row=True)).inverse(x)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_half_the_steps_length_cuts_every_step_in_two(per_row):
+    flow = Flow(CNF(bent(2), solver=adaptive(rtol=1e-4, atol=1e-4, per_row=per_row)), StandardNormal(2))
+    x = torch.randn(6, 2, generator=rng()).double()
+    truth = Flow(CNF(bent(2), solver=fixed(200)), StandardNormal(2)).log_prob(x)
+    coarse, fine = (f.bijection.solve(x, 1.0, 0.0).accepted for f in (flow, refined(flow)))
+    assert 2 * coarse <= fine <= 2 * coarse + 2
+    errors = [(f.log_prob(x) - truth).abs().max().item() for f in (flow, refined(flow))]
+    assert errors[1] < errors[0] / 4
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("method", ["dopri5", "adaptive_heun"])
+def test_a_compiled_step_is_the_same_step_and_is_compiled_once(monkeypatch, method, per_row):
+    """With a backend that runs the captured graph as it is: the graph is what could be wrong here.
+
+    There are three graphs: the beginning, a step from a state without gradient, and one from a state with.
+    """
+    torch.compiler.reset()
+    graphs, compiling = [], torch.compile
+    backend = lambda graph, inputs: graphs.append(graph) or graph  # noqa: E731
+    monkeypatch.setattr(torch, "compile", lambda f, options, **rest: compiling(f, backend=backend, **rest))
+    x = torch.randn(6, 2, generator=rng()).double()
+
+    def values(**options):
+        net = bent(2)
+        cnf = pickle.loads(
+            pickle.dumps(CNF(net, solver=adaptive(method, 1e-3, 1e-3, per_row=per_row, **options)))
+        )
+        net, runs = cnf.field, []
+        for rows in (x, 2 * x):
+            solution = cnf.solve(rows, 1.0, 0.0)
+            loss = solution.x.square().sum() + solution.logdet.sum()
+            runs += [solution.x, solution.logdet, *torch.autograd.grad(loss, list(net.parameters()))]
+        return runs
+
+    for a, b in zip(values(compiled=True), values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert len(graphs) == 3
 
 
 @solvers

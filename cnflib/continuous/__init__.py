@@ -1,6 +1,7 @@
 """Continuous flows: a vector field integrated over time is a bijection."""
 
 from cnflib.continuous.cnf import CNF, Solution
+from cnflib.continuous.control import adaptive
 from cnflib.continuous.costs import Cost, jacobian_frobenius, kinetic_energy, path_derivative
 from cnflib.continuous.divergence import (
     Divergence,
@@ -16,13 +17,14 @@ from cnflib.continuous.fields import EndTime, concat, concat_squash, convolution
 from cnflib.continuous.gradients import adjoint, checkpointed
 from cnflib.continuous.likelihood import in_chunks, log_prob_at, log_prob_with_error
 from cnflib.continuous.products import automatic, forward_mode, reverse_mode
-from cnflib.continuous.solvers import (
-    SolveError,
-    Solver,
+from cnflib.continuous.solvers import SolveError, Solver, fixed
+from cnflib.continuous.tableaus import (
     Tableau,
-    adaptive,
+    adaptive_heun,
+    bosh3,
+    dopri5,
+    dopri8,
     euler,
-    fixed,
     heun,
     midpoint,
     rk4,
@@ -41,13 +43,17 @@ __all__ = [
     "Tableau",
     "VectorField",
     "adaptive",
+    "adaptive_heun",
     "adjoint",
     "automatic",
+    "bosh3",
     "bottleneck",
     "checkpointed",
     "concat",
     "concat_squash",
     "convolutional",
+    "dopri5",
+    "dopri8",
     "euler",
     "exact",
     "fixed",

@@ -27,10 +27,12 @@ from cnflib._check import (
     takes,
 )
 from cnflib.bijection import Bijection
+from cnflib.continuous.control import adaptive
 from cnflib.continuous.costs import Cost
 from cnflib.continuous.divergence import Divergence, bottleneck, exact, hutchinson, hutchpp
 from cnflib.continuous.gradients import adjoint, checkpointed
-from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, adaptive, euler, fixed
+from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, fixed
+from cnflib.continuous.tableaus import euler
 from cnflib.nets import VectorField
 
 __all__ = ["CNF", "Solution"]

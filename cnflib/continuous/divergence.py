@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_positive_int, check_velocity
-from cnflib.continuous.products import Product, automatic, factors
+from cnflib.continuous.products import Product, automatic, factors, settled
 from cnflib.nets import VectorField, push
 
 __all__ = [
@@ -75,6 +75,7 @@ def exact(x: Tensor, generator: Generator | None = None, *, product: Product = a
         generator: Not used, nothing is drawn.
         product: How J is multiplied; another one by ``partial(exact, product=forward_mode)``.
     """
+    product = settled(product)
     axes = torch.eye(x.shape[1:].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
 
     def estimate(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Local:
@@ -172,7 +173,7 @@ def bottleneck(noise: Noise = gaussian, probes: int = 1) -> Divergence:
 def _hutchinson(
     x: Tensor, generator: Generator | None = None, *, noise: Noise, probes: int, product: Product
 ) -> Estimator:
-    eta = noise((probes, *x.shape), x, generator)
+    product, eta = settled(product), noise((probes, *x.shape), x, generator)
 
     def estimate(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Local:
         velocity, products = product(field, t, x, context, eta)
@@ -184,6 +185,7 @@ def _hutchinson(
 def _hutchpp(
     x: Tensor, generator: Generator | None = None, *, sketch: int, probes: int, product: Product
 ) -> Estimator:
+    product = settled(product)
     S = gaussian((sketch, *x.shape), x, generator)
     eta = rademacher((probes, *x.shape), x, generator)
 

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from cnflib._check import check_declared, check_event, check_positive_int, event_shape, reference
 from cnflib.continuous.products import factors, forward_mode, has_tangents
-from cnflib.nets import TimeEmbedding, VectorField, push
+from cnflib.nets import Tanh, TimeEmbedding, VectorField, push
 
 __all__ = ["EndTime", "ModulatedNet", "concat", "concat_squash", "convolutional", "random_end"]
 
@@ -133,7 +133,7 @@ def concat(
     shape: int | tuple[int, ...],
     hidden: Sequence[int] = (64, 64, 64),
     context: int = 0,
-    activation: Callable[[], nn.Module] = nn.Tanh,
+    activation: Callable[[], nn.Module] = Tanh,
 ) -> ModulatedNet:
     r"""FFJORD's concat field: time and context are appended to the input of every layer.
 
@@ -150,7 +150,7 @@ def concat_squash(
     shape: int | tuple[int, ...],
     hidden: Sequence[int] = (64, 64, 64),
     context: int = 0,
-    activation: Callable[[], nn.Module] = nn.Tanh,
+    activation: Callable[[], nn.Module] = Tanh,
 ) -> ModulatedNet:
     r"""FFJORD's concat-squash field: a gate of time and context scales every layer, and a shift is added.
 

@@ -17,31 +17,28 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 from cnflib.continuous._visible import check_hooks, check_same, check_visible, vjps
+from cnflib.continuous.control import EAGER, _adaptive, adaptive, largest
 from cnflib.continuous.solvers import (
     RightHandSide,
     SolveError,
     Solver,
     State,
     Stats,
-    Tableau,
     Work,
-    _adaptive,
     _cost,
     _fixed,
-    _largest,
     _march,
     _step,
     _within,
-    adaptive,
     fixed,
-    rk4,
 )
+from cnflib.continuous.tableaus import Tableau, rk4
 
 __all__ = ["adjoint", "alternatives", "checkpointed"]
 
 
 def adjoint(
-    method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000
+    method: str | Tableau = "dopri5", rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000
 ) -> Solver:
     r"""Adaptive steps, with gradients by a second solve backward in time; memory does not grow with the steps.
 
@@ -58,7 +55,7 @@ def adjoint(
     loss. Gradients of gradients are refused.
 
     Args:
-        method: One of torchdiffeq's dopri5, dopri8, bosh3, adaptive_heun.
+        method: dopri5, dopri8, bosh3 or adaptive_heun, or a :class:`Tableau` of your own with an error.
         rtol: Relative tolerance, forward and backward.
         atol: Absolute tolerance, forward in units of the state.
         max_steps: Steps between two consecutive times after which a solve is given up.
@@ -111,7 +108,8 @@ def _adjoint(
     rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = (), **options: float | str
 ) -> tuple[State, Stats]:
     used = check_visible(rhs, state, times, inputs)
-    solve, done = partial(_adaptive, **options), []
+    # The backward pass differentiates inside a step, which torch does not compile.
+    solve, done = partial(_adaptive, **options | {"parts": EAGER}), []
     states = _Adjoint.apply(rhs, solve, done, used, len(state), times, *state, *inputs)
     return states, done[0]
 
@@ -198,7 +196,7 @@ def _pull_back(
 
     start = (*state, *(v / size for v in a), *(torch.zeros_like(p) for p in inputs))
     try:
-        ends, stats = ctx.solve(augmented, start, times, norm=lambda parts: _largest(parts[: 2 * n]))
+        ends, stats = ctx.solve(augmented, start, times, norm=lambda parts: largest(parts[: 2 * n]))
     except SolveError as error:
         raise SolveError(f"In the backward pass of the adjoint: {error}") from error
     for name in ("nfe", "accepted", "rejected"):

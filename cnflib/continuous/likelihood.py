@@ -22,8 +22,8 @@ class Likelihood(NamedTuple):
     Attributes:
         mean: Mean of :math:`\log p(x)` over the probes.
         standard_error: Standard error of the mean, from the spread over the probes; 0 where nothing is drawn.
-        discretisation: :math:`|\log p(x) - \log p'(x)|` with p' from a solve of halved tolerance or step and the same
-            probe: an estimate of the solver's error, not a bound.
+        discretisation: :math:`|\log p(x) - \log p'(x)|` with p' from a solve with steps of half the length and the
+            same probe: an estimate of the solver's error, not a bound.
     """
 
     mean: Tensor
@@ -130,7 +130,7 @@ def in_chunks(
 
 
 def refined(flow: Flow) -> Flow:
-    r"""The same flow, parameters shared, with every CNF solved at half its tolerance or half its step.
+    r"""The same flow, parameters shared, with every CNF solved in steps of half the length.
 
     Raises:
         ValueError: If there is no CNF in the flow, or a solver is not of this library.
@@ -147,10 +147,9 @@ def refined(flow: Flow) -> Flow:
 
 def _halved(solver: Solver) -> Solver:
     options = getattr(solver, "keywords", {})
-    if {"rtol", "atol"} <= set(options):
-        return partial(solver, rtol=options["rtol"] / 2, atol=options["atol"] / 2)
-    if "steps" in options:
-        return partial(solver, steps=2 * options["steps"])
+    for name in ("pieces", "steps"):
+        if name in options:
+            return partial(solver, **{name: 2 * options[name]})
     raise ValueError("Expected a solver of this library: adaptive, fixed, adjoint or checkpointed.")
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "forward_mode",
     "has_tangents",
     "reverse_mode",
+    "settled",
 ]
 
 Product = Callable[[VectorField, Tensor, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]]
@@ -52,8 +53,21 @@ def automatic(
     Value and tangents come in one forward pass, which a training step differentiates once; reverse mode it
     differentiates twice. ``torch.func.jvp`` of a field without tangents of its own was measured slower than either.
     """
-    product = _by_tangents if has_tangents(field) else reverse_mode
-    return product(field, t, x, context, directions)
+    return _automatic(field)(field, t, x, context, directions)
+
+
+def settled(product: Product) -> Product:
+    """The product for one solve of one field: :func:`automatic` looks at the field once and keeps to its choice."""
+    chosen: list[Product] = []
+
+    def keeping(
+        field: VectorField, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if not chosen:
+            chosen.append(_automatic(field))
+        return chosen[0](field, t, x, context, directions)
+
+    return keeping if product is automatic else product
 
 
 def forward_mode(
@@ -106,6 +120,10 @@ def factors(
             f"{type(field).__name__}. Add it, or use hutchinson()."
         )
     return field.factors(t, context)
+
+
+def _automatic(field: VectorField) -> Product:
+    return _by_tangents if has_tangents(field) else reverse_mode
 
 
 def _by_tangents(
