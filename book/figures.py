@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from results import Row, load
 
 from cnflib.plot import BASE, DATA, MODEL, TRAJECTORY, use_style
@@ -97,8 +97,10 @@ def minutes(quality: Row) -> plt.Figure:
 
 
 def plain(ax: Axes) -> None:
-    """Plain numbers on the time axis, and none between the powers of ten."""
+    """Plain numbers from 1 on, at the powers of ten and, where these are few, between them."""
     for axis in (ax.xaxis, ax.yaxis):
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
         axis.set_minor_formatter(NullFormatter())
-    if min(ax.get_xlim()) > 0.5:
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if low > 0.5:
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -249,8 +249,7 @@ def shares(speed: Row) -> str:
         for row in case["rows"]
         if "share" in row.get("training", {})
     ]
-    text = table([f"of {digits(speed['GFLOP/s'], 2)} GFLOP/s", *(ACTS[k] for k in MEASURED)], rows)
-    return text.replace("D = ", "$D$ = ")
+    return table([f"of {digits(speed['GFLOP/s'], 2)} GFLOP/s", *(ACTS[k] for k in MEASURED)], rows)
 
 
 def peak(cases: list[Row]) -> str:
