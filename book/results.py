@@ -11,7 +11,8 @@ RESULTS = ROOT / "benchmarks/results"
 KINDS = {"with gradient": "training", "without": "evaluation"}  # the benchmark's names and the page's
 NAMES = ("Rademacher", "Gaussian", "Hutch++")
 PLACES = ("in x", "in the layer")
-ACTS = {"training": "training step", "log_prob": "log-density", "sampling": "sampling"}
+ACTS = {"training": "training step", "log_prob": "log-density", "sampling": "sam&shy;pling"}
+SMALL = r"error, $10^{-5}$"
 MEASURED = ("training", "log_prob")
 ROUNDING = 1e-4  # a standard deviation below this is 0 but for rounding in float32
 Row = dict[str, object]
@@ -204,11 +205,11 @@ def times(rows: list[Row]) -> str:
         [
             row["row"],
             *(digits(row[kind]["ms"][0], 2) if kind in row else "–" for kind in ACTS),
-            power(row["error"]) if row["error"] else "exact",
+            small(row["error"]) if row["error"] else "exact",
         ]
         for row in rows
     )
-    text = table(["ms", *ACTS.values(), "error"], cells)
+    text = table(["ms", *ACTS.values(), SMALL], cells)
     wide = max(
         (row[k]["ms"][2] - row[k]["ms"][1]) / row[k]["ms"][0] for row in rows for k in ACTS if k in row
     )
@@ -269,12 +270,12 @@ def own_steps(rows: Row) -> str:
             name,
             *(digits(row[kind][0], 2) for kind in MEASURED),
             str(row["nfe"]),
-            power(row["error"]),
+            small(row["error"]),
         ]
         for name, row in rows.items()
     )
     changes = [row["change with its batch"] for row in rows.values()]
-    text = table(["ms", *(ACTS[kind] for kind in MEASURED), "evaluations", "error"], cells)
+    text = table(["ms", *(ACTS[kind] for kind in MEASURED), "evalu&shy;ations", SMALL], cells)
     if None in changes:
         return text
     common, own = map(power, changes)
@@ -327,6 +328,11 @@ def spread(ms: Sequence[float]) -> str:
     """A median with its quartiles, which do not break apart."""
     middle, low, high = (digits(value, 3) for value in ms)
     return f"{middle} ({low}&NoBreak;–&NoBreak;{high})"
+
+
+def small(value: float) -> str:
+    """In units of 10^-5, as the head of its column says."""
+    return digits(1e5 * value, 2)
 
 
 def power(value: float) -> str:
