@@ -253,7 +253,7 @@ def test_memory_grows_with_the_steps_a_little_or_not_at_all(case):
         by = steps[name][-1] / steps[name][0]
         assert size[name][-1] / size[name][0] == pytest.approx(by, rel=0.2)
     assert 0 < grown["fixed rk4, checkpointed"] < 0.1 * grown["fixed rk4, backprop"]
-    assert max(size["dopri5, adjoint"]) < 1.05 * min(size["dopri5, adjoint"])
+    assert max(size["dopri5, adjoint"]) < 1.1 * min(size["dopri5, adjoint"])
 
 
 # Speed.
