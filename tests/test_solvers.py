@@ -222,6 +222,15 @@ def test_with_steps_of_its_own_a_row_does_not_depend_on_its_batch(divergence, di
     assert (alone - among).abs().max() > 1e-9
 
 
+def test_the_steps_counted_are_those_of_the_row_with_most():
+    cnf, x = CNF(bent(3), solver=adaptive(per_row=True)), torch.randn(9, 2, generator=rng()).double()
+    apart = [cnf.solve(row[None], 1.0, 0.0) for row in x]
+    together = cnf.solve(x, 1.0, 0.0)
+    assert together.accepted == max(a.accepted for a in apart)
+    assert together.accepted + together.rejected == max(a.accepted + a.rejected for a in apart)
+    assert together.rejected > 0
+
+
 def test_with_steps_of_its_own_every_row_keeps_to_the_tolerance():
     """One row among a thousand moves fast: the mean over the batch hides its error."""
     speed = torch.full((1000, 1), 0.01, dtype=torch.float64)
