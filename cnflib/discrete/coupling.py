@@ -26,6 +26,14 @@ class Elementwise(NamedTuple):
 
     Both functions take points of shape ``(B, *event)`` and parameters of shape ``(B, *event, parameters)``, and
     return points and :math:`\log` derivatives of shape ``(B, *event)``. Parameters of zero give the identity.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.discrete import affine
+        >>> transform, x, theta = affine(), torch.randn(5), torch.randn(5, 2)
+        >>> y, log_slope = transform.forward(x, theta)
+        >>> torch.allclose(transform.inverse(y, theta)[0], x, atol=1e-5)
+        True
     """
 
     parameters: int
@@ -38,6 +46,12 @@ def additive() -> Elementwise:
 
     References:
         NICE: Non-linear Independent Components Estimation, Dinh et al., 2014, arXiv:1410.8516.
+
+    Example:
+        >>> import torch
+        >>> y, log_slope = additive().forward(torch.tensor([1.0]), torch.tensor([[0.5]]))
+        >>> y.item(), log_slope.item()
+        (1.5, 0.0)
     """
 
     return Elementwise(1, _shift, _unshift)
@@ -54,6 +68,12 @@ def affine(bound: float = 3.0) -> Elementwise:
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
+
+    Example:
+        >>> import torch
+        >>> y, log_slope = affine().forward(torch.tensor([2.0]), torch.tensor([[0.5, 0.0]]))
+        >>> y.item(), log_slope.item()
+        (2.5, 0.0)
     """
     if not bound > 0:
         raise ValueError(f"Expected bound > 0; got {bound}. For a pure shift use additive().")
@@ -95,6 +115,16 @@ class Coupling(Bijection):
 
     References:
         NICE: Non-linear Independent Components Estimation, Dinh et al., 2014, arXiv:1410.8516.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.discrete import affine
+        >>> from cnflib.nets import Conditioner
+        >>> mask = torch.tensor([True, False])
+        >>> layer = Coupling(mask, affine(), Conditioner(2, 4))
+        >>> z, logdet = layer(torch.randn(5, 2))
+        >>> z.shape, logdet.shape
+        (torch.Size([5, 2]), torch.Size([5]))
     """
 
     def __init__(self, mask: Tensor, transform: Elementwise, net: nn.Module) -> None:

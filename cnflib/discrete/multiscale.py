@@ -35,6 +35,12 @@ class Squeeze(Bijection):
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
+
+    Example:
+        >>> import torch
+        >>> z, _ = Squeeze()(torch.randn(5, 1, 8, 8))
+        >>> z.shape
+        torch.Size([5, 4, 4, 4])
     """
 
     def forward(
@@ -83,6 +89,15 @@ class Split(Bijection):
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
+
+    Example:
+        >>> import torch
+        >>> from cnflib import Standardize
+        >>> split = Split(Standardize(torch.zeros(2, 4, 4), 2 * torch.ones(2, 4, 4)))
+        >>> x = torch.randn(5, 4, 4, 4)
+        >>> z, _ = split(x)
+        >>> torch.equal(z[:, :2], x[:, :2] / 2), torch.equal(z[:, 2:], x[:, 2:])
+        (True, True)
     """
 
     def __init__(self, inner: Bijection) -> None:

@@ -1,0 +1,35 @@
+"""Every class and function of discrete flows, and every builder, shows an example, and the examples run."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+from registry import seeded
+
+import cnflib
+
+shown = [
+    name
+    for package in (cnflib.discrete, cnflib.models)
+    for _, name, _ in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+]
+finder = doctest.DocTestFinder(recurse=False)
+examples = {
+    f"{module}.{name}": getattr(importlib.import_module(module), name)
+    for module in shown
+    for name in importlib.import_module(module).__all__
+}
+
+
+@pytest.mark.parametrize("name", examples)
+def test_the_example_in_a_docstring_runs(name):
+    own = {name.rpartition(".")[2]: examples[name]}  # all else an example imports itself
+    (test,) = finder.find(examples[name], name, globs=own)
+    assert test.examples, f"{name} has no example: add one under 'Example:'"
+    said = []
+    with seeded():
+        failures, _ = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(
+            test, out=said.append
+        )
+    assert not failures, "".join(said)
