@@ -43,6 +43,18 @@ def check_event(x: Tensor, shape: tuple[int, ...] | None, name: str = "x") -> No
         )
 
 
+def check_axis(x: Tensor, size: int, name: str = "x") -> None:
+    """Check that x is floating, of shape (B, size, \\*)."""
+    if isinstance(x, Tensor) and x.ndim > 2 and x.is_floating_point():
+        if x.shape[1] != size:
+            raise ValueError(
+                f"Expected {name} of shape (B, {size}, *), {size} channels along axis 1; got {tuple(x.shape)}. "
+                f"Rebuild the layer for {x.shape[1]} channels, or move the channels there: {name}.movedim(-1, 1)."
+            )
+    else:
+        check_event(x, (size,), name)
+
+
 def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
     """Check that x has the dtype and device of ``like``, a tensor of the owner."""
     if like is None:

@@ -26,8 +26,8 @@ from cnflib.continuous import (
     jacobian_frobenius,
     kinetic_energy,
 )
-from cnflib.discrete import Coupling, additive, affine
-from cnflib.models import ffjord, realnvp
+from cnflib.discrete import Coupling, Scale, additive, affine, halves
+from cnflib.models import ffjord, nice, realnvp
 from cnflib.nets import MLP, Conditioner
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -58,8 +58,11 @@ def field(
 
 def coupling(transform, shape: tuple[int, ...] = (2,), context: int = 0, keep_first: bool = True) -> Coupling:
     mask = (torch.arange(torch.Size(shape).numel()).reshape(shape) % 2 == 0) ^ (not keep_first)
-    outputs = (shape[0] * transform.parameters, *shape[1:])
-    return Coupling(mask, transform, Conditioner(shape, outputs, (8,), context))
+    P = transform.parameters
+    kept, moved = (
+        (int(mask.sum()), int((~mask).sum() * P)) if len(shape) == 1 else (shape, (shape[0] * P, *shape[1:]))
+    )
+    return Coupling(mask, transform, Conditioner(kept, moved, (8,), context))
 
 
 def standardize() -> Standardize:
@@ -83,6 +86,16 @@ bijections: dict[str, Member] = {
     "Inverse of CNF": Member(lambda: Inverse(CNF(field(), solver=precise))),
     "Coupling additive": Member(lambda: coupling(additive(), (3,)), (3,)),
     "Coupling affine": Member(lambda: coupling(affine(), (3,)), (3,)),
+    "Coupling of the first half": Member(
+        lambda: Coupling(halves(5), affine(), Conditioner(3, 4, (8,))), (5,)
+    ),
+    "Coupling of the last half": Member(
+        lambda: Coupling(~halves(5), affine(), Conditioner(2, 6, (8,))), (5,)
+    ),
+    "Coupling of channels": Member(
+        lambda: Coupling(halves(3), affine(), Conditioner((2, 2, 2), (2, 2, 2), (8,), 1)), (3, 2, 2), 1
+    ),
+    "Scale": Member(lambda: Scale((2, 3)), (2, 3)),
     "Coupling of a tight bound": Member(lambda: coupling(affine(bound=0.1))),
     "Coupling with context": Member(lambda: coupling(affine(), (3,), 2), (3,), 2),
     "Coupling of images": Member(lambda: coupling(affine(), (2, 4, 4)), (2, 4, 4)),
@@ -121,6 +134,8 @@ flows: dict[str, Member] = {
     "Standardize": Member(lambda: Flow(standardize(), StandardNormal(2))),
     "Chain": Member(lambda: Flow(Chain(standardize(), *couplings().layers), StandardNormal((2,)))),
     "CNF of a function": Member(lambda: Flow(CNF(swirl, solver=fixed(6)), StandardNormal(2))),
+    "nice dim": Member(lambda: nice(dim=2, layers=3, hidden=(8,))),
+    "nice shape": Member(lambda: nice(shape=(2, 3), layers=2, hidden=(8,), context=1), (2, 3), 1),
     "realnvp dim": Member(lambda: realnvp(dim=2, layers=4, hidden=(8,))),
     "realnvp shape": Member(lambda: realnvp(shape=(2, 3), layers=2, hidden=(8,)), (2, 3)),
     "realnvp context": Member(lambda: realnvp(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),

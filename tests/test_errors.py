@@ -20,7 +20,7 @@ from cnflib.continuous import (
     kinetic_energy,
     path_derivative,
 )
-from cnflib.discrete import Coupling, affine
+from cnflib.discrete import Coupling, affine, halves
 from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
 from cnflib.models import ffjord, realnvp
 from cnflib.nets import MLP, Conditioner
@@ -261,9 +261,18 @@ calls = {
     "mask keeps none": (lambda: Coupling(torch.zeros(2).bool(), affine(), None), "Expected a mask.*dim >= 2"),
     "mask of numbers": (lambda: Coupling(torch.ones(2), affine(), None), "Expected mask to be a bool tensor"),
     "coupling net": (
-        lambda: Coupling(torch.tensor([True, False]), affine(), Conditioner(2, 2))(x),
-        r"Expected net\(x, context\) to return shape \(4, 4\), 2 numbers for each.*got \(4, 2\)",
+        lambda: Coupling(torch.tensor([True, False]), affine(), Conditioner(1, 1))(x),
+        r"Expected net\(x, context\) to return shape \(4, 2\), 2 numbers for each.*got \(4, 1\)",
     ),
+    "channels of a coupling": (
+        lambda: Coupling(halves(3), affine(), None)(torch.zeros(4, 2, 5, 5)),
+        r"Expected x of shape \(B, 3, \*\), 3 channels along axis 1; got \(4, 2, 5, 5\)",
+    ),
+    "coordinates of a coupling": (
+        lambda: Coupling(halves(3), affine(), None)(x),
+        r"Expected x of shape \(B, 3\); got \(4, 2\)",
+    ),
+    "half of one": (lambda: halves(1), "Expected size >= 2; got 1.*squeeze an image"),
     "bound 0": (lambda: affine(0.0), "Expected bound > 0; got 0.0"),
     "bound NaN": (lambda: affine(float("nan")), "Expected bound > 0"),
     "std 0": (

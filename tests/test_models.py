@@ -38,8 +38,8 @@ def test_realnvp_is_a_chain_of_affine_couplings_with_alternating_masks():
         isinstance(layer, Coupling) and layer.transform.parameters == 2 for layer in flow.bijection.layers
     )
     masks = [layer.mask.tolist() for layer in flow.bijection.layers]
-    even = [True, False, True, False, True]
-    assert masks == [even, [not keep for keep in even], even]
+    first = [True, True, True, False, False]
+    assert masks == [first, [not keep for keep in first], first]
 
 
 def test_realnvp_masks_images_as_a_checkerboard():

@@ -1,6 +1,17 @@
 """Discrete flows: bijections that are finite chains of layers."""
 
-from cnflib.discrete.coupling import Coupling, Elementwise, additive, affine
+from cnflib.discrete.coupling import Coupling, checkerboard, halves
+from cnflib.discrete.elementwise import Elementwise, Scale, additive, affine
 from cnflib.discrete.multiscale import Split, Squeeze
 
-__all__ = ["Coupling", "Elementwise", "Split", "Squeeze", "additive", "affine"]
+__all__ = [
+    "Coupling",
+    "Elementwise",
+    "Scale",
+    "Split",
+    "Squeeze",
+    "additive",
+    "affine",
+    "checkerboard",
+    "halves",
+]
