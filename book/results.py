@@ -12,6 +12,7 @@ KINDS = {"with gradient": "training", "without": "evaluation"}  # the benchmark'
 NAMES = ("Rademacher", "Gaussian", "Hutch++")
 PLACES = ("in x", "in the layer")
 ACTS = {"training": "training step", "log_prob": "log-density", "sampling": "sam&shy;pling"}
+ADJOINT = {"zuko": "zuko, adaptive checkpoint adjoint"}  # where a name does not say it
 SMALL = r"error, $10^{-5}$"
 MEASURED = ("training", "log_prob")
 ROUNDING = 1e-4  # a standard deviation below this is 0 but for rounding in float32
@@ -63,6 +64,7 @@ def pages() -> dict[str, str]:
         "speed-measured": measured(speed["machine"], speed["packages"]),
         "speed-times": by_case(speed["cost"], times),
         "speed-summary": summary(speed),
+        "speed-evaluations": evaluations(speed["cost"]),
         "speed-shares": shares(speed),
         "speed-equal-error": equal_error(speed["equal error"]),
         "speed-memory": peak(speed["memory"]),
@@ -216,7 +218,7 @@ def times(rows: list[Row]) -> str:
     first = {row["row"]: row["first call, s"] for row in rows}
     waits = " and ".join(digits(first[name], 2) for name in first if "compiled" in name)
     return text + (
-        f"\nHalf of the rounds lie within {digits(100 * wide, 2)} % of the median in the widest cell. The first calls "
+        f"\nIn the widest cell the quartiles are {digits(100 * wide, 2)} % of the median apart. The first calls "
         f"of the two compiled rows took {waits} s.\n"
     )
 
@@ -228,7 +230,9 @@ def summary(speed: Row) -> str:
         for name, found in speed["summary"].items()
     )
     return (
-        "Time over that of the fastest eager peer, geometric mean of all columns: " + "; ".join(said) + ".\n"
+        "Time over that of the fastest eager peer in the same column, geometric mean of the six columns: "
+        + "; ".join(said)
+        + ".\n"
     )
 
 
@@ -237,6 +241,13 @@ def equal_error(cases: list[Row]) -> str:
     names = sorted(cases[0]["ms"], key=cases[0]["ms"].__getitem__)
     cells = ([name, *(digits(c["ms"][name], 2) if name in c["ms"] else "–" for c in cases)] for name in names)
     return table(["ms", *(case["title"].split(",")[0] for case in cases)], cells)
+
+
+def evaluations(cases: list[Row]) -> str:
+    """How often a log-density evaluates the field."""
+    count = [{row["row"]: str(row["nfe"]) for row in case["rows"] if row["nfe"]} for case in cases]
+    rows = ([name, *(column[name] for column in count)] for name in count[0])
+    return table(["evalu&shy;ations", *(case["title"].split(",")[0] for case in cases)], rows)
 
 
 def shares(speed: Row) -> str:
@@ -259,7 +270,7 @@ def peak(cases: list[Row]) -> str:
     columns = [{row["row"]: digits(row["MiB"], 3) for row in case["rows"]} for case in cases]
     return table(
         ["MiB", *(case["title"].split(",")[0] for case in cases)],
-        ([name, *(column[name] for column in columns)] for name in names),
+        ([ADJOINT.get(name, name), *(column[name] for column in columns)] for name in names),
     )
 
 
@@ -279,11 +290,14 @@ def own_steps(rows: Row) -> str:
     if None in changes:
         return text
     common, own = map(power, changes)
-    return text + f"\nA row alone moves from where it is among the others by {common} and by {own}.\n"
+    return text + (
+        "\nWhen a row is solved alone and not in its batch, its base point $z$ moves, at $D = 2$ and over 32 rows by "
+        f"at most {common} with common steps and {own} with steps of its own.\n"
+    )
 
 
 def quality_at_the_end(quality: Row) -> str:
-    """NLL at the end of training, median over seeds, with its standard error, the steps and the worst mass."""
+    """NLL at the end of training, median over seeds, its standard error over points, the steps and the worst mass."""
     rows = []
     for target, entropy in quality["entropy"].items():
         for name in dict.fromkeys(c["row"] for c in quality["curves"]):
