@@ -26,8 +26,17 @@ from cnflib.continuous import (
     jacobian_frobenius,
     kinetic_energy,
 )
-from cnflib.discrete import Coupling, Scale, additive, affine, halves
-from cnflib.models import ffjord, nice, realnvp
+from cnflib.discrete import (
+    MADE,
+    Coupling,
+    MaskedAutoregressive,
+    Scale,
+    additive,
+    affine,
+    halves,
+    rational_quadratic,
+)
+from cnflib.models import ffjord, iaf, maf, nice, realnvp, spline_flow
 from cnflib.nets import MLP, Conditioner
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -65,6 +74,10 @@ def coupling(transform, shape: tuple[int, ...] = (2,), context: int = 0, keep_fi
     return Coupling(mask, transform, Conditioner(kept, moved, (8,), context))
 
 
+def autoregressive(transform, shape: tuple[int, ...], context: int = 0, reverse: bool = False):
+    return MaskedAutoregressive(transform, MADE(shape, transform.parameters, (6, 8), context, reverse))
+
+
 def standardize() -> Standardize:
     return Standardize(torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0]))
 
@@ -95,6 +108,17 @@ bijections: dict[str, Member] = {
     "Coupling of channels": Member(
         lambda: Coupling(halves(3), affine(), Conditioner((2, 2, 2), (2, 2, 2), (8,), 1)), (3, 2, 2), 1
     ),
+    "Coupling rational-quadratic": Member(lambda: coupling(rational_quadratic(4, 3.0), (3,)), (3,)),
+    "Coupling rational-quadratic of images": Member(
+        lambda: coupling(rational_quadratic(3, 3.0), (1, 2, 2), 2), (1, 2, 2), 2
+    ),
+    "MaskedAutoregressive affine": Member(lambda: autoregressive(affine(), (4,)), (4,)),
+    "MaskedAutoregressive additive": Member(lambda: autoregressive(additive(), (3,), 1), (3,), 1),
+    "MaskedAutoregressive rational-quadratic": Member(
+        lambda: autoregressive(rational_quadratic(4, 3.0), (3,), 2, True), (3,), 2
+    ),
+    "MaskedAutoregressive of images": Member(lambda: autoregressive(affine(), (2, 2, 2), 0, True), (2, 2, 2)),
+    "Inverse of MaskedAutoregressive": Member(lambda: Inverse(autoregressive(affine(), (3,))), (3,)),
     "Scale": Member(lambda: Scale((2, 3)), (2, 3)),
     "Coupling of a tight bound": Member(lambda: coupling(affine(bound=0.1))),
     "Coupling with context": Member(lambda: coupling(affine(), (3,), 2), (3,), 2),
@@ -136,6 +160,14 @@ flows: dict[str, Member] = {
     "CNF of a function": Member(lambda: Flow(CNF(swirl, solver=fixed(6)), StandardNormal(2))),
     "nice dim": Member(lambda: nice(dim=2, layers=3, hidden=(8,))),
     "nice shape": Member(lambda: nice(shape=(2, 3), layers=2, hidden=(8,), context=1), (2, 3), 1),
+    "maf dim": Member(lambda: maf(dim=2, layers=2, hidden=(8,))),
+    "maf shape": Member(lambda: maf(shape=(2, 3), layers=2, hidden=(8, 8), context=1), (2, 3), 1),
+    "maf of splines": Member(lambda: maf(dim=2, layers=2, hidden=(8,), transform=rational_quadratic(4))),
+    "iaf dim": Member(lambda: iaf(dim=2, layers=2, hidden=(8,))),
+    "iaf context": Member(lambda: iaf(dim=3, layers=2, hidden=(8,), context=2), (3,), 2),
+    "spline_flow dim": Member(lambda: spline_flow(dim=2, layers=2, hidden=(8,), bins=4)),
+    "spline_flow context": Member(lambda: spline_flow(dim=3, layers=2, hidden=(8,), context=2), (3,), 2),
+    "spline_flow shape": Member(lambda: spline_flow(shape=(2, 3), layers=2, hidden=(8,), bins=3), (2, 3)),
     "realnvp dim": Member(lambda: realnvp(dim=2, layers=4, hidden=(8,))),
     "realnvp shape": Member(lambda: realnvp(shape=(2, 3), layers=2, hidden=(8,)), (2, 3)),
     "realnvp context": Member(lambda: realnvp(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),

@@ -1,12 +1,16 @@
 """Discrete flows: bijections that are finite chains of layers."""
 
+from cnflib.discrete.autoregressive import MADE, MaskedAutoregressive
 from cnflib.discrete.coupling import Coupling, checkerboard, halves
 from cnflib.discrete.elementwise import Elementwise, Scale, additive, affine
 from cnflib.discrete.multiscale import Split, Squeeze
+from cnflib.discrete.spline import rational_quadratic
 
 __all__ = [
+    "MADE",
     "Coupling",
     "Elementwise",
+    "MaskedAutoregressive",
     "Scale",
     "Split",
     "Squeeze",
@@ -14,4 +18,5 @@ __all__ = [
     "affine",
     "checkerboard",
     "halves",
+    "rational_quadratic",
 ]

@@ -70,9 +70,9 @@ class Coupling(Bijection):
             axis 1 of x: the coordinates of a vector, the channels of an image; or of the event's shape.
         transform: The family :math:`T` with P parameters, e.g. :func:`cnflib.discrete.affine`.
         net: The net :math:`\theta`, called as ``net(x, context)``. With a mask of one axis it gets :math:`x_A`, shape
-            ``(B, |A|, *)``, and returns ``(B, |B| * P, *)``, the P numbers of a coordinate next to each other. With a
-            mask of the event's shape it gets x with zeros on B and returns ``(B, C * P, *)``, of which those of A
-            are not used.
+            ``(B, |A|, *)``, and returns ``(B, P * |B|, *)``: the first parameter of all coordinates, then the second.
+            With a mask of the event's shape it gets x with zeros on B and returns ``(B, P * C, *)``, of which those
+            of A are not used.
 
     Raises:
         ValueError: If the mask keeps all coordinates or none.
@@ -147,15 +147,15 @@ class Coupling(Bijection):
         return x if self.back is None else x.index_select(1, self.back)
 
     def _theta(self, x: Tensor, context: Tensor | None, moved: int) -> Tensor:
-        """Parameters of the moved coordinates, those of one of them along the last axis."""
+        """Parameters of the moved coordinates, shape ``(B, P, moved, *)``."""
         theta, P = self.net(x, context), self.transform.parameters
-        expected = (x.shape[0], moved * P, *x.shape[2:])
+        expected = (x.shape[0], P * moved, *x.shape[2:])
         if theta.shape != expected:
             raise ValueError(
                 f"Expected net(x, context) to return shape {expected}, {P} numbers for each transformed coordinate "
                 f"of x; got {tuple(theta.shape)}."
             )
-        return theta.unflatten(1, (moved, P)).movedim(2, -1)
+        return theta.unflatten(1, (P, moved))
 
     def _check(self, x: Tensor, context: Tensor | None, name: str) -> None:
         if self.mask.ndim > 1:

@@ -20,8 +20,8 @@ __all__ = ["Elementwise", "Scale", "additive", "affine"]
 class Elementwise(NamedTuple):
     r"""A family of increasing maps :math:`T(\cdot; \theta)` of the line, applied to each coordinate.
 
-    Both functions take points of shape ``(B, *event)`` and parameters of shape ``(B, *event, parameters)``, and
-    return points and :math:`\log` derivatives of shape ``(B, *event)``. Parameters of zero give the identity.
+    Both functions take points of shape ``(B, *event)`` and parameters of shape ``(B, parameters, *event)``, and return
+    points and :math:`\log` derivatives of shape ``(B, *event)``. Parameters of zero give the identity.
 
     Example:
         >>> import torch
@@ -78,21 +78,21 @@ def affine(bound: float = 3.0) -> Elementwise:
 
 
 def _shift(x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    return x + theta[..., 0], torch.zeros_like(x)
+    return x + theta[:, 0], torch.zeros_like(x)
 
 
 def _unshift(z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    return z - theta[..., 0], torch.zeros_like(z)
+    return z - theta[:, 0], torch.zeros_like(z)
 
 
 def _scale_shift(x: Tensor, theta: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    s = bound * torch.tanh(theta[..., 1] / bound)
-    return x * s.exp() + theta[..., 0], s
+    s = bound * torch.tanh(theta[:, 1] / bound)
+    return x * s.exp() + theta[:, 0], s
 
 
 def _unshift_scale(z: Tensor, theta: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    s = bound * torch.tanh(theta[..., 1] / bound)
-    return (z - theta[..., 0]) * (-s).exp(), -s
+    s = bound * torch.tanh(theta[:, 1] / bound)
+    return (z - theta[:, 0]) * (-s).exp(), -s
 
 
 class Scale(Bijection):

@@ -1,6 +1,7 @@
 """Builders: functions that return ready flows on continuous data, with a standard normal base."""
 
+from cnflib.models.autoregressive import iaf, maf
 from cnflib.models.continuous import ffjord
-from cnflib.models.coupling import nice, realnvp
+from cnflib.models.coupling import nice, realnvp, spline_flow
 
-__all__ = ["ffjord", "nice", "realnvp"]
+__all__ = ["ffjord", "iaf", "maf", "nice", "realnvp", "spline_flow"]
