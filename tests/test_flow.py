@@ -69,6 +69,27 @@ def test_sample_and_log_prob_agrees_with_sample_and_with_log_prob(name):
     assert_close(flow.log_prob(x, context), log_prob)
 
 
+@exactly
+def test_a_trained_flow_is_a_bijection_with_the_log_determinant_of_its_jacobian(name):
+    flow, x, context = setup(name, n=4)
+    closed = not any(isinstance(module, CNF) for module in flow.modules())
+    many, contexts = points(flows[name], 64, seed=3)
+    parameters = list(flow.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=1e-2) if parameters else None
+    for _ in range(20 if optimizer and closed else 2 * bool(optimizer)):
+        optimizer.zero_grad()
+        (-flow.log_prob(many.tanh() + many[:1] ** 2, contexts).mean()).backward()
+        optimizer.step()
+    z, logdet = flow.bijection(x, context)
+    back, logdet_back = flow.bijection.inverse(z, context)
+    jacobian = torch.autograd.functional.jacobian(lambda y: flow.bijection(y, context)[0].sum(0), x)
+    rows = jacobian.reshape(x[0].numel(), len(x), x[0].numel()).movedim(1, 0)
+    precision = 1e-9 if closed else 1e-6
+    assert_close(back, x, precision)
+    assert_close(logdet, torch.linalg.slogdet(rows).logabsdet, precision)
+    assert_close(logdet_back, -logdet, precision)
+
+
 @pytest.mark.parametrize("name", [n for n, m in flows.items() if m.noisy])
 def test_an_estimated_log_prob_is_unbiased(name):
     flow, x, context = setup(name)
