@@ -2,5 +2,6 @@
 
 from cnflib.models.continuous import ffjord
 from cnflib.models.coupling import realnvp
+from cnflib.models.planar import planar_flow, radial_flow
 
-__all__ = ["ffjord", "realnvp"]
+__all__ = ["ffjord", "planar_flow", "radial_flow", "realnvp"]
