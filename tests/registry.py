@@ -30,13 +30,15 @@ from cnflib.discrete import (
     MADE,
     Coupling,
     MaskedAutoregressive,
+    Planar,
+    Radial,
     Scale,
     additive,
     affine,
     halves,
     rational_quadratic,
 )
-from cnflib.models import ffjord, iaf, maf, nice, realnvp, spline_flow
+from cnflib.models import ffjord, iaf, maf, nice, planar_flow, radial_flow, realnvp, spline_flow
 from cnflib.nets import MLP, Conditioner
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -123,6 +125,16 @@ bijections: dict[str, Member] = {
     "Coupling of a tight bound": Member(lambda: coupling(affine(bound=0.1))),
     "Coupling with context": Member(lambda: coupling(affine(), (3,), 2), (3,), 2),
     "Coupling of images": Member(lambda: coupling(affine(), (2, 4, 4)), (2, 4, 4)),
+    "Planar": Member(lambda: Planar(3), (3,)),
+    "Planar in one dimension": Member(lambda: Planar(1), (1,)),
+    "Planar with context": Member(lambda: Planar(2, (8,), context=3), (2,), 3),
+    "Planar of images": Member(lambda: Planar((2, 3, 2), (8,), context=1), (2, 3, 2), 1),
+    "Planar inverse": Member(lambda: Inverse(Chain(Planar(2), Planar(2)))),
+    "Radial": Member(lambda: Radial(3), (3,)),
+    "Radial in one dimension": Member(lambda: Radial(1), (1,)),
+    "Radial with context": Member(lambda: Radial(2, (8,), context=3), (2,), 3),
+    "Radial of images": Member(lambda: Radial((2, 3, 2), (8,), context=1), (2, 3, 2), 1),
+    "Radial inverse": Member(lambda: Inverse(Chain(Radial(2), Radial(2)))),
     "CNF fixed": Member(lambda: CNF(field(), exact, precise)),
     "CNF adaptive": Member(lambda: CNF(field((3,)), exact, tight), (3,)),
     "CNF with context": Member(lambda: CNF(field((2,), 3), solver=precise), (2,), 3),
@@ -171,6 +183,18 @@ flows: dict[str, Member] = {
     "realnvp dim": Member(lambda: realnvp(dim=2, layers=4, hidden=(8,))),
     "realnvp shape": Member(lambda: realnvp(shape=(2, 3), layers=2, hidden=(8,)), (2, 3)),
     "realnvp context": Member(lambda: realnvp(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),
+    "planar dim": Member(lambda: planar_flow(dim=2, layers=4)),
+    "planar shape": Member(lambda: planar_flow(shape=(1, 2, 2), layers=3), (1, 2, 2)),
+    "planar context": Member(lambda: planar_flow(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),
+    "planar posterior": Member(
+        lambda: Flow(Inverse(planar_flow(dim=2, layers=4).bijection), StandardNormal(2))
+    ),
+    "radial dim": Member(lambda: radial_flow(dim=2, layers=4)),
+    "radial shape": Member(lambda: radial_flow(shape=(1, 2, 2), layers=3), (1, 2, 2)),
+    "radial context": Member(lambda: radial_flow(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),
+    "radial posterior": Member(
+        lambda: Flow(Inverse(radial_flow(dim=2, layers=4).bijection), StandardNormal(2))
+    ),
     "ffjord dim": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=tight)),
     "ffjord fixed": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=precise)),
     "ffjord line": Member(lambda: ffjord(dim=1, hidden=(8,), solver=precise), (1,)),

@@ -20,9 +20,9 @@ from cnflib.continuous import (
     kinetic_energy,
     path_derivative,
 )
-from cnflib.discrete import Coupling, affine, halves
+from cnflib.discrete import Coupling, Planar, Radial, affine, halves
 from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
-from cnflib.models import ffjord, realnvp
+from cnflib.models import ffjord, planar_flow, radial_flow, realnvp
 from cnflib.nets import MLP, Conditioner
 
 x = torch.randn(4, 2, generator=rng())
@@ -32,11 +32,15 @@ flows = {
     "realnvp": realnvp(dim=2, layers=2, hidden=(4,)),
     "ffjord": ffjord(dim=2, hidden=(4,), solver=fixed(1)),
     "Standardize": Flow(Standardize(torch.zeros(2), torch.ones(2)), StandardNormal(2)),
+    "planar": planar_flow(dim=2, layers=2),
+    "radial": radial_flow(dim=2, layers=2),
     "Chain": Flow(Chain(coupling(affine())), StandardNormal(2)),
 }
 conditional = {
     "realnvp": realnvp(dim=2, hidden=(4,), context=3),
     "ffjord": ffjord(dim=2, hidden=(4,), context=3),
+    "planar": planar_flow(dim=2, layers=2, hidden=(4,), context=3),
+    "radial": radial_flow(dim=2, layers=2, hidden=(4,), context=3),
 }
 cnf, field = flows["ffjord"].bijection, flows["ffjord"].bijection.field
 noisy = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t * (1 - t))
@@ -113,7 +117,7 @@ def test_a_wrong_context_is_named(flow, wrong, match):
             call(x, wrong)
 
 
-@pytest.mark.parametrize("flow", [flows["realnvp"], flows["ffjord"]], ids=["realnvp", "ffjord"])
+@pytest.mark.parametrize("flow", [flows[name] for name in conditional], ids=conditional)
 def test_a_context_that_was_not_declared_is_refused(flow):
     with pytest.raises(ValueError, match=r"Expected no context.*context=0.*Rebuild"):
         flow.log_prob(x, c)
@@ -297,6 +301,19 @@ calls = {
         r"at least two coordinates.*got shape \(1,\).*ffjord\(dim=1\)",
     ),
     "layers 0": (lambda: realnvp(dim=2, layers=0), "Expected layers to be a positive int; got 0"),
+    "planar layers 0": (lambda: planar_flow(dim=2, layers=0), "Expected layers .*positive int; got 0"),
+    "radial layers 0.5": (lambda: radial_flow(dim=2, layers=0.5), "Expected layers .*positive int; got 0.5"),
+    "planar of none": (lambda: Planar(0), "Expected each size in shape to be a positive int; got 0"),
+    "planar of ()": (lambda: Planar(()), r"Expected a shape of at least one axis; got \(\)"),
+    "radial of ()": (lambda: Radial(()), r"Expected a shape of at least one axis; got \(\)"),
+    "planar context -1": (
+        lambda: Planar(2, context=-1),
+        "Expected context to be a number of features, an int >= 0; got -1.*context=0",
+    ),
+    "radial context of a tensor": (
+        lambda: Radial(2, context=c),
+        "Expected context to be a number of features",
+    ),
     "dim and shape": (
         lambda: ffjord(dim=2, shape=(2,)),
         r"Expected exactly one of dim and shape; got dim=2, shape=\(2,\)",

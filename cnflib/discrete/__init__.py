@@ -4,6 +4,8 @@ from cnflib.discrete.autoregressive import MADE, MaskedAutoregressive
 from cnflib.discrete.coupling import Coupling, checkerboard, halves
 from cnflib.discrete.elementwise import Elementwise, Scale, additive, affine
 from cnflib.discrete.multiscale import Split, Squeeze
+from cnflib.discrete.planar import Planar
+from cnflib.discrete.radial import Radial
 from cnflib.discrete.spline import rational_quadratic
 
 __all__ = [
@@ -11,6 +13,8 @@ __all__ = [
     "Coupling",
     "Elementwise",
     "MaskedAutoregressive",
+    "Planar",
+    "Radial",
     "Scale",
     "Split",
     "Squeeze",
