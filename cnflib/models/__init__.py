@@ -3,5 +3,14 @@
 from cnflib.models.autoregressive import iaf, maf
 from cnflib.models.continuous import ffjord
 from cnflib.models.coupling import nice, realnvp, spline_flow
+from cnflib.models.glow import glow
 
-__all__ = ["ffjord", "iaf", "maf", "nice", "realnvp", "spline_flow"]
+__all__ = [
+    "ffjord",
+    "glow",
+    "iaf",
+    "maf",
+    "nice",
+    "realnvp",
+    "spline_flow",
+]
