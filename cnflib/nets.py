@@ -267,7 +267,9 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         if not hidden:
-            raise ValueError("Expected at least one hidden layer; got hidden=(). One of 64 channels: hidden=(64,).")
+            raise ValueError(
+                "Expected at least one hidden layer; got hidden=(). One of 64 channels: hidden=(64,)."
+            )
         self.context = context
         sizes = [3, *[1] * (len(hidden) - 1)]
         self.layers = nn.ModuleList(

@@ -106,7 +106,9 @@ def realnvp(
         layers = 3 if layers is None else layers
         chain = pixels_then_channels(event, affine(), layers, hidden, context, activation, scales)
     else:
-        chain = Chain(*alternating(event, affine(), 8 if layers is None else layers, hidden, context, activation))
+        chain = Chain(
+            *alternating(event, affine(), 8 if layers is None else layers, hidden, context, activation)
+        )
     return Flow(chain, StandardNormal(event))
 
 

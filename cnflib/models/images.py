@@ -39,9 +39,7 @@ def convolutional_coupling(
         torch.Size([5, 4, 7, 7])
     """
     kept, moved = (int(mask.sum()), int((~mask).sum())) if mask.ndim == 1 else (channels, channels)
-    return Coupling(
-        mask, transform, ConvNet(kept, moved * transform.parameters, hidden, context, activation)
-    )
+    return Coupling(mask, transform, ConvNet(kept, moved * transform.parameters, hidden, context, activation))
 
 
 def pixels_then_channels(
@@ -84,9 +82,7 @@ def pixels_then_channels(
 
     def alternate(mask: Tensor, channels: int) -> list[Coupling]:
         masks = [mask if k % 2 == 0 else ~mask for k in range(layers)]
-        return [
-            convolutional_coupling(m, channels, transform, hidden, context, activation) for m in masks
-        ]
+        return [convolutional_coupling(m, channels, transform, hidden, context, activation) for m in masks]
 
     return multiscale(
         event,
