@@ -171,7 +171,7 @@ def mean_log_prob(
         >>> flow = Flow(Chain(Dequantize(4), Logit()), StandardNormal((1, 8, 8)))
         >>> y = torch.randint(4, (5, 1, 8, 8)).float()
         >>> bits = bits_per_dim(mean_log_prob(flow, y, draws=8), dims=64, levels=1)
-        >>> abs(bits.value - 2) < 0.2  # of 2 bits: four levels, all alike
+        >>> bits.value > 2  # four levels that are all alike take 2 bits under the best density
         True
     """
     check_positive_int(draws, "draws")
