@@ -100,8 +100,8 @@ class InvertibleConv1x1(Bijection):
     .. math:: z_{:, p} = W x_{:, p}, \qquad W = P L \big( U + \operatorname{diag}(\pm e^{s}) \big), \qquad
         \log |\det \partial z / \partial x| = n \sum_c s_c
 
-    P is a permutation, L unit lower and U strictly upper triangular. W starts as a random rotation, and P and the
-    signs stay those of its factors; L, U and s are learned. The inverse solves two triangular systems. A context
+    P is a permutation, L unit lower and U strictly upper triangular. W starts as a random orthogonal matrix, and P and
+    the signs stay those of its factors; L, U and s are learned. The inverse solves two triangular systems. A context
     is ignored.
 
     Attributes:
@@ -109,7 +109,7 @@ class InvertibleConv1x1(Bijection):
 
     Args:
         channels: Size C of axis 1 of x.
-        generator: Source of the rotation.
+        generator: Source of the orthogonal matrix, which is uniform (Haar).
 
     References:
         Glow: Generative Flow with Invertible 1x1 Convolutions, Kingma & Dhariwal, 2018, arXiv:1807.03039.
@@ -129,8 +129,8 @@ class InvertibleConv1x1(Bijection):
         super().__init__()
         check_positive_int(channels, "channels")
         noise = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
-        rotation = torch.linalg.qr(noise).Q
-        P, L, U = torch.linalg.lu(rotation)
+        Q, R = torch.linalg.qr(noise)
+        P, L, U = torch.linalg.lu(Q * R.diagonal().sign())
         diagonal = U.diagonal()
         lu = L.tril(-1) + U.triu(1) + diagonal.abs().log().diag()
         self.lu = nn.Parameter(lu.to(torch.get_default_dtype()))

@@ -84,7 +84,9 @@ class Logit(Bijection):
     r"""The unit cube to all reals, its ends held off by a margin :math:`\alpha`.
 
     .. math:: z = \operatorname{logit} s, \quad s = \alpha + (1 - 2\alpha) x, \qquad
-        \log |\det \partial z / \partial x| = \sum_i \log (1 - 2\alpha) + \log(1 + e^{z_i}) + \log(1 + e^{-z_i})
+        \log |\det \partial z / \partial x| = \sum_i \log (1 - 2\alpha) - \log s_i - \log (1 - s_i)
+
+    In the inverse, :math:`-\log s = \log(1 + e^{-z})` and :math:`-\log(1 - s) = \log(1 + e^z)`.
 
     The margin is the same at both ends (Dinh et al. have it at 0 only). The inverse takes some z a little outside
     the cube, by less than :math:`\alpha / (1 - 2\alpha)`. A context is ignored.
@@ -122,18 +124,18 @@ class Logit(Bijection):
                 f"Expected x in [0, 1]; got values from {x.min().item():g} to {x.max().item():g}. "
                 "Put a Dequantize(levels) before it, or divide by the largest value."
             )
-        s = self.alpha + (1 - 2 * self.alpha) * x
-        z = s.log() - torch.log1p(-s)
-        return z, self._logdet(z)
+        log_s, log_rest = self._margin(x).log(), self._margin(1 - x).log()  # 1 - s would lose digits near 1
+        return log_s - log_rest, (math.log1p(-2 * self.alpha) - log_s - log_rest).flatten(1).sum(1)
 
     def inverse(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         check_event(z, None, "z")
-        return (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha), -self._logdet(z)
+        logdet = (math.log1p(-2 * self.alpha) + F.softplus(z) + F.softplus(-z)).flatten(1).sum(1)
+        return (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha), -logdet
 
-    def _logdet(self, z: Tensor) -> Tensor:
-        return (math.log1p(-2 * self.alpha) + F.softplus(z) + F.softplus(-z)).flatten(1).sum(1)
+    def _margin(self, x: Tensor) -> Tensor:
+        return self.alpha + (1 - 2 * self.alpha) * x
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
