@@ -175,15 +175,15 @@ def test_sampling_before_any_data_is_a_rotation_of_the_base():
 
 
 def test_a_coupling_before_a_split_is_a_normal_density_given_the_half_that_goes_on():
-    """log p(x) = log N(x_a) + log N(x_b; m(x_a), sigma(x_a)²), with m and sigma read off the coupling's net."""
+    """log p(x) = log N(x_a) + log N(x_b; m(x_a), sigma(x_a)²), with m and sigma read off the coupling at two points."""
     with seeded():
         prior = built(Member(lambda: convolutional_coupling(halves(4), 4, affine(), (6,))))
     flow = Flow(Chain(prior, Split(Chain())), StandardNormal((4, 2, 2))).double()
     x, _ = points(Member(None, (4, 2, 2)))
     a, b = x.chunk(2, 1)
-    theta = prior.net(a).unflatten(1, (2, 2)).movedim(2, -1)
-    shift, s = affine().forward(torch.zeros_like(b), theta)
-    density = torch.distributions.Normal(-shift * (-s).exp(), (-s).exp())
+    shift, other = (prior(torch.cat([a, torch.full_like(b, v)], 1))[0][:, 2:] for v in (0.0, 1.0))
+    sigma = 1 / (other - shift)
+    density = torch.distributions.Normal(-shift * sigma, sigma)
     wanted = density.log_prob(b).flatten(1).sum(1) + StandardNormal((2, 2, 2)).double().log_prob(a)
     assert_close(flow.log_prob(x), wanted)
 
