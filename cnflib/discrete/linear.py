@@ -83,8 +83,7 @@ class ActNorm(Bijection):
             )
         if not self.initialized:
             values = x.transpose(0, 1).flatten(1)
-            variance, mean = torch.var_mean(values, 1, correction=0)
-            _check_spread(values, variance)
+            variance, mean = _moments(values)
             self.loc.copy_(mean)
             self.log_scale.copy_(0.5 * variance.log())
             self.initialized.fill_(True)
@@ -193,12 +192,14 @@ def _check_channels(x: Tensor, parameter: Tensor, name: str, owner: str) -> None
     check_like(x, parameter, name, owner)
 
 
-def _check_spread(values: Tensor, variance: Tensor) -> None:
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean of each row, where both are of use."""
     if values.shape[1] < 2:
         raise ValueError(
             f"Expected at least two values a channel to set up an ActNorm; got {values.shape[1]}. "
             "Let its first batch in training mode be larger, or call .eval()."
         )
+    variance, mean = torch.var_mean(values, 1, correction=0)
     flawed = ~((variance > 0) & variance.isfinite())
     if flawed.any():
         raise ValueError(
@@ -206,3 +207,4 @@ def _check_spread(values: Tensor, variance: Tensor) -> None:
             f"{len(variance)} are not, the first is {int(flawed.nonzero()[0])}. Dequantize integer data, drop a "
             "constant channel, or let the first batch in training mode be larger."
         )
+    return variance, mean
