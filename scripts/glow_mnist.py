@@ -3,7 +3,7 @@
     CNFLIB_DATA=path/to/data python scripts/glow_mnist.py
 
 reads the four files train-images-idx3-ubyte.gz, ... of MNIST from $CNFLIB_DATA/mnist. A checkpoint is written every
-minute in one piece; the same command goes on from it, with ``--steps`` to the same numbers bit for bit (with
+minute in one piece; the same command goes on from it, on a CPU with ``--steps`` to the same numbers bit for bit (with
 ``--seconds``, the learning rate follows the clock). At the end the averaged weights are judged on all 10,000 test
 images, with K draws of the dequantisation noise for each; the result goes to benchmarks/results/glow_mnist.json, and
 samples at four temperatures to samples.png beside the checkpoint.
