@@ -28,7 +28,11 @@ from cnflib.continuous import (
 )
 from cnflib.discrete import (
     MADE,
+    ActNorm,
     Coupling,
+    Flatten,
+    InvertibleConv1x1,
+    Logit,
     MaskedAutoregressive,
     Planar,
     Radial,
@@ -38,7 +42,8 @@ from cnflib.discrete import (
     halves,
     rational_quadratic,
 )
-from cnflib.models import ffjord, iaf, maf, nice, planar_flow, radial_flow, realnvp, spline_flow
+from cnflib.flow import tempered
+from cnflib.models import ffjord, glow, iaf, maf, nice, planar_flow, radial_flow, realnvp, spline_flow
 from cnflib.nets import MLP, Conditioner
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -48,12 +53,16 @@ precise = fixed(4)
 
 
 class Member(NamedTuple):
-    """How to build it, the shape of its events, its context features, and whether its log-det is an estimate."""
+    """How to build it, the shape of its events, its context features, whether its log-det is an estimate, its domain.
+
+    The domain takes normal draws to points that the forward map accepts.
+    """
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...] = (2,)
     context: int = 0
     noisy: bool = False
+    domain: Callable[[Tensor], Tensor] = lambda x: x
 
 
 def swirl(t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -82,6 +91,13 @@ def autoregressive(transform, shape: tuple[int, ...], context: int = 0, reverse:
 
 def standardize() -> Standardize:
     return Standardize(torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0]))
+
+
+def started(module: nn.Module, shape: tuple[int, ...], context: int = 0) -> nn.Module:
+    """After a first batch: until then an ActNorm takes whatever it is given for the data that sets it up."""
+    with seeded(), torch.no_grad():
+        module(torch.randn(64, *shape), torch.randn(64, context) if context else None)
+    return module
 
 
 def couplings() -> Chain:
@@ -135,6 +151,14 @@ bijections: dict[str, Member] = {
     "Radial with context": Member(lambda: Radial(2, (8,), context=3), (2,), 3),
     "Radial of images": Member(lambda: Radial((2, 3, 2), (8,), context=1), (2, 3, 2), 1),
     "Radial inverse": Member(lambda: Inverse(Chain(Radial(2), Radial(2)))),
+    "ActNorm": Member(lambda: started(ActNorm(3), (3,)), (3,)),
+    "ActNorm of images": Member(lambda: started(ActNorm(2), (2, 3, 2)), (2, 3, 2)),
+    "InvertibleConv1x1": Member(lambda: InvertibleConv1x1(3), (3,)),
+    "InvertibleConv1x1 of images": Member(lambda: InvertibleConv1x1(3), (3, 2, 3)),
+    "Flatten there and back": Member(
+        lambda: Chain(Flatten((2, 3)), InvertibleConv1x1(6), Inverse(Flatten((2, 3)))), (2, 3)
+    ),
+    "Logit": Member(Logit, (3,), domain=torch.sigmoid),
     "CNF fixed": Member(lambda: CNF(field(), exact, precise)),
     "CNF adaptive": Member(lambda: CNF(field((3,)), exact, tight), (3,)),
     "CNF with context": Member(lambda: CNF(field((2,), 3), solver=precise), (2,), 3),
@@ -195,6 +219,17 @@ flows: dict[str, Member] = {
     "radial posterior": Member(
         lambda: Flow(Inverse(radial_flow(dim=2, layers=4).bijection), StandardNormal(2))
     ),
+    "realnvp image": Member(lambda: realnvp(shape=(1, 4, 4), layers=1, hidden=(4,), context=2), (1, 4, 4), 2),
+    "glow dim": Member(lambda: started(glow(dim=2, layers=3, hidden=(8,)), (2,))),
+    "glow matrix": Member(lambda: started(glow(shape=(2, 2), layers=2, hidden=(8,)), (2, 2)), (2, 2)),
+    "glow image": Member(lambda: started(glow(shape=(1, 4, 4), layers=1, hidden=(4,)), (1, 4, 4)), (1, 4, 4)),
+    "glow image context": Member(
+        lambda: started(glow(shape=(2, 2, 4), layers=1, hidden=(4, 3), context=2), (2, 2, 4), 2), (2, 2, 4), 2
+    ),
+    "glow odd sides": Member(
+        lambda: started(glow(shape=(1, 3, 3), layers=2, hidden=(4,)), (1, 3, 3)), (1, 3, 3)
+    ),
+    "tempered": Member(lambda: tempered(realnvp(dim=2, layers=3, hidden=(8,), context=3), 0.7), (2,), 3),
     "ffjord dim": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=tight)),
     "ffjord fixed": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=precise)),
     "ffjord line": Member(lambda: ffjord(dim=1, hidden=(8,), solver=precise), (1,)),
@@ -239,4 +274,6 @@ def points(
     """Points of the member's shape and, where it has one, a context."""
     generator = rng(seed)
     x = torch.randn(n, *member.shape, generator=generator, dtype=dtype)
-    return x, torch.randn(n, member.context, generator=generator, dtype=dtype) if member.context else None
+    return member.domain(x), torch.randn(
+        n, member.context, generator=generator, dtype=dtype
+    ) if member.context else None

@@ -7,10 +7,11 @@ from registry import Member, built, points, rng
 from cnflib import Chain, Flow, Inverse, StandardNormal
 from cnflib.continuous import CNF, exact, fixed, hutchinson
 from cnflib.discrete import Coupling, Planar, Radial, Split, Squeeze
-from cnflib.models import ffjord, planar_flow, radial_flow, realnvp
+from cnflib.models import ffjord, glow, iaf, maf, nice, planar_flow, radial_flow, realnvp, spline_flow
 from cnflib.nets import MLP
 
-builders = pytest.mark.parametrize("build", [realnvp, ffjord, planar_flow, radial_flow])
+BUILDERS = [planar_flow, radial_flow, nice, realnvp, spline_flow, maf, iaf, glow, ffjord]
+builders = pytest.mark.parametrize("build", BUILDERS)
 
 
 @builders

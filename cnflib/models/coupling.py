@@ -18,6 +18,7 @@ from cnflib.discrete import (
     rational_quadratic,
 )
 from cnflib.flow import Flow, StandardNormal
+from cnflib.models.images import pixels_then_channels
 from cnflib.nets import Conditioner
 
 __all__ = ["alternating", "nice", "realnvp", "spline_flow"]
@@ -64,26 +65,32 @@ def nice(
 def realnvp(
     dim: int | None = None,
     shape: int | tuple[int, ...] | None = None,
-    layers: int = 8,
+    layers: int | None = None,
     hidden: Sequence[int] = (64, 64),
     context: int = 0,
     activation: Callable[[], nn.Module] = nn.ReLU,
+    scales: int | None = None,
 ) -> Flow:
     r"""RealNVP: affine couplings that keep one half of the coordinates and the other in turn.
+
+    Images ``(C, H, W)`` get convolutional couplings at several resolutions, of pixels on a checkerboard and, squeezed,
+    of channels: :func:`cnflib.models.images.pixels_then_channels`.
 
     It starts as the identity. Standardise the data, or put a :class:`cnflib.Standardize` in front:
     ``Flow(Chain(Standardize(mean, std), flow.bijection), flow.base)``.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
-        shape: Event shape; an event with several axes is flattened for the nets and masked as a checkerboard.
-        layers: Number of couplings.
-        hidden: Widths of the hidden layers of each conditioner.
+        shape: Event shape; an event of two axes is flattened for the nets and masked as a checkerboard.
+        layers: Number of couplings, 8 by default; of an image before and after each squeeze, 3 by default.
+        hidden: Widths of the hidden layers of each conditioner, or their channels.
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the conditioners.
+        scales: Number of resolutions of an image; by default as many as its sides can be halved for, at most 3.
 
     Raises:
-        ValueError: If the event has fewer than two coordinates: nothing would be left to condition on.
+        ValueError: If the event has fewer than two coordinates: nothing would be left to condition on; or an image
+            cannot be halved ``scales - 1`` times.
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
@@ -95,9 +102,14 @@ def realnvp(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    return Flow(
-        Chain(*alternating(event, affine(), layers, hidden, context, activation)), StandardNormal(event)
-    )
+    if len(event) == 3 and math.prod(event) > 1:
+        layers = 3 if layers is None else layers
+        chain = pixels_then_channels(event, affine(), layers, hidden, context, activation, scales)
+    else:
+        chain = Chain(
+            *alternating(event, affine(), 8 if layers is None else layers, hidden, context, activation)
+        )
+    return Flow(chain, StandardNormal(event))
 
 
 def spline_flow(
