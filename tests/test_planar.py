@@ -67,13 +67,13 @@ def test_forward_is_the_formula_of_the_paper():
     assert h.abs().min() < 0.5 and (u_hat - u).norm() > 0.05  # so neither is lost
 
 
-@pytest.mark.parametrize("wu", [-40.0, -3.0, 0.0, 2.0, 50.0])
+@pytest.mark.parametrize("wu", [-30.0, -3.0, 0.0, 2.0, 20.5, 50.0])
 def test_the_constraint_holds_for_every_w_and_u(wu):
     """The slope across the hyperplane itself is softplus(w · u) > 0, to its last digits."""
     g = near_constraint(wu)
     on_plane = -g.b * g.w / g.w.square().sum()
     slope = g(on_plane[None])[1].exp()
-    assert slope.item() == pytest.approx(math.log1p(math.exp(-abs(wu))) + max(wu, 0), rel=1e-6)
+    assert slope.item() == pytest.approx(math.log1p(math.exp(-abs(wu))) + max(wu, 0), rel=1e-12)
 
 
 @pytest.mark.parametrize("wu", [-300.0, -40.0])
@@ -154,6 +154,15 @@ def test_the_root_is_found_to_rounding_times_the_condition_number(c, sign):
     slope = torch.tanh(t) ** 2 + c / torch.cosh(t) ** 2
     assert ((root - t).abs() <= 16 * EPS * (t.abs() + (t.abs() + y.abs()) / slope)).all()
     assert ((root - y).abs() <= (c - 1).abs() * (1 + 8 * EPS) + 8 * EPS * y.abs()).all()  # |tanh| <= 1
+
+
+@pytest.mark.parametrize("c", [1e-10, 1e-3, 2.0])
+def test_a_root_near_zero_has_its_digits_too(c):
+    """There tanh t = t, and the root is y / c: of c - 1 the digits of c would be lost."""
+    t = torch.logspace(-20, -9, 50, dtype=torch.float64)
+    torch.testing.assert_close(
+        planar._root(c * t, torch.tensor(c, dtype=torch.float64)) / t, torch.ones_like(t), rtol=1e-8, atol=0
+    )
 
 
 def test_the_start_is_a_bound_on_the_side_from_which_newton_is_monotone():
