@@ -26,8 +26,18 @@ from cnflib.continuous import (
     jacobian_frobenius,
     kinetic_energy,
 )
-from cnflib.discrete import Coupling, additive, affine
-from cnflib.models import ffjord, realnvp
+from cnflib.discrete import (
+    Contraction,
+    Coupling,
+    Residual,
+    additive,
+    affine,
+    exact_logdet,
+    russian_roulette,
+    sine,
+)
+from cnflib.discrete.logdets import LogDet
+from cnflib.models import ffjord, realnvp, residual_flow
 from cnflib.nets import MLP, Conditioner
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -70,6 +80,12 @@ def couplings() -> Chain:
     return Chain(coupling(affine()), coupling(affine(), keep_first=False))
 
 
+def residual(
+    shape: tuple[int, ...] = (2,), context: int = 0, logdet: LogDet = exact_logdet, **options: object
+) -> Residual:
+    return Residual(Contraction(shape, (8, 8), context, **options), logdet)
+
+
 bijections: dict[str, Member] = {
     "Standardize": Member(standardize),
     "Chain of nothing": Member(Chain),
@@ -86,6 +102,15 @@ bijections: dict[str, Member] = {
     "Coupling of a tight bound": Member(lambda: coupling(affine(bound=0.1))),
     "Coupling with context": Member(lambda: coupling(affine(), (3,), 2), (3,), 2),
     "Coupling of images": Member(lambda: coupling(affine(), (2, 4, 4)), (2, 4, 4)),
+    "Residual": Member(lambda: residual()),
+    "Residual with context": Member(lambda: residual((3,), 2, activation=sine), (3,), 2),
+    "Residual of images": Member(lambda: residual((2, 4, 4), kernel=3), (2, 4, 4)),
+    "Residual of a narrow map": Member(lambda: residual((1,), coefficient=0.99), (1,)),
+    "Residual of a linear net": Member(lambda: Residual(Contraction((2, 3), ())), (2, 3)),
+    "Residual by roulette": Member(lambda: residual((3,), 2, logdet=russian_roulette(2, 0.8)), (3,), 2, True),
+    "Residual of images by roulette": Member(
+        lambda: residual((1, 2, 4), logdet=russian_roulette(probes=2), kernel=3), (1, 2, 4), noisy=True
+    ),
     "CNF fixed": Member(lambda: CNF(field(), exact, precise)),
     "CNF adaptive": Member(lambda: CNF(field((3,)), exact, tight), (3,)),
     "CNF with context": Member(lambda: CNF(field((2,), 3), solver=precise), (2,), 3),
@@ -124,6 +149,15 @@ flows: dict[str, Member] = {
     "realnvp dim": Member(lambda: realnvp(dim=2, layers=4, hidden=(8,))),
     "realnvp shape": Member(lambda: realnvp(shape=(2, 3), layers=2, hidden=(8,)), (2, 3)),
     "realnvp context": Member(lambda: realnvp(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),
+    "residual_flow dim": Member(lambda: residual_flow(dim=2, layers=3, hidden=(8,))),
+    "residual_flow matrix": Member(lambda: residual_flow(shape=(2, 2), layers=2, hidden=(8,)), (2, 2)),
+    "residual_flow image": Member(
+        lambda: residual_flow(shape=(1, 2, 4), layers=2, hidden=(4, 4), context=2), (1, 2, 4), 2
+    ),
+    "residual_flow context": Member(lambda: residual_flow(dim=2, layers=2, hidden=(8,), context=3), (2,), 3),
+    "residual_flow by roulette": Member(
+        lambda: residual_flow(dim=3, layers=2, hidden=(8,), logdet=russian_roulette()), (3,), noisy=True
+    ),
     "ffjord dim": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=tight)),
     "ffjord fixed": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=precise)),
     "ffjord line": Member(lambda: ffjord(dim=1, hidden=(8,), solver=precise), (1,)),

@@ -139,11 +139,11 @@ def test_a_package_re_exports_what_its_modules_make_public(name):
 def test_the_types_of_the_interface_stand_where_the_design_puts_them():
     interface = {
         "cnflib": "Bijection Chain Inverse Standardize Flow StandardNormal",
-        "cnflib.discrete": "Coupling additive affine Squeeze",
+        "cnflib.discrete": "Coupling additive affine Squeeze Residual",
         "cnflib.continuous": "CNF Solution Local VectorField Cost adaptive fixed rk4 euler midpoint heun exact "
         "hutchinson hutchpp adjoint checkpointed rademacher gaussian kinetic_energy jacobian_frobenius",
         "cnflib.interpolants": "Interpolant linear trigonometric independent velocity_loss sample_ode",
-        "cnflib.models": "realnvp ffjord",
+        "cnflib.models": "realnvp ffjord residual_flow",
         "cnflib.audit": "audit_bijection audit_gradients",
     }
     for module, names in interface.items():

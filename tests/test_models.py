@@ -7,10 +7,10 @@ from registry import Member, built, points, rng
 from cnflib import Chain, Flow, Inverse, StandardNormal
 from cnflib.continuous import CNF, exact, fixed, hutchinson
 from cnflib.discrete import Coupling, Split, Squeeze
-from cnflib.models import ffjord, realnvp
+from cnflib.models import ffjord, realnvp, residual_flow
 from cnflib.nets import MLP
 
-builders = pytest.mark.parametrize("build", [realnvp, ffjord])
+builders = pytest.mark.parametrize("build", [realnvp, ffjord, residual_flow])
 
 
 @builders

@@ -2,5 +2,6 @@
 
 from cnflib.models.continuous import ffjord
 from cnflib.models.coupling import realnvp
+from cnflib.models.residual import residual_flow
 
-__all__ = ["ffjord", "realnvp"]
+__all__ = ["ffjord", "realnvp", "residual_flow"]
