@@ -29,21 +29,38 @@ from cnflib.continuous import (
 from cnflib.discrete import (
     MADE,
     ActNorm,
+    Contraction,
     Coupling,
     Flatten,
     InvertibleConv1x1,
+    LogDet,
     Logit,
     MaskedAutoregressive,
     Planar,
     Radial,
+    Residual,
     Scale,
     additive,
     affine,
+    exact_logdet,
     halves,
     rational_quadratic,
+    russian_roulette,
+    sine,
 )
 from cnflib.flow import tempered
-from cnflib.models import ffjord, glow, iaf, maf, nice, planar_flow, radial_flow, realnvp, spline_flow
+from cnflib.models import (
+    ffjord,
+    glow,
+    iaf,
+    maf,
+    nice,
+    planar_flow,
+    radial_flow,
+    realnvp,
+    residual_flow,
+    spline_flow,
+)
 from cnflib.nets import MLP, Conditioner
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -104,6 +121,12 @@ def couplings() -> Chain:
     return Chain(coupling(affine()), coupling(affine(), keep_first=False))
 
 
+def residual(
+    shape: tuple[int, ...] = (2,), context: int = 0, logdet: LogDet = exact_logdet, **options: object
+) -> Residual:
+    return Residual(Contraction(shape, (8, 8), context, **options), logdet)
+
+
 bijections: dict[str, Member] = {
     "Standardize": Member(standardize),
     "Chain of nothing": Member(Chain),
@@ -159,6 +182,15 @@ bijections: dict[str, Member] = {
         lambda: Chain(Flatten((2, 3)), InvertibleConv1x1(6), Inverse(Flatten((2, 3)))), (2, 3)
     ),
     "Logit": Member(Logit, (3,), domain=torch.sigmoid),
+    "Residual": Member(lambda: residual()),
+    "Residual with context": Member(lambda: residual((3,), 2, activation=sine), (3,), 2),
+    "Residual of images": Member(lambda: residual((2, 4, 4), kernel=3), (2, 4, 4)),
+    "Residual of a narrow map": Member(lambda: residual((1,), coefficient=0.99), (1,)),
+    "Residual of a linear net": Member(lambda: Residual(Contraction((2, 3), ())), (2, 3)),
+    "Residual by roulette": Member(lambda: residual((3,), 2, logdet=russian_roulette(2, 0.8)), (3,), 2, True),
+    "Residual of images by roulette": Member(
+        lambda: residual((1, 2, 4), logdet=russian_roulette(probes=2), kernel=3), (1, 2, 4), noisy=True
+    ),
     "CNF fixed": Member(lambda: CNF(field(), exact, precise)),
     "CNF adaptive": Member(lambda: CNF(field((3,)), exact, tight), (3,)),
     "CNF with context": Member(lambda: CNF(field((2,), 3), solver=precise), (2,), 3),
@@ -230,6 +262,15 @@ flows: dict[str, Member] = {
         lambda: started(glow(shape=(1, 3, 3), layers=2, hidden=(4,)), (1, 3, 3)), (1, 3, 3)
     ),
     "tempered": Member(lambda: tempered(realnvp(dim=2, layers=3, hidden=(8,), context=3), 0.7), (2,), 3),
+    "residual_flow dim": Member(lambda: residual_flow(dim=2, layers=3, hidden=(8,))),
+    "residual_flow matrix": Member(lambda: residual_flow(shape=(2, 2), layers=2, hidden=(8,)), (2, 2)),
+    "residual_flow image": Member(
+        lambda: residual_flow(shape=(1, 2, 4), layers=2, hidden=(4, 4), context=2), (1, 2, 4), 2
+    ),
+    "residual_flow context": Member(lambda: residual_flow(dim=2, layers=2, hidden=(8,), context=3), (2,), 3),
+    "residual_flow by roulette": Member(
+        lambda: residual_flow(dim=3, layers=2, hidden=(8,), logdet=russian_roulette()), (3,), noisy=True
+    ),
     "ffjord dim": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=tight)),
     "ffjord fixed": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=precise)),
     "ffjord line": Member(lambda: ffjord(dim=1, hidden=(8,), solver=precise), (1,)),

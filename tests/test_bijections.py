@@ -67,7 +67,8 @@ def test_logdet_is_that_of_the_jacobian(name, way):
 def test_estimated_logdet_is_unbiased(name, way):
     g, x, context = setup(name, n=2)
     draws = 4000
-    samples = maps[way](g)(x.repeat(draws, 1), context, rng())[1].reshape(draws, -1)
+    many = [None if a is None else a.repeat(draws, *[1] * (a.ndim - 1)) for a in (x, context)]
+    samples = maps[way](g)(*many, rng())[1].reshape(draws, -1)
     error = samples.mean(0) - log_volume(maps[way](g), x, context)
     assert samples.std(0).min() > 0
     assert (error.abs() < 4 * samples.std(0) / draws**0.5).all()

@@ -22,6 +22,7 @@ from cnflib.continuous import (
 )
 from cnflib.discrete import (
     ActNorm,
+    Contraction,
     Coupling,
     Dequantize,
     Flatten,
@@ -29,13 +30,17 @@ from cnflib.discrete import (
     Logit,
     Planar,
     Radial,
+    Residual,
     affine,
     halves,
     mean_log_prob,
+    russian_roulette,
+    spectral_norm,
+    truncated_series,
 )
 from cnflib.flow import tempered
 from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
-from cnflib.models import ffjord, glow, planar_flow, radial_flow, realnvp
+from cnflib.models import ffjord, glow, planar_flow, radial_flow, realnvp, residual_flow
 from cnflib.nets import MLP, Conditioner, ConvNet
 
 x = torch.randn(4, 2, generator=rng())
@@ -44,6 +49,7 @@ bad = x.index_put((torch.tensor(1), torch.tensor(0)), torch.tensor(torch.nan))
 flows = {
     "realnvp": realnvp(dim=2, layers=2, hidden=(4,)),
     "ffjord": ffjord(dim=2, hidden=(4,), solver=fixed(1)),
+    "residual_flow": residual_flow(dim=2, layers=2, hidden=(4,)),
     "Standardize": Flow(Standardize(torch.zeros(2), torch.ones(2)), StandardNormal(2)),
     "planar": planar_flow(dim=2, layers=2),
     "radial": radial_flow(dim=2, layers=2),
@@ -54,9 +60,17 @@ conditional = {
     "ffjord": ffjord(dim=2, hidden=(4,), context=3),
     "planar": planar_flow(dim=2, layers=2, hidden=(4,), context=3),
     "radial": radial_flow(dim=2, layers=2, hidden=(4,), context=3),
+    "residual_flow": residual_flow(dim=2, layers=2, hidden=(4,), context=3),
 }
 cnf, field = flows["ffjord"].bijection, flows["ffjord"].bijection.field
 noisy = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t * (1 - t))
+
+
+def anything(function: object) -> nn.Module:
+    module = nn.Module()
+    module.forward = function
+    return module
+
 
 points = {  # a wrong x: what the message says
     "other dimension": (torch.zeros(4, 3), r"Expected x of shape \(B, 2\); got \(4, 3\)\. Rebuild"),
@@ -292,6 +306,64 @@ calls = {
     "half of one": (lambda: halves(1), "Expected size >= 2; got 1.*squeeze an image"),
     "bound 0": (lambda: affine(0.0), "Expected bound > 0; got 0.0"),
     "bound NaN": (lambda: affine(float("nan")), "Expected bound > 0"),
+    "coefficient 1": (lambda: residual_flow(dim=2, coefficient=1.0), "Expected 0 < coefficient < 1; got 1.0"),
+    "coefficient 0": (lambda: Contraction(2, coefficient=0), "Expected 0 < coefficient < 1; got 0"),
+    "coefficient NaN": (lambda: Contraction(2, coefficient=float("nan")), "Expected 0 < coefficient < 1"),
+    "kernel even": (lambda: Contraction((1, 4, 4), kernel=2), "Expected an odd kernel.*got kernel=2"),
+    "kernel of a vector": (
+        lambda: Contraction(4, kernel=3),
+        r"event of shape \(C, H, W\).*\(4,\).*kernel=None",
+    ),
+    "kernel 0": (lambda: Contraction((1, 4, 4), kernel=0), "Expected kernel to be a positive int; got 0"),
+    "layers of no residual flow": (
+        lambda: residual_flow(dim=2, layers=0),
+        "Expected layers to be a positive",
+    ),
+    "iterations": (
+        lambda: Residual(Contraction(2), iterations=0),
+        "Expected iterations .*positive int; got 0",
+    ),
+    "roulette terms": (lambda: russian_roulette(terms=0), "Expected terms to be a positive int; got 0"),
+    "roulette probes": (lambda: russian_roulette(probes=0), "Expected probes to be a positive int; got 0"),
+    "roulette ratio 1": (
+        lambda: russian_roulette(ratio=1.0),
+        "Expected 0 < ratio < 1; got 1.0.*truncated_series",
+    ),
+    "roulette ratio 0": (lambda: russian_roulette(ratio=0.0), "Expected 0 < ratio < 1; got 0.0"),
+    "truncated terms": (lambda: truncated_series(0), "Expected terms to be a positive int; got 0"),
+    "truncated probes": (
+        lambda: truncated_series(probes=1.5),
+        "Expected probes to be a positive int; got 1.5",
+    ),
+    "norm of a vector": (
+        lambda: spectral_norm(x[0]),
+        r"Expected a weight of shape \(outputs, inputs\).*got \(2,\)",
+    ),
+    "norm of a strip": (lambda: spectral_norm(torch.ones(1, 1, 3, 1)), r"inputs, k, k\); got \(1, 1, 3, 1\)"),
+    "residual of no contraction": (
+        lambda: Residual(anything(lambda x, c: 2 * x)).decode(x),
+        "Expected the iteration.*converge; it did not in 4 of 4 rows.*learning rate.*use Contraction",
+    ),
+    "residual of too few iterations": (
+        lambda: Residual(anything(lambda x, c: 0.9 * x), iterations=3).inverse(x),
+        "did not in 4 of 4 rows.*raise iterations",
+    ),
+    "residual of NaN weights": (
+        lambda: Residual(anything(lambda x, c: x * torch.nan)).decode(x),
+        "did not in 4 of 4 rows.*NaN in the weights",
+    ),
+    "residual of one bad row": (
+        lambda: flows["residual_flow"].bijection.decode(bad),
+        "Expected finite z; got NaN or inf in 1 of 4 rows",
+    ),
+    "residual net of other shape": (
+        lambda: Residual(anything(lambda x, c: x[:, :1]))(x),
+        r"Expected net\(x, context\) to return .*shape \(4, 2\); got \(4, 1\)",
+    ),
+    "residual net of a tuple": (
+        lambda: Residual(anything(lambda x, c: (x, x))).decode(x),
+        r"Expected net\(x, context\).*got tuple",
+    ),
     "std 0": (
         lambda: Standardize(torch.zeros(2), torch.tensor([1.0, 0])),
         "Expected finite mean and finite std > 0",

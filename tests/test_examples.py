@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -16,11 +17,14 @@ shown = [
     if "._" not in name
 ]
 finder = doctest.DocTestFinder(recurse=False)
-examples = {
+public = {
     f"{module}.{name}": getattr(importlib.import_module(module), name)
     for module in shown
     for name in importlib.import_module(module).__all__
 }
+examples = {
+    name: v for name, v in public.items() if inspect.isclass(v) or inspect.isfunction(v)
+}  # no named types
 
 
 @pytest.mark.parametrize("name", examples)

@@ -7,10 +7,21 @@ from registry import Member, built, points, rng
 from cnflib import Chain, Flow, Inverse, StandardNormal
 from cnflib.continuous import CNF, exact, fixed, hutchinson
 from cnflib.discrete import Coupling, Planar, Radial, Split, Squeeze
-from cnflib.models import ffjord, glow, iaf, maf, nice, planar_flow, radial_flow, realnvp, spline_flow
+from cnflib.models import (
+    ffjord,
+    glow,
+    iaf,
+    maf,
+    nice,
+    planar_flow,
+    radial_flow,
+    realnvp,
+    residual_flow,
+    spline_flow,
+)
 from cnflib.nets import MLP
 
-BUILDERS = [planar_flow, radial_flow, nice, realnvp, spline_flow, maf, iaf, glow, ffjord]
+BUILDERS = [planar_flow, radial_flow, nice, realnvp, spline_flow, maf, iaf, glow, residual_flow, ffjord]
 builders = pytest.mark.parametrize("build", BUILDERS)
 
 

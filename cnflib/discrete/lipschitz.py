@@ -1,0 +1,289 @@
+r"""Nets whose Lipschitz constant in x is bounded below 1, for residual flows.
+
+A composition of linear maps and activations of slope at most 1 in modulus has
+
+.. math:: \operatorname{Lip}(g) \le \prod_k \|W_k\|_2,
+
+so it is enough to bound the spectral norm of each of the L linear maps by :math:`\kappa^{1/L}`. Norms are computed, not
+estimated: power iteration approaches a norm from below, and a bound that is too small by a percent is no bound where
+:math:`\kappa = 0.99`. So nothing is stored between calls and a net is a function of its parameters alone.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnflib._check import check_declared, check_event, check_positive_int, event_shape
+
+__all__ = [
+    "Activation",
+    "Contraction",
+    "Linearized",
+    "Product",
+    "Settled",
+    "lipswish",
+    "sine",
+    "spectral_norm",
+]
+
+Activation = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""``activation(a) -> (value, slope)``, entry by entry; smooth, with a slope of modulus at most 1."""
+
+Product = Callable[..., Tensor]
+r"""``product(v, rows=None)``: :math:`J v` for stacks v of shape ``(K, B, *event)``, or ``(K, 1, *event)`` for the same
+in every row. With ``rows``, an index of b rows of the batch, v and the result have those b rows only."""
+
+Linearized = tuple[Tensor, Product]
+r"""The value :math:`g(x)` and the products :math:`v \mapsto J v` with its Jacobian there."""
+
+
+def lipswish(a: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The activation :math:`a\,\sigma(a) / 1.1`, whose slope lies between -0.091 and 0.9999.
+
+    Unlike that of a tanh, its slope is near its bound on a half-line, and its second derivative is continuous: the
+    gradient of a log-determinant is made of second derivatives.
+
+    Args:
+        a: Of any shape.
+
+    Returns:
+        Value and slope, both of a's shape.
+
+    References:
+        Residual Flows for Invertible Generative Modeling, Chen et al., 2019, arXiv:1906.02735.
+
+    Example:
+        >>> import torch
+        >>> value, slope = lipswish(torch.zeros(1))
+        >>> value.item(), round(slope.item(), 4)
+        (0.0, 0.4545)
+    """
+    s = torch.sigmoid(a)
+    y = a * s / 1.1
+    return y, y + s * (1 / 1.1 - y)
+
+
+def sine(a: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The activation :math:`\sin a`: its slope comes back to ±1 again and again, however large a grows.
+
+    Args:
+        a: Of any shape.
+
+    Returns:
+        Value and slope, both of a's shape.
+
+    Example:
+        >>> import torch
+        >>> value, slope = sine(torch.zeros(1))
+        >>> value.item(), slope.item()
+        (0.0, 1.0)
+    """
+    return a.sin(), a.cos()
+
+
+def spectral_norm(weight: Tensor) -> Tensor:
+    r"""The operator norm :math:`\|W\|_2` of a matrix, or an upper bound on that of a convolution at most 4 % above it.
+
+    A convolution with zero padding is the one on the whole grid, restricted in space, so at every size of the image
+
+    .. math:: \|W\|_2 \le \sup_\omega \|\hat K(\omega)\|_2 \le
+        \max_{\omega \in \text{grid}} \frac{\|\hat K(\omega)\|_2}{\cos^2(\pi / 16)},
+
+    where :math:`\hat K(\omega)` is the Fourier transform of the kernel, a matrix of channels. The second step holds for
+    trigonometric polynomials, as :math:`u^* \hat K v` is one, on a grid of 8 (k - 1) frequencies an axis for a kernel
+    of side k (Ehlich & Zeller). The supremum is the norm in the limit of large images. Not the norm of the kernel
+    reshaped to a matrix: that can be smaller by a factor k, and bounds nothing.
+
+    Args:
+        weight: Matrix of shape ``(outputs, inputs)``, or kernel ``(outputs, inputs, k, k)``.
+
+    Returns:
+        Shape ``()``, differentiable in the weight.
+
+    Raises:
+        ValueError: If the weight has neither of the two shapes.
+
+    References:
+        Schwankung von Polynomen zwischen Gitterpunkten, Ehlich & Zeller, 1964;
+        The Singular Values of Convolutional Layers, Sedghi et al., 2018, arXiv:1805.10408.
+
+    Example:
+        >>> import torch
+        >>> spectral_norm(torch.tensor([[3.0, 0.0], [0.0, -4.0]])).item()
+        4.0
+        >>> blur = torch.ones(1, 1, 3, 3) / 9
+        >>> 1 <= spectral_norm(blur) < 1.04
+        tensor(True)
+    """
+    if weight.ndim == 2:
+        return torch.linalg.matrix_norm(weight, 2)
+    if weight.ndim != 4 or weight.shape[2] != weight.shape[3]:
+        raise ValueError(
+            f"Expected a weight of shape (outputs, inputs) or (outputs, inputs, k, k); got {tuple(weight.shape)}."
+        )
+    k = weight.shape[2]
+    if k == 1:
+        return torch.linalg.matrix_norm(weight[:, :, 0, 0], 2)
+    size = max(8 * (k - 1), 1)
+    symbols = torch.fft.rfft2(weight, (size, size)).flatten(2).movedim(2, 0)
+    top = _square_norms(symbols.detach()).argmax()
+    return torch.linalg.matrix_norm(symbols[top], 2) / math.cos(math.pi / 16) ** 2
+
+
+def _square_norms(matrices: Tensor) -> Tensor:
+    """The largest eigenvalue of the smaller Gram matrix of each."""
+    M = matrices if matrices.shape[1] >= matrices.shape[2] else matrices.mH
+    return torch.linalg.eigvalsh(M.mH @ M)[:, -1]
+
+
+def _initial(outputs: int, inputs: int, *kernel: int) -> nn.Parameter:
+    bound = (inputs * math.prod(kernel)) ** -0.5
+    return nn.Parameter(torch.empty(outputs, inputs, *kernel).uniform_(-bound, bound))
+
+
+def _check_kernel(kernel: int | None, shape: tuple[int, ...]) -> None:
+    if kernel is None:
+        return
+    check_positive_int(kernel, "kernel")
+    if kernel % 2 == 0 or len(shape) != 3:
+        raise ValueError(
+            f"Expected an odd kernel and an event of shape (C, H, W); got kernel={kernel} and shape {shape}. "
+            "Vectors, and other events, take kernel=None."
+        )
+
+
+class Contraction(nn.Module):
+    r"""A net :math:`g(x, c)` with :math:`|g(x, c) - g(y, c)| \le \kappa |x - y|` at any value of its parameters.
+
+    .. math:: h_k = \phi\big(\bar W_k h_{k-1} + b_k + V_k c\big), \qquad
+        \bar W_k = W_k \big/ \max\big(1, \|W_k\|_2 / \kappa^{1/L}\big), \quad k \le L,
+
+    without the activation in the last layer. Only what x passes through is bounded; the context may enter freely.
+
+    Args:
+        shape: Shape of the event x; the output has the same.
+        hidden: Widths of the hidden layers, or their channels.
+        context: Number of context features; 0 for none.
+        coefficient: The bound :math:`\kappa`, in (0, 1).
+        kernel: Odd side of the convolutions of an image ``(C, H, W)`` by which the first and the last layer look
+            around, with zeros outside; those between mix channels. None flattens the event.
+        activation: :func:`lipswish`, :func:`sine`, or another of slope at most 1.
+
+    Raises:
+        ValueError: If the coefficient is not in (0, 1), or a kernel is even or given for an event that is no image.
+
+    References:
+        Invertible Residual Networks, Behrmann et al., 2018, arXiv:1811.00995.
+
+    Example:
+        >>> import torch
+        >>> g = Contraction(3, coefficient=0.9)
+        >>> x, y = torch.randn(5, 3), torch.randn(5, 3)
+        >>> bool(((g(x) - g(y)).norm(dim=1) < 0.9 * (x - y).norm(dim=1)).all())
+        True
+    """
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        hidden: Sequence[int] = (64, 64),
+        context: int = 0,
+        coefficient: float = 0.9,
+        kernel: int | None = None,
+        activation: Activation = lipswish,
+    ) -> None:
+        super().__init__()
+        self.shape = event_shape(None, shape)
+        if not 0 < coefficient < 1:
+            raise ValueError(
+                f"Expected 0 < coefficient < 1; got {coefficient}. At 1 the map x + g(x) need not be invertible."
+            )
+        _check_kernel(kernel, self.shape)
+        self.context, self.coefficient, self.kernel, self.activation = (
+            context,
+            coefficient,
+            kernel,
+            activation,
+        )
+        ends = self.shape[0] if kernel else math.prod(self.shape)
+        widths = [ends, *hidden, ends]
+        sides = [()] * (len(widths) - 1) if kernel is None else [(1, 1)] * (len(widths) - 1)
+        if kernel:
+            sides[0] = sides[-1] = (kernel, kernel)
+        pairs = zip(widths[1:], widths[:-1], sides, strict=True)
+        self.weights = nn.ParameterList(_initial(o, i, *side) for o, i, side in pairs)
+        self.biases = nn.ParameterList(torch.zeros(n) for n in widths[1:])
+        self.conditions = nn.ModuleList(nn.Linear(context, n, bias=False) for n in widths[1:] if context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map x of shape ``(B, *shape)`` to the same shape."""
+        return self.at(context)(x)
+
+    def at(self, context: Tensor | None = None) -> "Settled":
+        """The map of x alone, its weights bounded and the context taken in once for many evaluations."""
+        check_declared(context, self.context, "Contraction")
+        bound = self.coefficient ** (1 / len(self.weights))
+        weights = [W / (spectral_norm(W) / bound).clamp(min=1) for W in self.weights]
+        shifts = list(self.biases)
+        if context is not None:
+            shifts = [b + V(context.flatten(1)) for b, V in zip(shifts, self.conditions, strict=True)]
+        return Settled(self.shape, weights, shifts, self.activation)
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}, coefficient={self.coefficient}"
+
+
+class Settled:
+    r"""A map :math:`x \mapsto g(x)` of given weights: :math:`h_k = \phi(W_k h_{k-1} + b_k)`.
+
+    Args:
+        shape: Shape of the event.
+        weights: Matrices, or kernels of an image.
+        shifts: :math:`b_k`, one for all rows or one for each.
+        activation: :math:`\phi`.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.discrete import lipswish
+        >>> g = Settled((2,), [torch.tensor([[0.5, 0.0], [0.0, -0.5]])], [torch.zeros(2)], lipswish)
+        >>> value, product = g.linearize(torch.ones(1, 2))
+        >>> value, product(torch.eye(2)[:, None])[1]
+        (tensor([[ 0.5000, -0.5000]]), tensor([[ 0.0000, -0.5000]]))
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], weights: list[Tensor], shifts: list[Tensor], activation: Activation
+    ) -> None:
+        self.shape, self.weights, self.activation = shape, weights, activation
+        self.shifts = [b if W.ndim == 2 else b[..., None, None] for W, b in zip(weights, shifts)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The value at x of shape ``(B, *shape)``."""
+        return self.linearize(x)[0]
+
+    def linearize(self, x: Tensor) -> Linearized:
+        """The value at x and the products with the Jacobian there, of which each takes the linear maps alone."""
+        check_event(x, self.shape)
+        slopes: list[Tensor] = []
+        h = self._apply(self.weights[0], x if self.weights[0].ndim == 4 else x.flatten(1)) + self.shifts[0]
+        for W, b in zip(self.weights[1:], self.shifts[1:], strict=True):
+            h, slope = self.activation(h)
+            slopes.append(slope)
+            h = self._apply(W, h) + b
+        return h.reshape(x.shape), partial(self._product, slopes)
+
+    def _product(self, slopes: list[Tensor], v: Tensor, rows: Tensor | None = None) -> Tensor:
+        dh = self._apply_stack(self.weights[0], v if self.weights[0].ndim == 4 else v.flatten(2))
+        for W, slope in zip(self.weights[1:], slopes, strict=True):
+            dh = self._apply_stack(W, dh * (slope if rows is None else slope[rows]))
+        return dh.reshape(*dh.shape[:2], *self.shape)
+
+    def _apply_stack(self, W: Tensor, v: Tensor) -> Tensor:
+        return v @ W.T if W.ndim == 2 else self._apply(W, v.flatten(0, 1)).unflatten(0, v.shape[:2])
+
+    def _apply(self, W: Tensor, h: Tensor) -> Tensor:
+        return h @ W.T if W.ndim == 2 else F.conv2d(h, W, padding=W.shape[2] // 2)

@@ -1,0 +1,166 @@
+r"""Residual layers: the identity plus a contraction, inverted by a fixed point.
+
+The map :math:`f(x) = x + g(x, c)` with :math:`\operatorname{Lip}_x(g) \le \kappa < 1` has an inverse: by Banach's
+theorem :math:`x \mapsto z - g(x, c)` has one fixed point, and each iterate is closer to it by a factor :math:`\kappa`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from cnflib._check import check_context, check_event, check_finite, check_like, check_positive_int, reference
+from cnflib.bijection import Bijection
+from cnflib.discrete.lipschitz import Linearized, Settled
+from cnflib.discrete.logdets import LogDet, exact_logdet
+from cnflib.nets import push
+
+__all__ = ["Residual"]
+
+
+class Residual(Bijection):
+    r"""A residual layer :math:`z = x + g(x, c)`, where g contracts in x.
+
+    .. math:: \log |\det \partial z / \partial x| = \log\det(I + J), \qquad J = \partial g / \partial x
+
+    The inverse iterates :math:`x \leftarrow z - g(x, c)` without gradients until, in every row, rounding stops the
+    steps from getting shorter: as accurate as the dtype allows. That takes about :math:`\log \epsilon / \log \kappa`
+    iterations at most, some 340 for :math:`\kappa = 0.9` in float64, and for most nets far fewer. Its gradients are
+    those of the exact inverse by implicit differentiation: :math:`\bar z = (I + J)^{-\top} \bar x` by the iteration
+    :math:`\bar z \leftarrow \bar x - J^\top \bar z`, and from there on into parameters and context. They are first
+    derivatives; a second one raises. The inverse looks at values, so ``torch.compile(fullgraph=True)`` and
+    ``torch.func`` pass through :meth:`forward` with an exact log-determinant alone.
+
+    Args:
+        net: The contraction, most often a :class:`Contraction`. Any module called as ``net(x, context)`` serves, if its
+            Lipschitz constant in x is below 1: that is for its author to see to.
+        logdet: :func:`exact_logdet`, :func:`russian_roulette` or another.
+        iterations: Bound on the iterations of the inverse.
+
+    Raises:
+        ValueError: If ``iterations`` is not a positive int; in the inverse, if the iteration does not converge.
+
+    References:
+        Invertible Residual Networks, Behrmann et al., 2018, arXiv:1811.00995;
+        Deep Equilibrium Models, Bai et al., 2019, arXiv:1909.01377.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.discrete import Contraction
+        >>> layer = Residual(Contraction(2))
+        >>> x = torch.randn(5, 2)
+        >>> z, logdet = layer(x)
+        >>> torch.allclose(layer.decode(z), x, atol=1e-5)
+        True
+    """
+
+    def __init__(self, net: nn.Module, logdet: LogDet = exact_logdet, iterations: int = 5000) -> None:
+        super().__init__()
+        check_positive_int(iterations, "iterations")
+        self.net, self.logdet, self.iterations = net, logdet, iterations
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        g = self._settle(x, context, "x")
+        value, product = g.linearize(x)
+        return x + value, self.logdet(product, x, generator)
+
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        g = self._settle(z, context, "z")
+        x = self._solve(g, z)
+        return x, -self.logdet(g.linearize(x)[1], x, generator)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._solve(self._settle(z, context, "z"), z)
+
+    def _settle(self, x: Tensor, context: Tensor | None, name: str) -> "Settled | _Plain":
+        check_event(x, getattr(self.net, "shape", None), name)
+        check_like(x, reference(self.net), name, "Residual")
+        check_context(context, x, name)
+        return self.net.at(context) if hasattr(self.net, "at") else _Plain(self.net, context)
+
+    def _solve(self, g: "Settled | _Plain", z: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = _fixed_point(lambda x: z - g(x), z, self.iterations)
+        step = z - g(x) if torch.is_grad_enabled() else x
+        if not step.requires_grad:
+            return x
+        leaf = x.clone().requires_grad_()
+        value = g(leaf)
+
+        def pull(v: Tensor) -> Tensor:
+            return torch.autograd.grad(value, leaf, v, retain_graph=True, materialize_grads=True)[0]
+
+        return _Implicit.apply(step, lambda v: _fixed_point(lambda u: v - pull(u), v, self.iterations))
+
+
+class _Implicit(torch.autograd.Function):
+    """The identity, whose gradient goes through a solve."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.solve = solve
+        return x.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, v: Tensor) -> tuple[Tensor, None]:
+        return ctx.solve(v), None
+
+
+class _Plain:
+    """A net of any kind with its context."""
+
+    def __init__(self, net: nn.Module, context: Tensor | None) -> None:
+        self.net, self.context = net, context
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._at(x, None)
+
+    def linearize(self, x: Tensor) -> Linearized:
+        def product(v: Tensor, rows: Tensor | None = None) -> Tensor:
+            y = x if rows is None else x[rows]
+            return push(lambda y: self._at(y, rows), y, v)[1]
+
+        return self(x), product
+
+    def _at(self, x: Tensor, rows: Tensor | None) -> Tensor:
+        context = self.context if rows is None or self.context is None else self.context[rows]
+        value = self.net(x, context)
+        if not isinstance(value, Tensor) or value.shape != x.shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"Expected net(x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}."
+            )
+        return value
+
+
+def _fixed_point(update: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> Tensor:
+    """Iterate until in every row a step is no shorter than the one before: then only rounding moves it."""
+    x = start.detach()
+    length = torch.full_like(x.flatten(1).sum(1), torch.inf)
+    done = torch.zeros_like(length, dtype=torch.bool)
+    for _ in range(iterations):
+        new = update(x)
+        before, length = length, (new - x).flatten(1).norm(dim=1)
+        x, done = new, done | ~(length < before)
+        if done.all():
+            break
+    _check_converged(x, length, start)
+    return x
+
+
+def _check_converged(x: Tensor, length: Tensor, start: Tensor) -> None:
+    scale = 1 + x.flatten(1).norm(dim=1)
+    failed = ~(length < torch.finfo(x.dtype).eps ** 0.5 * scale)
+    if failed.any():
+        check_finite(start, "z")
+        raise ValueError(
+            f"Expected the iteration x ← z - g(x) to converge; it did not in {failed.sum().item()} of {len(x)} rows. "
+            "Look for NaN in the weights (a learning rate too large), and for a net whose Lipschitz constant in x is "
+            "not below 1: use Contraction. For a constant close to 1 raise iterations."
+        )
