@@ -6,6 +6,8 @@ from torch import Tensor, cat, nn
 
 from cnflib.nets import Conditioner
 
+__all__: list[str] = []
+
 
 def conditioner(constants: Sequence[Tensor], hidden: Sequence[int], context: int) -> nn.Module | None:
     """The net that adds to the constants, at first zero; None where no context is declared."""

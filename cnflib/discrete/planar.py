@@ -42,8 +42,8 @@ class Planar(Bijection):
     Args:
         shape: Shape of the event, an int or a tuple; events of several axes are flattened for :math:`w \cdot x`.
         hidden: Widths of the hidden layers of the net of the context.
-        context: Number of context features; 0 for none. With a context c, each of w, u and b is a constant plus an
-            output of a net of c, zero at first.
+        context: Number of context features; 0 for none. With a context, each of w, u and b is a constant plus an
+            output of a net of the context, zero at first.
 
     References:
         Variational Inference with Normalizing Flows, Rezende & Mohamed, 2015, arXiv:1505.05770.
