@@ -7,6 +7,7 @@ from torch import nn
 from cnflib._check import check_positive_int, event_shape
 from cnflib.bijection import Chain, Inverse
 from cnflib.discrete import MADE, Elementwise, MaskedAutoregressive, affine
+from cnflib.discrete.elementwise import check_transform
 from cnflib.flow import Flow, StandardNormal
 
 __all__ = ["iaf", "maf"]
@@ -47,7 +48,8 @@ def maf(
     """
     event = event_shape(dim, shape)
     check_positive_int(layers, "layers")
-    transform = transform or affine()
+    transform = affine() if transform is None else transform
+    check_transform(transform)
 
     def layer(k: int) -> MaskedAutoregressive:
         net = MADE(event, transform.parameters, hidden, context, reverse=k % 2 == 1, activation=activation)
