@@ -194,6 +194,15 @@ def check_widths(hidden: Sequence[int]) -> None:
         raise ValueError(f"Expected hidden to be a sequence of positive ints, e.g. (64, 64); got {hidden!r}.")
 
 
+def check_transform(transform: object) -> None:
+    """Check that a layer was given a family of maps, not the function that makes one."""
+    if not isinstance(getattr(transform, "parameters", None), int):
+        got = getattr(transform, "__name__", repr(transform))
+        raise ValueError(
+            f"Expected transform to be an Elementwise like affine(); got {got}. Is it to be called first?"
+        )
+
+
 def event_shape(dim: int | None, shape: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
     """The event shape from ``dim=`` or ``shape=``, of which exactly one is given."""
     if (dim is None) == (shape is None):

@@ -21,11 +21,12 @@ from cnflib._check import (
     check_event,
     check_like,
     check_positive_int,
+    check_transform,
     check_widths,
     event_shape,
 )
 from cnflib.bijection import Bijection
-from cnflib.discrete.elementwise import Elementwise, check_transform
+from cnflib.discrete.elementwise import Elementwise
 
 __all__ = ["MADE", "MaskedAutoregressive"]
 

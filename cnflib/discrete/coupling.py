@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_axis, check_context, check_event, check_like, reference
+from cnflib._check import check_axis, check_context, check_event, check_like, check_transform, reference
 from cnflib.bijection import Bijection
-from cnflib.discrete.elementwise import Elementwise, check_transform
+from cnflib.discrete.elementwise import Elementwise
 
 __all__ = ["Coupling", "checkerboard", "halves"]
 

@@ -38,15 +38,6 @@ class Elementwise(NamedTuple):
     inverse: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def check_transform(transform: Elementwise) -> None:
-    """Check that a layer was given a family of maps, not the function that makes one."""
-    if not isinstance(transform, Elementwise):
-        got = getattr(transform, "__name__", repr(transform))
-        raise ValueError(
-            f"Expected transform to be an Elementwise like affine(); got {got}. Is it to be called first?"
-        )
-
-
 def additive() -> Elementwise:
     r"""The shift :math:`T(x; b) = x + b`, of log-derivative 0: the layer of NICE.
 

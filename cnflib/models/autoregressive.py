@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_positive_int, event_shape
+from cnflib._check import check_positive_int, check_transform, event_shape
 from cnflib.bijection import Chain, Inverse
 from cnflib.discrete import MADE, Elementwise, MaskedAutoregressive, affine
-from cnflib.discrete.elementwise import check_transform
 from cnflib.flow import Flow, StandardNormal
 
 __all__ = ["iaf", "maf"]
