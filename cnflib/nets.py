@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from cnflib._check import check_declared, check_event, event_shape
+from cnflib._check import check_declared, check_event, check_widths, event_shape
 
 __all__ = [
     "MLP",
@@ -58,6 +58,7 @@ def feedforward(
         hidden: Widths of the hidden layers; empty gives one linear map.
         activation: Constructor of the activation.
     """
+    check_widths(hidden)
     widths = [inputs, *hidden, outputs]
     layers: list[nn.Module] = []
     for width, next_width in zip(widths[:-1], widths[1:], strict=True):

@@ -15,11 +15,31 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_context, check_declared, check_event, check_like, event_shape
+from cnflib._check import (
+    check_context,
+    check_declared,
+    check_event,
+    check_like,
+    check_positive_int,
+    check_transform,
+    check_widths,
+    event_shape,
+)
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
 
 __all__ = ["MADE", "MaskedAutoregressive"]
+
+
+class _Masked(nn.Linear):
+    """A linear layer whose weights count only where a mask of shape ``(outputs, inputs)`` is True."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(*mask.T.shape)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.linear(h, self.weight * self.mask, self.bias)
 
 
 class MADE(nn.Module):
@@ -35,10 +55,10 @@ class MADE(nn.Module):
         hidden: Widths of the hidden layers, at least one; a width below D - 1 leaves out some degrees.
         context: Number of context features; 0 for none.
         reverse: Take the coordinates from the last to the first.
-        activation: Constructor of the activation.
+        activation: Constructor of the activation, which acts on each unit alone.
 
     Raises:
-        ValueError: If there is no hidden layer.
+        ValueError: If there is no hidden layer, or a width or ``parameters`` is no positive int.
 
     References:
         MADE: Masked Autoencoder for Distribution Estimation, Germain et al., 2015, arXiv:1502.03509.
@@ -60,38 +80,33 @@ class MADE(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        check_positive_int(parameters, "parameters")
+        check_widths(hidden)
         if not hidden:
             raise ValueError("Expected at least one hidden layer; got hidden=(). Pass e.g. hidden=(64,).")
         self.shape, self.parameters_each, self.context = event_shape(None, shape), parameters, context
         dim = math.prod(self.shape)
-        self.layers = nn.ModuleList(map(nn.Linear, [dim, *hidden[:-1]], hidden))
-        self.last = nn.Linear(hidden[-1], dim * parameters)
+        self.order = range(dim)[::-1] if reverse else range(dim)
+        rank = torch.tensor(self.order)  # of coordinate i; the order of ranks is its own inverse
+        lowest = 0 if context or dim == 1 else 1
+        degrees = [torch.linspace(lowest, dim - 1, width).round().long() for width in hidden]
+        self.known = [torch.searchsorted(d, torch.arange(dim), right=True).tolist() for d in degrees]
+        needs = [rank + 1, *degrees]  # of the units of a layer: the least degree that sees them
+        self.layers = nn.ModuleList(_Masked(d[:, None] >= need) for d, need in zip(degrees, needs))
+        self.last = _Masked((rank[:, None] >= needs[-1]).repeat(parameters, 1))
         self.condition = nn.Linear(context, hidden[0], bias=False) if context else None
         self.activation = activation()
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        rank = torch.arange(dim)
-        lowest = 0 if context or dim == 1 else 1
-        degrees = [torch.linspace(lowest, dim - 1, width).round().long() for width in hidden]
-        self.known = [torch.searchsorted(d, rank, right=True).tolist() for d in degrees]
-        self.register_buffer("rank", rank.flip(0) if reverse else rank, persistent=False)
-        seen = [
-            self.rank + 1,
-            *degrees,
-        ]  # a unit sees those of the layer below for which this is at most its degree
-        for k, (below, above) in enumerate(zip(seen, degrees)):
-            self.register_buffer(f"mask{k}", above[:, None] >= below, persistent=False)
-        self.register_buffer("mask", (self.rank[:, None] >= seen[-1]).repeat(parameters, 1), persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The parameters for x of shape ``(B, *shape)``, shape ``(B, P, *shape)``."""
         check_declared(context, self.context, "MADE")
         h = x.flatten(1)
         for k, layer in enumerate(self.layers):
-            h = F.linear(h, layer.weight * getattr(self, f"mask{k}"), layer.bias)
-            h = self.activation(h if k or context is None else h + self.condition(context.flatten(1)))
-        theta = F.linear(h, self.last.weight * self.mask, self.last.bias)
-        return theta.unflatten(1, (self.parameters_each, *self.shape))
+            h = layer(h) if k or context is None else layer(h) + self.condition(context.flatten(1))
+            h = self.activation(h)
+        return self.last(h).unflatten(1, (self.parameters_each, *self.shape))
 
     def solve(
         self, pick: Callable[[int, Tensor], tuple[Tensor, Tensor]], batch: int, context: Tensor | None = None
@@ -108,20 +123,17 @@ class MADE(nn.Module):
             x and the second numbers, of shape ``(B, D)``.
         """
         check_declared(context, self.context, "MADE")
-        order = self.rank.argsort()
-        inputs = self.layers[0].weight[:, order]  # columns in the order in which x becomes known
-        weights = [inputs, *(layer.weight for layer in self.layers[1:])]
+        first, *others = (layer.weight for layer in self.layers)
+        weights = [first.flip(1) if self.order[0] > 0 else first, *others]  # columns as x becomes known
         biases = [layer.bias[:, None].expand(-1, batch) for layer in self.layers]
         if context is not None:
             biases[0] = biases[0] + self.condition(context.flatten(1)).T
         last = self.last.weight.unflatten(0, (self.parameters_each, -1))
         shift = self.last.bias.unflatten(0, (self.parameters_each, -1))
-        x = inputs.new_empty(0, batch)
-        hidden = [
-            x for _ in self.layers
-        ]  # (units, B): what is known of each layer, one block below the other
-        found = []
-        for step, i in enumerate(order.tolist()):
+        x = first.new_empty(0, batch)
+        hidden = [x for _ in self.layers]  # (units, B): what is known of x and of each layer, a growing block
+        found = {}
+        for step, i in enumerate(self.order):
             below = x
             for k, (weight, bias) in enumerate(zip(weights, biases)):
                 old, new = len(hidden[k]), self.known[k][step]
@@ -130,10 +142,11 @@ class MADE(nn.Module):
                     hidden[k] = torch.cat([hidden[k], self.activation(a)])
                 below = hidden[k]
             theta = torch.addmm(shift[:, i : i + 1], last[:, i, : len(below)], below)
-            found.append(pick(i, theta.T))
-            x = torch.cat([x, found[-1][0][None]])
-        points, numbers = (torch.stack(column, 1) for column in zip(*found))
-        return points[:, self.rank], numbers[:, self.rank]
+            found[i] = pick(i, theta.T)
+            x = torch.cat([x, found[i][0][None]])
+        columns = zip(*(found[i] for i in sorted(found)))
+        points, numbers = (torch.stack(column, 1) for column in columns)
+        return points, numbers
 
 
 class MaskedAutoregressive(Bijection):
@@ -147,7 +160,7 @@ class MaskedAutoregressive(Bijection):
         net: The :class:`MADE`, with ``transform.parameters`` outputs for each coordinate.
 
     Raises:
-        ValueError: If the net has another number of outputs.
+        ValueError: If the net has another number of outputs, or the transform is none.
 
     References:
         Masked Autoregressive Flow for Density Estimation, Papamakarios et al., 2017, arXiv:1705.07057.
@@ -164,10 +177,12 @@ class MaskedAutoregressive(Bijection):
 
     def __init__(self, transform: Elementwise, net: MADE) -> None:
         super().__init__()
-        if net.parameters_each != transform.parameters:
+        check_transform(transform)
+        parameters = getattr(net, "parameters_each", None)
+        if parameters != transform.parameters:
             raise ValueError(
                 f"Expected a net with parameters={transform.parameters}, as the transform needs for each coordinate; "
-                f"got {net.parameters_each}. Build it by MADE(shape, transform.parameters)."
+                f"got {parameters}. Build it by MADE(shape, transform.parameters)."
             )
         self.transform = transform
         self.net = net
@@ -176,7 +191,7 @@ class MaskedAutoregressive(Bijection):
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         self._check(x, context, "x")
-        z, log_slope = self.transform.forward(x, self.net(x, context))
+        z, log_slope = self.transform.forward(x, self.net(x, context).to(x.dtype))
         return z, log_slope.flatten(1).sum(1)
 
     def inverse(
@@ -185,7 +200,7 @@ class MaskedAutoregressive(Bijection):
         self._check(z, context, "z")
         flat = z.flatten(1)
         x, log_slope = self.net.solve(
-            lambda i, theta: self.transform.inverse(flat[:, i], theta), len(z), context
+            lambda i, theta: self.transform.inverse(flat[:, i], theta.to(z.dtype)), len(z), context
         )
         return x.reshape(z.shape), log_slope.sum(1)
 

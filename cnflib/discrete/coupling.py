@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_axis, check_context, check_event, check_like, reference
+from cnflib._check import check_axis, check_context, check_event, check_like, check_transform, reference
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
 
@@ -75,7 +75,7 @@ class Coupling(Bijection):
             of A are not used.
 
     Raises:
-        ValueError: If the mask keeps all coordinates or none.
+        ValueError: If the mask keeps all coordinates or none, or the transform is none.
 
     References:
         NICE: Non-linear Independent Components Estimation, Dinh et al., 2014, arXiv:1410.8516.
@@ -92,6 +92,7 @@ class Coupling(Bijection):
 
     def __init__(self, mask: Tensor, transform: Elementwise, net: nn.Module) -> None:
         super().__init__()
+        check_transform(transform)
         if mask.dtype != torch.bool or mask.ndim == 0:
             raise ValueError(
                 f"Expected mask to be a bool tensor of the event's shape; got {mask.dtype}, {tuple(mask.shape)}."
@@ -155,7 +156,7 @@ class Coupling(Bijection):
                 f"Expected net(x, context) to return shape {expected}, {P} numbers for each transformed coordinate "
                 f"of x; got {tuple(theta.shape)}."
             )
-        return theta.unflatten(1, (P, moved))
+        return theta.to(x.dtype).unflatten(1, (P, moved))
 
     def _check(self, x: Tensor, context: Tensor | None, name: str) -> None:
         if self.mask.ndim > 1:

@@ -4,6 +4,7 @@ A coupling and an autoregressive layer are such a family and a net that computes
 simplest of all: parameters that are the same for every point.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -49,7 +50,6 @@ def additive() -> Elementwise:
         >>> y.item(), log_slope.item()
         (1.5, 0.0)
     """
-
     return Elementwise(1, _shift, _unshift)
 
 
@@ -60,7 +60,7 @@ def affine(bound: float = 3.0) -> Elementwise:
         bound: The bound :math:`m > 0` on :math:`|s|`, in nats; one layer scales by at most :math:`e^m`.
 
     Raises:
-        ValueError: If the bound is not positive.
+        ValueError: If the bound is not positive and finite.
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
@@ -71,9 +71,8 @@ def affine(bound: float = 3.0) -> Elementwise:
         >>> y.item(), log_slope.item()
         (2.5, 0.0)
     """
-    if not bound > 0:
-        raise ValueError(f"Expected bound > 0; got {bound}. For a pure shift use additive().")
-
+    if not 0 < bound < math.inf:
+        raise ValueError(f"Expected bound > 0 and finite; got {bound}. For a pure shift use additive().")
     return Elementwise(2, partial(_scale_shift, bound=bound), partial(_unshift_scale, bound=bound))
 
 
@@ -123,13 +122,13 @@ class Scale(Bijection):
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         self._check(x, "x")
-        return x * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
+        return x * self.log_scale.exp(), self.log_scale.sum().repeat(len(x))
 
     def inverse(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         self._check(z, "z")
-        return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+        return z * (-self.log_scale).exp(), -self.log_scale.sum().repeat(len(z))
 
     def _check(self, x: Tensor, name: str) -> None:
         check_event(x, tuple(self.log_scale.shape), name)

@@ -9,7 +9,12 @@ and mean slope :math:`s_k = h_k / w_k`, with slopes :math:`d_k, d_{k+1}` at its 
 
 .. math:: T'(x) = s_k^2 \, \frac{d_{k+1} \xi^2 + 2 s_k\, \xi (1 - \xi) + d_k (1 - \xi)^2}{q(\xi)^2}.
 
-Numerator and denominator are quadratic in :math:`\xi`, so the inverse is a root of a quadratic.
+The inverse is the positive root of a quadratic in :math:`r = \xi / (1 - \xi)`: with the heights
+:math:`u = y - y_k` and :math:`v = y_{k+1} - y` on either side of :math:`y`,
+
+.. math:: s_k v\, r^2 + (d_k v - d_{k+1} u)\, r - s_k u = 0.
+
+Its discriminant is a sum of positive terms, so nothing cancels, however steep or flat the bin.
 """
 
 import math
@@ -25,6 +30,9 @@ from cnflib.discrete.elementwise import Elementwise
 __all__ = ["rational_quadratic"]
 
 SMALLEST = 1e-3  # width and height of a bin as a share of the box, and the slope at a knot
+SHIFT = math.log(
+    math.expm1(1 - SMALLEST)
+)  # before the softplus: parameters of zero give slopes of 1, the identity
 
 
 def rational_quadratic(bins: int = 8, box: float = 5.0) -> Elementwise:
@@ -36,7 +44,7 @@ def rational_quadratic(bins: int = 8, box: float = 5.0) -> Elementwise:
     thousandth.
 
     Args:
-        bins: The number :math:`K` of bins.
+        bins: The number :math:`K` of bins; a single one is the identity.
         box: The half side :math:`B` of the box, in the unit of x. Points outside are not moved: standardise the data.
 
     Raises:
@@ -64,31 +72,33 @@ def rational_quadratic(bins: int = 8, box: float = 5.0) -> Elementwise:
 def _forward(x: Tensor, theta: Tensor, bins: int, box: float) -> tuple[Tensor, Tensor]:
     inside, at = _clamp(x, box)
     (left, right), (low, high), (d0, d1) = _bin(at, theta, bins, box, 0)
-    width, h = right - left, high - low
-    xi = (at - left) / width
-    s, both = h / width, xi * (1 - xi)
-    q = s + (d0 + d1 - 2 * s) * both
-    y = low + h * (s * xi * xi + d0 * both) / q
-    return torch.where(inside, y, x), torch.where(inside, _log_slope(xi, both, s, d0, d1, q), 0.0)
+    w, h = right - left, high - low
+    s, xi = h / w, (at - left) / w
+    q, log_slope = _slope(xi, s, d0, d1)
+    y = low + h * xi * (s * xi + d0 * (1 - xi)) / q
+    return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
 
 def _inverse(z: Tensor, theta: Tensor, bins: int, box: float) -> tuple[Tensor, Tensor]:
     inside, at = _clamp(z, box)
     (left, right), (low, high), (d0, d1) = _bin(at, theta, bins, box, 1)
-    width, h = right - left, high - low
-    s, up = h / width, at - low
-    bend = up * (d0 + d1 - 2 * s)
-    a, b, c = h * (s - d0) + bend, h * d0 - bend, -s * up
-    xi = -2 * c / (b + (b * b - 4 * a * c).clamp(min=0).sqrt())
-    both = xi * (1 - xi)
+    w, u, v = right - left, at - low, high - at
+    s = (u + v) / w
+    a, b, c = 2 * s * v, d0 * v - d1 * u, 2 * s * u  # (a/2) r² + b r - c/2 = 0, where a and c are positive
+    rising = b > 0
+    m = (b * b + a * c).sqrt() + torch.where(rising, b, -b)  # not b.abs(): at b = 0 its gradient is 0
+    n = torch.where(rising, c, a)
+    xi = torch.where(rising, n, m) / (m + n)  # r = c / m or m / a
+    _, log_slope = _slope(xi, s, d0, d1)
+    return torch.where(inside, left + xi * w, z), torch.where(inside, -log_slope, 0.0)
+
+
+def _slope(xi: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The denominator :math:`q` and :math:`\log T'`."""
+    eta = 1 - xi
+    both = xi * eta
     q = s + (d0 + d1 - 2 * s) * both
-    x = left + xi * width
-    return torch.where(inside, x, z), torch.where(inside, -_log_slope(xi, both, s, d0, d1, q), 0.0)
-
-
-def _log_slope(xi: Tensor, both: Tensor, s: Tensor, d0: Tensor, d1: Tensor, q: Tensor) -> Tensor:
-    rest = 1 - xi
-    return (s * s * (d1 * xi * xi + 2 * s * both + d0 * rest * rest) / (q * q)).log()
+    return q, (s * s * (d1 * xi * xi + 2 * s * both + d0 * eta * eta) / (q * q)).log()
 
 
 def _clamp(x: Tensor, box: float) -> tuple[Tensor, Tensor]:
@@ -101,20 +111,16 @@ def _bin(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Ends in x and in y of the bin that holds each point, looked for along axis 0, x, or 1, y, and its slopes."""
     shares = theta[:, : 2 * bins].unflatten(1, (2, bins)).softmax(2)
-    reach = torch.cat([torch.zeros_like(shares[:, :, :1]), shares.cumsum(2)], 2)
+    one = torch.ones_like(shares[:, :, :1])
+    reach = torch.cat([torch.zeros_like(one), shares.cumsum(2)[:, :, :-1], one], 2)
     least = bins * SMALLEST  # what all bins have together, whatever their shares
     even = torch.linspace(-least * box, least * box, bins + 1, dtype=at.dtype, device=at.device)
     start = (even - (1 - least) * box).reshape(-1, *[1] * (at.ndim - 1))
     knots = torch.add(start, reach, alpha=2 * box * (1 - least))
-    slopes = SMALLEST + F.softplus(theta[:, 2 * bins :] + _ONE)
-    one = torch.ones_like(slopes[:, :1])
-    table = torch.cat([knots, torch.cat([one, slopes, one], 1).unsqueeze(1)], 1)
+    slopes = SMALLEST + F.softplus(theta[:, 2 * bins :] + SHIFT)
+    slopes = torch.cat([one[:, 0], slopes, one[:, 0]], 1)
+    table = torch.cat([knots, slopes.unsqueeze(1)], 1)
     k = (at.unsqueeze(1) >= table[:, axis, 1:-1]).sum(1)
     k = torch.stack([k, k + 1], 1).unsqueeze(1)
     ends = table.gather(2, k.expand(-1, 3, *k.shape[2:]))
     return tuple(ends[:, i].unbind(1) for i in range(3))
-
-
-_ONE = math.log(
-    math.expm1(1 - SMALLEST)
-)  # its softplus, with the smallest slope, is 1: zero parameters, the identity

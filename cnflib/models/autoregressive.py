@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_positive_int, event_shape
+from cnflib._check import check_positive_int, check_transform, event_shape
 from cnflib.bijection import Chain, Inverse
 from cnflib.discrete import MADE, Elementwise, MaskedAutoregressive, affine
 from cnflib.flow import Flow, StandardNormal
@@ -47,7 +47,8 @@ def maf(
     """
     event = event_shape(dim, shape)
     check_positive_int(layers, "layers")
-    transform = transform or affine()
+    transform = affine() if transform is None else transform
+    check_transform(transform)
 
     def layer(k: int) -> MaskedAutoregressive:
         net = MADE(event, transform.parameters, hidden, context, reverse=k % 2 == 1, activation=activation)

@@ -185,7 +185,8 @@ def alternating(
     check_positive_int(layers, "layers")
     if math.prod(event) < 2:
         raise ValueError(
-            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1)."
+            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1) or "
+            "maf(dim=1, transform=rational_quadratic())."
         )
     first = halves(event[0]) if len(event) == 1 else checkerboard(event)
     masks = [first if k % 2 == 0 else ~first for k in range(layers)]
