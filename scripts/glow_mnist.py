@@ -114,7 +114,8 @@ def train(args: argparse.Namespace) -> tuple[nn.Module, dict[str, object]]:
     objects = {"flow": flow, "optimizer": optimizer, "ema": ema, "generator": generator}
     step, seconds, curve = -1, 0.0, []
     if path.exists():
-        saved = load(path, **objects) if _fits(path, settings) else {}
+        check_settings(path, settings)
+        saved = load(path, **objects)
         step, seconds, curve = saved["step"], saved["seconds"], saved["curve"]
         print(f"from {path}: step {step + 1}, {seconds:.0f} s", flush=True)
     done = lambda: (step + 1) / args.steps if args.steps else seconds / args.seconds  # noqa: E731
@@ -146,14 +147,14 @@ def train(args: argparse.Namespace) -> tuple[nn.Module, dict[str, object]]:
     return ema.module, {"steps": step + 1, "seconds": seconds, "training": curve}
 
 
-def _fits(path: Path, settings: dict[str, object]) -> bool:
+def check_settings(path: Path, settings: dict[str, object]) -> None:
+    """Stop rather than go on from a run of other settings."""
     saved = load(path)["settings"]
     if saved != settings:
         changed = {k: (saved[k], v) for k, v in settings.items() if saved[k] != v}
         sys.exit(
             f"{path} was written with other settings {changed} (then, now): delete it, or name another --out."
         )
-    return True
 
 
 @torch.no_grad()
