@@ -30,9 +30,8 @@ from cnflib.discrete.elementwise import Elementwise
 __all__ = ["rational_quadratic"]
 
 SMALLEST = 1e-3  # width and height of a bin as a share of the box, and the slope at a knot
-SHIFT = math.log(
-    math.expm1(1 - SMALLEST)
-)  # before the softplus: parameters of zero give slopes of 1, the identity
+# before the softplus: parameters of zero give slopes of 1, the identity
+SHIFT = math.log(math.expm1(1 - SMALLEST))
 
 
 def rational_quadratic(bins: int = 8, box: float = 5.0) -> Elementwise:
