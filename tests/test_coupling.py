@@ -76,7 +76,9 @@ def test_logdet_is_the_sum_over_transformed_coordinates_of_the_log_slope():
     mask = torch.tensor([True, False, False])
     net = Conditioner(1, 4).double()
     with torch.no_grad():  # every coordinate gets shift 1 and scale 2, the kept one is not to count
-        net.net[-1].bias.copy_(torch.tensor([1.0, 3 * torch.atanh(torch.tensor(2.0).log() / 3)]).repeat_interleave(2))
+        net.net[-1].bias.copy_(
+            torch.tensor([1.0, 3 * torch.atanh(torch.tensor(2.0).log() / 3)]).repeat_interleave(2)
+        )
     x, _ = points(x3)
     z, logdet = Coupling(mask, affine(), net)(x)
     assert_close(z[:, 1:], 2 * x[:, 1:] + 1, 1e-6)

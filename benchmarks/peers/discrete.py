@@ -1,11 +1,11 @@
-"""The same discrete flows in other libraries, behind one interface: ``log_prob``, ``sample``, ``encode`` and ``decode``.
+"""The same discrete flows in other libraries, behind one interface: ``log_prob``, ``sample``, ``encode``, ``decode``.
 
 Each library has the three kinds: ``realnvp``, affine couplings by halves; ``maf``, affine masked autoregressive layers
 that take the coordinates forwards and backwards in turn; ``spline``, rational-quadratic couplings by halves. The nets
 are fully connected, with ReLU. Where the library's own builder differs from that, the flow is put together from its
-layers: zuko's ``NSF(passes=2)`` and normflows' ``CoupledRationalQuadraticSpline`` also transform the half that a coupling
-keeps, the latter by a residual net. A layer of MAF in normflows maps the base to the data in one pass, as in IAF; its
-``Reverse`` makes it MAF.
+layers: zuko's ``NSF(passes=2)`` and normflows' ``CoupledRationalQuadraticSpline`` also transform the half that a
+coupling keeps, the latter by a residual net. A layer of MAF in normflows maps the base to the data in one pass, as in
+IAF; its ``Reverse`` makes it MAF.
 """
 
 import torch
