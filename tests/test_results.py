@@ -18,8 +18,8 @@ import figures  # noqa: E402
 import gradients  # noqa: E402
 import results  # noqa: E402
 
-FILES = ("divergences", "gradients", "continuous", "quality")
-TRACES, GRADIENTS, SPEED, QUALITY = map(results.load, FILES)
+FILES = ("divergences", "gradients", "continuous", "quality", "discrete")
+TRACES, GRADIENTS, SPEED, QUALITY, DISCRETE = map(results.load, FILES)
 PAGE, SPEED_PAGE = ((ROOT / f"book/{name}.md").read_text(encoding="utf-8") for name in ("costs", "speed"))
 WAYS = {(row["field"], row["divergence"], row["product"]): row for row in TRACES["time"]}
 KINDS = tuple(results.KINDS)
@@ -35,9 +35,13 @@ def pages_of(tmp_path, monkeypatch) -> Callable[..., dict[str, str]]:
     monkeypatch.setattr(results, "RESULTS", tmp_path)
 
     def pages(
-        traces: dict = TRACES, gradients: dict = GRADIENTS, speed: dict = SPEED, quality: dict = QUALITY
+        traces: dict = TRACES,
+        gradients: dict = GRADIENTS,
+        speed: dict = SPEED,
+        quality: dict = QUALITY,
+        discrete: dict = DISCRETE,
     ) -> dict[str, str]:
-        for name, content in zip(FILES, (traces, gradients, speed, quality), strict=True):
+        for name, content in zip(FILES, (traces, gradients, speed, quality, discrete), strict=True):
             (tmp_path / f"{name}.json").write_text(json.dumps(content))
         return results.pages()
 
@@ -88,13 +92,22 @@ CHANGES = {
     "speed-own-steps": ("speed", ["own steps", 0, "rows", "common steps", "error"]),
     "speed-quality": ("quality", ["entropy", "checkerboard"]),
     "speed-quality-measured": ("quality", ["machine", "date"]),
+    "discrete-parameters": ("discrete", ["cost", 1, "rows", 0, "parameters"]),
+    "discrete-check": ("discrete", ["check", 0, "rows", 0, "mass"]),
+    "discrete-ratios": ("discrete", ["cost", 3, "rows", 0, "sampling", "ratio"]),
+    "discrete-summary": ("discrete", ["summary", "mean"]),
+    "discrete-training": ("discrete", ["cost", 8, "rows", 2, "training", "ms", 0]),
+    "discrete-log_prob": ("discrete", ["cost", 0, "rows", 1, "log_prob", "ms", 0]),
+    "discrete-sampling": ("discrete", ["cost", 5, "rows", 3, "sampling", "ms", 0]),
+    "discrete-MiB": ("discrete", ["cost", 2, "rows", 0, "MiB"]),
+    "discrete-measured": ("discrete", ["packages", "nflows"]),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_number_changes_its_table(pages_of, name):
     file, (*path, last) = CHANGES[name]
-    known = {"traces": TRACES, "gradients": GRADIENTS, "speed": SPEED, "quality": QUALITY}
+    known = dict(traces=TRACES, gradients=GRADIENTS, speed=SPEED, quality=QUALITY, discrete=DISCRETE)
     changed = copy.deepcopy(known[file])
     place = changed
     for key in path:
@@ -370,3 +383,48 @@ def test_every_figure_of_the_page_is_drawn(tmp_path):
     figures.draw(tmp_path)
     shown = re.findall(r'src="\.\./_static/(\S+?)"', SPEED_PAGE)
     assert sorted(shown) == sorted(path.name for path in tmp_path.iterdir())
+
+
+# Discrete flows.
+
+
+def test_the_summary_of_discrete_flows_is_that_of_the_table():
+    ratios = {}
+    for case in DISCRETE["cost"]:
+        ours, *peers = case["rows"]
+        assert ours["row"] == "cnflib" and [row["row"] for row in peers] == list(DISCRETE["packages"])
+        for act in results.ACTS:
+            best = min(row[act]["ms"][0] for row in peers)
+            assert ours[act]["ratio"] == pytest.approx(ours[act]["ms"][0] / best, rel=1e-4)
+            ratios[case["title"], act] = ours[act]["ratio"]
+    found = DISCRETE["summary"]
+    assert len(ratios) == 27 and found["worst"] == max(ratios.values())
+    assert math.prod(ratios.values()) ** (1 / 27) == pytest.approx(found["mean"], rel=1e-4)
+    for act in results.ACTS:
+        some = [ratio for (_, kind), ratio in ratios.items() if kind == act]
+        assert math.prod(some) ** (1 / 9) == pytest.approx(found[act], rel=1e-4)
+    assert {(title, act): ratio for title, act, ratio in found["losing"]} == {
+        where: ratio for where, ratio in ratios.items() if ratio > 1
+    }
+
+
+def test_discrete_flows_have_the_same_parameters_and_are_right():
+    for case in DISCRETE["cost"]:
+        assert len({row["parameters"] for row in case["rows"]}) == 1
+    assert [case["title"] for case in DISCRETE["check"]] == [case["title"] for case in DISCRETE["cost"]]
+    for case in DISCRETE["check"]:
+        for row in case["rows"]:
+            assert max(row["inverse"], row["log_prob"]) < 1e-9
+            assert ("mass" in row) == case["title"].endswith("D = 2")
+            assert row.get("mass", 1) == pytest.approx(1, abs=1e-3)
+
+
+def test_an_autoregressive_inverse_gains_in_many_dimensions():
+    ratio = {case["title"]: case["rows"][0]["sampling"]["ratio"] for case in DISCRETE["cost"]}
+    assert ratio["MAF, D = 64"] < 0.5 and ratio["MAF, D = 16"] < 0.5
+
+
+def test_a_losing_row_is_named_and_a_winning_one_is_not():
+    found = {**DISCRETE["summary"], "losing": [["MAF, D = 2", "sampling", 1.25]]}
+    assert "slower than the fastest peer here: MAF, $D = 2$, sampling (1.25)." in results.losing(found)
+    assert "slower nowhere" in results.losing({**found, "losing": []})
