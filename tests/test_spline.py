@@ -1,4 +1,4 @@
-"""Rational-quadratic splines against their formulas bin by bin, at their knots, at extremes, and under torch's transforms."""
+"""Rational-quadratic splines against their formulas, at their knots, at extremes, and under torch's transforms."""
 
 import math
 from itertools import accumulate
