@@ -33,8 +33,8 @@ from cnflib.discrete import (
     additive,
     affine,
     exact_logdet,
+    lipswish,
     russian_roulette,
-    sine,
 )
 from cnflib.discrete.logdets import LogDet
 from cnflib.models import ffjord, realnvp, residual_flow
@@ -103,7 +103,7 @@ bijections: dict[str, Member] = {
     "Coupling with context": Member(lambda: coupling(affine(), (3,), 2), (3,), 2),
     "Coupling of images": Member(lambda: coupling(affine(), (2, 4, 4)), (2, 4, 4)),
     "Residual": Member(lambda: residual()),
-    "Residual with context": Member(lambda: residual((3,), 2, activation=sine), (3,), 2),
+    "Residual with context": Member(lambda: residual((3,), 2, activation=lipswish), (3,), 2),
     "Residual of images": Member(lambda: residual((2, 4, 4), kernel=3), (2, 4, 4)),
     "Residual of a narrow map": Member(lambda: residual((1,), coefficient=0.99), (1,)),
     "Residual of a linear net": Member(lambda: Residual(Contraction((2, 3), ())), (2, 3)),
