@@ -371,7 +371,7 @@ def cell(measured: Row) -> str:
 def at_equal_error(rows: list[Row]) -> Row:
     """log_prob of every row at the error that the jitted diffrax has at the tolerance of the table, in ms.
 
-    Between two tolerances the logarithm of the time is taken as linear in that of the error.
+    Points are sorted by error; between neighbours the logarithm of the time is taken as linear in that of the error.
     """
     curves: dict[str, list[tuple[float, float]]] = {}
     for row in rows:

@@ -12,19 +12,19 @@ fresh points, with standard error, and the mass on a grid of the last.
 All is written to benchmarks/results/quality.json.
 """
 
-import copy
 import math
-import time
 from collections.abc import Callable
 
 import torch
 from harness import machine, record
+from harness.training import mean_nll, train
 from peers import ByHand, Zuko
 from torch import Tensor, nn
 
 from cnflib import Flow, StandardNormal
 from cnflib.continuous import CNF, adaptive, fixed
 from cnflib.data import toy
+from cnflib.data.toy import Target
 from cnflib.metrics import mass
 from cnflib.nets import MLP
 
@@ -77,29 +77,8 @@ def flow(mlp: MLP, tolerance: float) -> Flow:
     return Flow(CNF(mlp, solver=adaptive(rtol=tolerance, atol=tolerance)), StandardNormal(2))
 
 
-def train(log_prob: Callable[[Tensor], Tensor], mlp: MLP, draw: Callable[[int], Tensor]) -> list[dict]:
-    """The averaged weights every twenty seconds of training, with the steps taken by then."""
-    optimizer = torch.optim.Adam(mlp.parameters(), lr=LEARNING_RATE)
-    average, kept, clock, step = copy.deepcopy(mlp), [], 0.0, 0
-    while clock < SECONDS:
-        x = draw(BATCH) / SCALE
-        start = time.perf_counter()
-        done = clock / SECONDS
-        rate = LEARNING_RATE * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        (-log_prob(x).mean()).backward()
-        nn.utils.clip_grad_norm_(mlp.parameters(), 5.0)
-        optimizer.step()
-        with torch.no_grad():
-            weight = min(0.98, step / (step + 10))
-            for mean, now in zip(average.parameters(), mlp.parameters(), strict=True):
-                mean.lerp_(now, 1 - weight)
-        clock, step = clock + time.perf_counter() - start, step + 1
-        if clock >= EVERY * (len(kept) + 1) or clock >= SECONDS:
-            kept.append({"seconds": clock, "steps": step, "net": copy.deepcopy(average)})
-    return kept
+def batches(data: Target) -> Callable[[], Tensor]:
+    return lambda: data.sample(BATCH) / SCALE
 
 
 @torch.no_grad()
@@ -125,16 +104,16 @@ def main() -> None:
             for seed in range(SEEDS):
                 torch.manual_seed(seed)
                 mlp = net()
-                kept = train(make(mlp), mlp, data.sample)
+                loss = mean_nll(make(mlp))
+                kept = train(loss, mlp, batches(data), SECONDS, EVERY, LEARNING_RATE)
                 points = [
-                    {"seconds": k["seconds"], "steps": k["steps"], "nll": judge(k["net"], fresh)}
-                    for k in kept
+                    {"seconds": k.seconds, "steps": k.steps, "nll": judge(k.module, fresh)} for k in kept
                 ]
                 curve = {
                     "target": target,
                     "row": name,
                     "seed": seed,
-                    "mass": total(kept[-1]["net"]),
+                    "mass": total(kept[-1].module),
                     "curve": points,
                 }
                 curves.append(curve)

@@ -1,7 +1,7 @@
 """Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 import torch
@@ -41,6 +41,18 @@ def check_event(x: Tensor, shape: tuple[int, ...] | None, name: str = "x") -> No
         raise ValueError(
             f"Expected {name} of shape {_batched(shape)}; got {tuple(x.shape)}. {_way_out(x, shape, name)}"
         )
+
+
+def check_axis(x: Tensor, size: int, name: str = "x") -> None:
+    """Check that x is floating, of shape (B, size, \\*)."""
+    if isinstance(x, Tensor) and x.ndim > 2 and x.is_floating_point():
+        if x.shape[1] != size:
+            raise ValueError(
+                f"Expected {name} of shape (B, {size}, *), {size} channels along axis 1; got {tuple(x.shape)}. "
+                f"Rebuild the layer for {x.shape[1]} channels, or move the channels there: {name}.movedim(-1, 1)."
+            )
+    else:
+        check_event(x, (size,), name)
 
 
 def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
@@ -174,6 +186,21 @@ def check_finite(x: Tensor, name: str) -> None:
 def check_positive_int(n: int, name: str) -> None:
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"Expected {name} to be a positive int; got {n!r}.")
+
+
+def check_widths(hidden: Sequence[int]) -> None:
+    """Check that the widths of hidden layers are a sequence of positive ints."""
+    if not isinstance(hidden, Sequence) or not all(isinstance(width, int) and width > 0 for width in hidden):
+        raise ValueError(f"Expected hidden to be a sequence of positive ints, e.g. (64, 64); got {hidden!r}.")
+
+
+def check_transform(transform: object) -> None:
+    """Check that a layer was given a family of maps, not the function that makes one."""
+    if not isinstance(getattr(transform, "parameters", None), int):
+        got = getattr(transform, "__name__", repr(transform))
+        raise ValueError(
+            f"Expected transform to be an Elementwise like affine(); got {got}. Is it to be called first?"
+        )
 
 
 def event_shape(dim: int | None, shape: int | tuple[int, ...] | None = None) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
-r"""Networks: the conditioner of a coupling and the vector field of a continuous flow.
+r"""Networks: the conditioners of a coupling and the vector field of a continuous flow.
 
-Both flatten the event, so they work on vectors and, without any notion of locality, on images.
+``Conditioner`` and ``MLP`` flatten the event, so they work on vectors and, without any notion of locality, on images;
+``ConvNet`` is for images.
 """
 
 import math
@@ -12,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from cnflib._check import check_declared, check_event, event_shape
+from cnflib._check import check_declared, check_event, check_widths, event_shape
 
 __all__ = [
     "MLP",
     "Conditioner",
+    "ConvNet",
     "FourierFeatures",
     "Tanh",
     "TimeEmbedding",
@@ -56,6 +58,7 @@ def feedforward(
         hidden: Widths of the hidden layers; empty gives one linear map.
         activation: Constructor of the activation.
     """
+    check_widths(hidden)
     widths = [inputs, *hidden, outputs]
     layers: list[nn.Module] = []
     for width, next_width in zip(widths[:-1], widths[1:], strict=True):
@@ -233,6 +236,62 @@ class Conditioner(nn.Module):
         check_declared(context, self.context, "Conditioner")
         h = x.flatten(1) if context is None else torch.cat([x.flatten(1), context.flatten(1)], 1)
         return self.net(h).unflatten(1, self.outputs)
+
+
+class ConvNet(nn.Module):
+    r"""A convolutional net from an image, and an optional context, to as large an image of parameters.
+
+    Convolutions of 3 × 3 first and last, of 1 × 1 between them. A context gives every hidden layer one bias a
+    channel, the same at every pixel. The last layer starts at zero, as in :class:`Conditioner`.
+
+    Args:
+        channels: Channels of the input.
+        outputs: Channels of the output.
+        hidden: Channels of the hidden layers, at least one layer.
+        context: Number of context features; 0 for none.
+        activation: Constructor of the activation.
+
+    Raises:
+        ValueError: If there is no hidden layer.
+
+    References:
+        Glow: Generative Flow with Invertible 1x1 Convolutions, Kingma & Dhariwal, 2018, arXiv:1807.03039.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        hidden: Sequence[int] = (64, 64),
+        context: int = 0,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        if not hidden:
+            raise ValueError(
+                "Expected at least one hidden layer; got hidden=(). One of 64 channels: hidden=(64,)."
+            )
+        self.context = context
+        sizes = [3, *[1] * (len(hidden) - 1)]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(n, m, k, padding=k // 2)
+            for n, m, k in zip([channels, *hidden[:-1]], hidden, sizes, strict=True)
+        )
+        self.activation = activation()
+        self.last = nn.Conv2d(hidden[-1], outputs, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+        self.shifts = nn.ModuleList(nn.Linear(context, m, bias=False) for m in hidden if context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map x of shape ``(B, channels, H, W)`` to ``(B, outputs, H, W)``."""
+        check_declared(context, self.context, "ConvNet")
+        for k, layer in enumerate(self.layers):
+            x = layer(x)
+            if context is not None:
+                x = x + self.shifts[k](context.flatten(1))[:, :, None, None]
+            x = self.activation(x)
+        return self.last(x)
 
 
 class MLP(nn.Module):

@@ -27,17 +27,40 @@ from cnflib.continuous import (
     kinetic_energy,
 )
 from cnflib.discrete import (
+    MADE,
+    ActNorm,
     Contraction,
     Coupling,
+    Flatten,
+    InvertibleConv1x1,
+    LogDet,
+    Logit,
+    MaskedAutoregressive,
+    Planar,
+    Radial,
     Residual,
+    Scale,
     additive,
     affine,
     exact_logdet,
+    halves,
     lipswish,
+    rational_quadratic,
     russian_roulette,
 )
-from cnflib.discrete.logdets import LogDet
-from cnflib.models import ffjord, realnvp, residual_flow
+from cnflib.flow import tempered
+from cnflib.models import (
+    ffjord,
+    glow,
+    iaf,
+    maf,
+    nice,
+    planar_flow,
+    radial_flow,
+    realnvp,
+    residual_flow,
+    spline_flow,
+)
 from cnflib.nets import MLP, Conditioner
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
@@ -47,12 +70,16 @@ precise = fixed(4)
 
 
 class Member(NamedTuple):
-    """How to build it, the shape of its events, its context features, and whether its log-det is an estimate."""
+    """How to build it, the shape of its events, its context features, whether its log-det is an estimate, its domain.
+
+    The domain takes normal draws to points that the forward map accepts.
+    """
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...] = (2,)
     context: int = 0
     noisy: bool = False
+    domain: Callable[[Tensor], Tensor] = lambda x: x
 
 
 def swirl(t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -68,12 +95,26 @@ def field(
 
 def coupling(transform, shape: tuple[int, ...] = (2,), context: int = 0, keep_first: bool = True) -> Coupling:
     mask = (torch.arange(torch.Size(shape).numel()).reshape(shape) % 2 == 0) ^ (not keep_first)
-    outputs = (shape[0] * transform.parameters, *shape[1:])
-    return Coupling(mask, transform, Conditioner(shape, outputs, (8,), context))
+    P = transform.parameters
+    kept, moved = (
+        (int(mask.sum()), int((~mask).sum() * P)) if len(shape) == 1 else (shape, (shape[0] * P, *shape[1:]))
+    )
+    return Coupling(mask, transform, Conditioner(kept, moved, (8,), context))
+
+
+def autoregressive(transform, shape: tuple[int, ...], context: int = 0, reverse: bool = False):
+    return MaskedAutoregressive(transform, MADE(shape, transform.parameters, (6, 8), context, reverse))
 
 
 def standardize() -> Standardize:
     return Standardize(torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0]))
+
+
+def started(module: nn.Module, shape: tuple[int, ...], context: int = 0) -> nn.Module:
+    """After a first batch: until then an ActNorm takes whatever it is given for the data that sets it up."""
+    with seeded(), torch.no_grad():
+        module(torch.randn(64, *shape), torch.randn(64, context) if context else None)
+    return module
 
 
 def couplings() -> Chain:
@@ -99,9 +140,48 @@ bijections: dict[str, Member] = {
     "Inverse of CNF": Member(lambda: Inverse(CNF(field(), solver=precise))),
     "Coupling additive": Member(lambda: coupling(additive(), (3,)), (3,)),
     "Coupling affine": Member(lambda: coupling(affine(), (3,)), (3,)),
+    "Coupling of the first half": Member(
+        lambda: Coupling(halves(5), affine(), Conditioner(3, 4, (8,))), (5,)
+    ),
+    "Coupling of the last half": Member(
+        lambda: Coupling(~halves(5), affine(), Conditioner(2, 6, (8,))), (5,)
+    ),
+    "Coupling of channels": Member(
+        lambda: Coupling(halves(3), affine(), Conditioner((2, 2, 2), (2, 2, 2), (8,), 1)), (3, 2, 2), 1
+    ),
+    "Coupling rational-quadratic": Member(lambda: coupling(rational_quadratic(4, 3.0), (3,)), (3,)),
+    "Coupling rational-quadratic of images": Member(
+        lambda: coupling(rational_quadratic(3, 3.0), (1, 2, 2), 2), (1, 2, 2), 2
+    ),
+    "MaskedAutoregressive affine": Member(lambda: autoregressive(affine(), (4,)), (4,)),
+    "MaskedAutoregressive additive": Member(lambda: autoregressive(additive(), (3,), 1), (3,), 1),
+    "MaskedAutoregressive rational-quadratic": Member(
+        lambda: autoregressive(rational_quadratic(4, 3.0), (3,), 2, True), (3,), 2
+    ),
+    "MaskedAutoregressive of images": Member(lambda: autoregressive(affine(), (2, 2, 2), 0, True), (2, 2, 2)),
+    "Inverse of MaskedAutoregressive": Member(lambda: Inverse(autoregressive(affine(), (3,))), (3,)),
+    "Scale": Member(lambda: Scale((2, 3)), (2, 3)),
     "Coupling of a tight bound": Member(lambda: coupling(affine(bound=0.1))),
     "Coupling with context": Member(lambda: coupling(affine(), (3,), 2), (3,), 2),
     "Coupling of images": Member(lambda: coupling(affine(), (2, 4, 4)), (2, 4, 4)),
+    "Planar": Member(lambda: Planar(3), (3,)),
+    "Planar in one dimension": Member(lambda: Planar(1), (1,)),
+    "Planar with context": Member(lambda: Planar(2, (8,), context=3), (2,), 3),
+    "Planar of images": Member(lambda: Planar((2, 3, 2), (8,), context=1), (2, 3, 2), 1),
+    "Planar inverse": Member(lambda: Inverse(Chain(Planar(2), Planar(2)))),
+    "Radial": Member(lambda: Radial(3), (3,)),
+    "Radial in one dimension": Member(lambda: Radial(1), (1,)),
+    "Radial with context": Member(lambda: Radial(2, (8,), context=3), (2,), 3),
+    "Radial of images": Member(lambda: Radial((2, 3, 2), (8,), context=1), (2, 3, 2), 1),
+    "Radial inverse": Member(lambda: Inverse(Chain(Radial(2), Radial(2)))),
+    "ActNorm": Member(lambda: started(ActNorm(3), (3,)), (3,)),
+    "ActNorm of images": Member(lambda: started(ActNorm(2), (2, 3, 2)), (2, 3, 2)),
+    "InvertibleConv1x1": Member(lambda: InvertibleConv1x1(3), (3,)),
+    "InvertibleConv1x1 of images": Member(lambda: InvertibleConv1x1(3), (3, 2, 3)),
+    "Flatten there and back": Member(
+        lambda: Chain(Flatten((2, 3)), InvertibleConv1x1(6), Inverse(Flatten((2, 3)))), (2, 3)
+    ),
+    "Logit": Member(Logit, (3,), domain=torch.sigmoid),
     "Residual": Member(lambda: residual()),
     "Residual with context": Member(lambda: residual((3,), 2, activation=lipswish), (3,), 2),
     "Residual of images": Member(lambda: residual((2, 4, 4), kernel=3), (2, 4, 4)),
@@ -146,9 +226,42 @@ flows: dict[str, Member] = {
     "Standardize": Member(lambda: Flow(standardize(), StandardNormal(2))),
     "Chain": Member(lambda: Flow(Chain(standardize(), *couplings().layers), StandardNormal((2,)))),
     "CNF of a function": Member(lambda: Flow(CNF(swirl, solver=fixed(6)), StandardNormal(2))),
+    "nice dim": Member(lambda: nice(dim=2, layers=3, hidden=(8,))),
+    "nice shape": Member(lambda: nice(shape=(2, 3), layers=2, hidden=(8,), context=1), (2, 3), 1),
+    "maf dim": Member(lambda: maf(dim=2, layers=2, hidden=(8,))),
+    "maf shape": Member(lambda: maf(shape=(2, 3), layers=2, hidden=(8, 8), context=1), (2, 3), 1),
+    "maf of splines": Member(lambda: maf(dim=2, layers=2, hidden=(8,), transform=rational_quadratic(4))),
+    "iaf dim": Member(lambda: iaf(dim=2, layers=2, hidden=(8,))),
+    "iaf context": Member(lambda: iaf(dim=3, layers=2, hidden=(8,), context=2), (3,), 2),
+    "spline_flow dim": Member(lambda: spline_flow(dim=2, layers=2, hidden=(8,), bins=4)),
+    "spline_flow context": Member(lambda: spline_flow(dim=3, layers=2, hidden=(8,), context=2), (3,), 2),
+    "spline_flow shape": Member(lambda: spline_flow(shape=(2, 3), layers=2, hidden=(8,), bins=3), (2, 3)),
     "realnvp dim": Member(lambda: realnvp(dim=2, layers=4, hidden=(8,))),
     "realnvp shape": Member(lambda: realnvp(shape=(2, 3), layers=2, hidden=(8,)), (2, 3)),
     "realnvp context": Member(lambda: realnvp(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),
+    "planar dim": Member(lambda: planar_flow(dim=2, layers=4)),
+    "planar shape": Member(lambda: planar_flow(shape=(1, 2, 2), layers=3), (1, 2, 2)),
+    "planar context": Member(lambda: planar_flow(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),
+    "planar posterior": Member(
+        lambda: Flow(Inverse(planar_flow(dim=2, layers=4).bijection), StandardNormal(2))
+    ),
+    "radial dim": Member(lambda: radial_flow(dim=2, layers=4)),
+    "radial shape": Member(lambda: radial_flow(shape=(1, 2, 2), layers=3), (1, 2, 2)),
+    "radial context": Member(lambda: radial_flow(dim=2, layers=3, hidden=(8,), context=3), (2,), 3),
+    "radial posterior": Member(
+        lambda: Flow(Inverse(radial_flow(dim=2, layers=4).bijection), StandardNormal(2))
+    ),
+    "realnvp image": Member(lambda: realnvp(shape=(1, 4, 4), layers=1, hidden=(4,), context=2), (1, 4, 4), 2),
+    "glow dim": Member(lambda: started(glow(dim=2, layers=3, hidden=(8,)), (2,))),
+    "glow matrix": Member(lambda: started(glow(shape=(2, 2), layers=2, hidden=(8,)), (2, 2)), (2, 2)),
+    "glow image": Member(lambda: started(glow(shape=(1, 4, 4), layers=1, hidden=(4,)), (1, 4, 4)), (1, 4, 4)),
+    "glow image context": Member(
+        lambda: started(glow(shape=(2, 2, 4), layers=1, hidden=(4, 3), context=2), (2, 2, 4), 2), (2, 2, 4), 2
+    ),
+    "glow odd sides": Member(
+        lambda: started(glow(shape=(1, 3, 3), layers=2, hidden=(4,)), (1, 3, 3)), (1, 3, 3)
+    ),
+    "tempered": Member(lambda: tempered(realnvp(dim=2, layers=3, hidden=(8,), context=3), 0.7), (2,), 3),
     "residual_flow dim": Member(lambda: residual_flow(dim=2, layers=3, hidden=(8,))),
     "residual_flow matrix": Member(lambda: residual_flow(shape=(2, 2), layers=2, hidden=(8,)), (2, 2)),
     "residual_flow image": Member(
@@ -202,4 +315,6 @@ def points(
     """Points of the member's shape and, where it has one, a context."""
     generator = rng(seed)
     x = torch.randn(n, *member.shape, generator=generator, dtype=dtype)
-    return x, torch.randn(n, member.context, generator=generator, dtype=dtype) if member.context else None
+    return member.domain(x), torch.randn(
+        n, member.context, generator=generator, dtype=dtype
+    ) if member.context else None

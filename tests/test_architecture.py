@@ -139,11 +139,13 @@ def test_a_package_re_exports_what_its_modules_make_public(name):
 def test_the_types_of_the_interface_stand_where_the_design_puts_them():
     interface = {
         "cnflib": "Bijection Chain Inverse Standardize Flow StandardNormal",
-        "cnflib.discrete": "Coupling additive affine Squeeze Residual",
+        "cnflib.flow": "tempered",
+        "cnflib.discrete": "Coupling additive affine rational_quadratic MaskedAutoregressive "
+        "Planar Radial Squeeze ActNorm InvertibleConv1x1 Dequantize Logit Residual",
         "cnflib.continuous": "CNF Solution Local VectorField Cost adaptive fixed rk4 euler midpoint heun exact "
         "hutchinson hutchpp adjoint checkpointed rademacher gaussian kinetic_energy jacobian_frobenius",
         "cnflib.interpolants": "Interpolant linear trigonometric independent velocity_loss sample_ode",
-        "cnflib.models": "realnvp ffjord residual_flow",
+        "cnflib.models": "planar_flow radial_flow nice realnvp glow maf iaf spline_flow residual_flow ffjord",
         "cnflib.audit": "audit_bijection audit_gradients",
     }
     for module, names in interface.items():

@@ -35,26 +35,31 @@ def assert_close(a, b, tolerance=1e-6):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
+def precision(g):
+    """The error that float64 allows: a closed form is exact but for rounding, a solve has an error of its own."""
+    return 1e-6 if any(isinstance(module, CNF) for module in g.modules()) else 1e-9
+
+
 @every
 def test_inverse_undoes_forward_and_their_logdets_cancel(name):
     g, x, context = setup(name)
     z, forward = g(x, context, rng())
     back, inverse = g.inverse(z, context, rng())
-    assert_close(back, x)
-    assert_close(forward + inverse, torch.zeros_like(forward))
+    assert_close(back, x, precision(g))
+    assert_close(forward + inverse, torch.zeros_like(forward), precision(g))
 
 
 @every
 def test_forward_undoes_inverse(name):
     g, x, context = setup(name)
-    assert_close(g(g.inverse(x, context)[0], context)[0], x)
+    assert_close(g(g.inverse(x, context)[0], context)[0], x, precision(g))
 
 
 @exactly
 @both_ways
 def test_logdet_is_that_of_the_jacobian(name, way):
     g, x, context = setup(name)
-    assert_close(maps[way](g)(x, context)[1], log_volume(maps[way](g), x, context))
+    assert_close(maps[way](g)(x, context)[1], log_volume(maps[way](g), x, context), precision(g))
 
 
 @estimated

@@ -4,7 +4,7 @@ import pytest
 import torch
 from registry import Member, built, coupling, points, rng
 
-from cnflib.discrete import Coupling, additive, affine
+from cnflib.discrete import Coupling, additive, affine, checkerboard, halves
 from cnflib.nets import Conditioner
 
 families = {"additive": additive(), "affine": affine(), "affine bound 1": affine(1.0)}
@@ -74,9 +74,11 @@ def test_affine_scales_by_a_bounded_exponential_and_then_shifts(bound):
 
 def test_logdet_is_the_sum_over_transformed_coordinates_of_the_log_slope():
     mask = torch.tensor([True, False, False])
-    net = Conditioner(3, 6).double()
+    net = Conditioner(1, 4).double()
     with torch.no_grad():  # every coordinate gets shift 1 and scale 2, the kept one is not to count
-        net.net[-1].bias.copy_(torch.tensor([1.0, 3 * torch.atanh(torch.tensor(2.0).log() / 3)]).repeat(3))
+        net.net[-1].bias.copy_(
+            torch.tensor([1.0, 3 * torch.atanh(torch.tensor(2.0).log() / 3)]).repeat_interleave(2)
+        )
     x, _ = points(x3)
     z, logdet = Coupling(mask, affine(), net)(x)
     assert_close(z[:, 1:], 2 * x[:, 1:] + 1, 1e-6)
@@ -103,3 +105,29 @@ def lambda_module(function):
     module = torch.nn.Module()
     module.forward = function
     return module
+
+
+@pytest.mark.parametrize(
+    "mask", [halves(5), ~halves(5), halves(5)[torch.randperm(5, generator=rng())]], ids=str
+)
+def test_any_mask_of_a_vector_is_the_same_map_up_to_the_order_of_coordinates(mask):
+    order = (~mask).int().argsort(stable=True)
+    net = built(Member(lambda: Conditioner(3, 4, (8,)) if mask.sum() == 3 else Conditioner(2, 6, (8,))))
+    x, _ = points(Member(None, (5,)))
+    z, logdet = Coupling(mask, affine(), net)(x)
+    sorted_z, sorted_logdet = Coupling(mask[order], affine(), net)(x[:, order])
+    assert_close(z[:, order], sorted_z)
+    assert_close(logdet, sorted_logdet)
+
+
+def test_a_mask_of_channels_acts_at_every_pixel():
+    net = lambda_module(lambda x, context: torch.cat([x, 2 * x], 1))
+    x, _ = points(Member(None, (3, 2, 2)))
+    z, _ = Coupling(torch.tensor([False, True, False]), additive(), net)(x)
+    assert_close(z, torch.stack([x[:, 0] + x[:, 1], x[:, 1], x[:, 2] + 2 * x[:, 1]], 1))
+
+
+def test_masks_keep_the_first_half_or_every_second_pixel():
+    assert halves(4).tolist() == [True, True, False, False] and halves(3).tolist() == [True, True, False]
+    c, h, w = torch.meshgrid(*map(torch.arange, (2, 3, 3)), indexing="ij")
+    assert torch.equal(checkerboard((2, 3, 3)), (c + h + w) % 2 == 0)

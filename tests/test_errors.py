@@ -21,17 +21,27 @@ from cnflib.continuous import (
     path_derivative,
 )
 from cnflib.discrete import (
+    ActNorm,
     Contraction,
     Coupling,
+    Dequantize,
+    Flatten,
+    InvertibleConv1x1,
+    Logit,
+    Planar,
+    Radial,
     Residual,
     affine,
+    halves,
+    mean_log_prob,
     russian_roulette,
     spectral_norm,
     truncated_series,
 )
+from cnflib.flow import tempered
 from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
-from cnflib.models import ffjord, realnvp, residual_flow
-from cnflib.nets import MLP, Conditioner
+from cnflib.models import ffjord, glow, planar_flow, radial_flow, realnvp, residual_flow
+from cnflib.nets import MLP, Conditioner, ConvNet
 
 x = torch.randn(4, 2, generator=rng())
 c = torch.randn(4, 3, generator=rng())
@@ -41,11 +51,15 @@ flows = {
     "ffjord": ffjord(dim=2, hidden=(4,), solver=fixed(1)),
     "residual_flow": residual_flow(dim=2, layers=2, hidden=(4,)),
     "Standardize": Flow(Standardize(torch.zeros(2), torch.ones(2)), StandardNormal(2)),
+    "planar": planar_flow(dim=2, layers=2),
+    "radial": radial_flow(dim=2, layers=2),
     "Chain": Flow(Chain(coupling(affine())), StandardNormal(2)),
 }
 conditional = {
     "realnvp": realnvp(dim=2, hidden=(4,), context=3),
     "ffjord": ffjord(dim=2, hidden=(4,), context=3),
+    "planar": planar_flow(dim=2, layers=2, hidden=(4,), context=3),
+    "radial": radial_flow(dim=2, layers=2, hidden=(4,), context=3),
     "residual_flow": residual_flow(dim=2, layers=2, hidden=(4,), context=3),
 }
 cnf, field = flows["ffjord"].bijection, flows["ffjord"].bijection.field
@@ -278,9 +292,18 @@ calls = {
     "mask keeps none": (lambda: Coupling(torch.zeros(2).bool(), affine(), None), "Expected a mask.*dim >= 2"),
     "mask of numbers": (lambda: Coupling(torch.ones(2), affine(), None), "Expected mask to be a bool tensor"),
     "coupling net": (
-        lambda: Coupling(torch.tensor([True, False]), affine(), Conditioner(2, 2))(x),
-        r"Expected net\(x, context\) to return shape \(4, 4\), 2 numbers for each.*got \(4, 2\)",
+        lambda: Coupling(torch.tensor([True, False]), affine(), Conditioner(1, 1))(x),
+        r"Expected net\(x, context\) to return shape \(4, 2\), 2 numbers for each.*got \(4, 1\)",
     ),
+    "channels of a coupling": (
+        lambda: Coupling(halves(3), affine(), None)(torch.zeros(4, 2, 5, 5)),
+        r"Expected x of shape \(B, 3, \*\), 3 channels along axis 1; got \(4, 2, 5, 5\)",
+    ),
+    "coordinates of a coupling": (
+        lambda: Coupling(halves(3), affine(), None)(x),
+        r"Expected x of shape \(B, 3\); got \(4, 2\)",
+    ),
+    "half of one": (lambda: halves(1), "Expected size >= 2; got 1.*squeeze an image"),
     "bound 0": (lambda: affine(0.0), "Expected bound > 0; got 0.0"),
     "bound NaN": (lambda: affine(float("nan")), "Expected bound > 0"),
     "coefficient 1": (lambda: residual_flow(dim=2, coefficient=1.0), "Expected 0 < coefficient < 1; got 1.0"),
@@ -362,7 +385,107 @@ calls = {
         lambda: realnvp(dim=1),
         r"at least two coordinates.*got shape \(1,\).*ffjord\(dim=1\)",
     ),
+    "glow of one coordinate": (
+        lambda: glow(shape=(1, 1, 1)),
+        r"at least two coordinates.*got shape \(1, 1, 1\).*ffjord\(dim=1\)",
+    ),
+    "glow layers": (lambda: glow(dim=2, layers=0), "Expected layers to be a positive int; got 0"),
+    "glow scales": (
+        lambda: glow(shape=(1, 28, 28), scales=4),
+        r"Expected sides that can be halved 3 times; got \(28, 28\).*at most scales=3, or pad",
+    ),
+    "glow context missing": (
+        lambda: glow(shape=(1, 4, 4), context=3).log_prob(torch.randn(4, 1, 4, 4)),
+        r"Expected a context of shape \(B, 3\); got None",
+    ),
+    "glow context undeclared": (
+        lambda: glow(shape=(1, 4, 4)).log_prob(torch.randn(4, 1, 4, 4), c),
+        "Expected no context: this ConvNet.*context=0",
+    ),
+    "image layers": (lambda: realnvp(shape=(1, 4, 4), layers=0), "Expected layers to be a positive int"),
+    "image scales": (lambda: realnvp(shape=(1, 6, 6), scales=3), "at most scales=2"),
+    "ActNorm of one row": (
+        lambda: ActNorm(2)(x[:1]),
+        r"Expected at least two values a channel to set up an ActNorm; got 1\..*larger, or call \.eval\(\)",
+    ),
+    "ActNorm of none": (lambda: ActNorm(2)(x[:0]), "at least two values a channel.*got 0"),
+    "ActNorm of a constant": (
+        lambda: ActNorm(2)(torch.ones(4, 2)),
+        "finite and not constant.*2 of 2 are not, the first is 0.*Dequantize.*drop",
+    ),
+    "ActNorm of NaN": (lambda: ActNorm(2)(bad), "finite and not constant.*1 of 2 are not, the first is 0"),
+    "ActNorm before a transform": (
+        lambda: torch.func.vjp(lambda y: ActNorm(2)(y)[0], x),
+        r"Expected an ActNorm that has seen data.*one batch.*torch.func, or call \.eval",
+    ),
+    "ActNorm channels": (lambda: ActNorm(0), "Expected channels to be a positive int; got 0"),
+    "ActNorm of other channels": (lambda: ActNorm(3)(x), r"Expected x of shape \(B, 3\); got \(4, 2\)"),
+    "ActNorm dtype": (
+        lambda: ActNorm(2)(x.double()),
+        "Expected x of dtype torch.float32, that of the ActNorm",
+    ),
+    "convolution channels": (
+        lambda: InvertibleConv1x1(1.5),
+        "Expected channels to be a positive int; got 1.5",
+    ),
+    "convolution of other channels": (
+        lambda: InvertibleConv1x1(3).inverse(torch.zeros(4, 2, 5, 5)),
+        r"Expected z of shape \(B, 3, \*\), 3 channels along axis 1; got \(4, 2, 5, 5\).*movedim",
+    ),
+    "convolution dtype": (
+        lambda: InvertibleConv1x1(2).double()(x),
+        "Expected x of dtype torch.float64, that of the InvertibleConv1x1",
+    ),
+    "flatten": (lambda: Flatten((2, 3))(x), r"Expected x of shape \(B, 2, 3\); got \(4, 2\)"),
+    "unflatten": (lambda: Flatten((2, 3)).inverse(x), r"Expected z of shape \(B, 6\); got \(4, 2\)"),
+    "ConvNet of one layer": (lambda: ConvNet(1, 2, ()), "at least one hidden layer; got hidden=\\(\\)"),
+    "levels 1": (lambda: Dequantize(1), "Expected levels >= 2; got 1.*256"),
+    "levels of a half": (lambda: Dequantize(2.5), "Expected levels to be a positive int; got 2.5"),
+    "level too high": (
+        lambda: Dequantize(4)(torch.tensor([[0.0, 4.0]])),
+        r"Expected integers from 0 to 3; got 4 at 1 of 2 values.*levels=",
+    ),
+    "level too low": (lambda: Dequantize()(torch.tensor([[-1.0]])), "integers from 0 to 255; got -1"),
+    "level of a half": (
+        lambda: Dequantize()(torch.tensor([[0.5, 1.0]])),
+        "got 0.5 at 1 of 2.*before they are scaled",
+    ),
+    "level NaN": (lambda: Dequantize()(bad), "Expected integers from 0 to 255"),
+    "levels in an integer dtype": (
+        lambda: Dequantize()(torch.zeros(2, 3, dtype=torch.uint8)),
+        r"Expected x of a floating dtype; got torch.uint8.*x.float\(\)",
+    ),
+    "alpha 0": (lambda: Logit(0.0), "Expected 0 < alpha < 0.5; got 0.0"),
+    "alpha 1/2": (lambda: Logit(0.5), "Expected 0 < alpha < 0.5; got 0.5"),
+    "logit of 256 levels": (
+        lambda: Logit()(torch.tensor([[0.0, 255.0]])),
+        r"Expected x in \[0, 1\]; got values from 0 to 255\..*Dequantize",
+    ),
+    "logit below 0": (
+        lambda: Logit()(torch.tensor([[-0.1]])),
+        r"Expected x in \[0, 1\]; got values from -0.1",
+    ),
+    "logit of NaN": (lambda: Logit()(torch.tensor([[torch.nan]])), r"Expected x in \[0, 1\]"),
+    "draws 0": (lambda: mean_log_prob(flows["realnvp"], x, 0), "Expected draws to be a positive int; got 0"),
+    "temperature 0": (
+        lambda: tempered(flows["realnvp"], 0.0),
+        r"Expected 0 < temperature < inf; got 0.0.*decode\(torch.zeros",
+    ),
+    "temperature NaN": (lambda: tempered(flows["realnvp"], float("nan")), "Expected 0 < temperature"),
     "layers 0": (lambda: realnvp(dim=2, layers=0), "Expected layers to be a positive int; got 0"),
+    "planar layers 0": (lambda: planar_flow(dim=2, layers=0), "Expected layers .*positive int; got 0"),
+    "radial layers 0.5": (lambda: radial_flow(dim=2, layers=0.5), "Expected layers .*positive int; got 0.5"),
+    "planar of none": (lambda: Planar(0), "Expected each size in shape to be a positive int; got 0"),
+    "planar of ()": (lambda: Planar(()), r"Expected a shape of at least one axis; got \(\)"),
+    "radial of ()": (lambda: Radial(()), r"Expected a shape of at least one axis; got \(\)"),
+    "planar context -1": (
+        lambda: Planar(2, context=-1),
+        "Expected context to be a number of features, an int >= 0; got -1.*context=0",
+    ),
+    "radial context of a tensor": (
+        lambda: Radial(2, context=c),
+        "Expected context to be a number of features",
+    ),
     "dim and shape": (
         lambda: ffjord(dim=2, shape=(2,)),
         r"Expected exactly one of dim and shape; got dim=2, shape=\(2,\)",

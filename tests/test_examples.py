@@ -14,6 +14,7 @@ shown = [
     name
     for package in (cnflib.discrete, cnflib.models)
     for _, name, _ in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    if "._" not in name
 ]
 finder = doctest.DocTestFinder(recurse=False)
 public = {

@@ -6,11 +6,23 @@ from registry import Member, built, points, rng
 
 from cnflib import Chain, Flow, Inverse, StandardNormal
 from cnflib.continuous import CNF, exact, fixed, hutchinson
-from cnflib.discrete import Coupling, Split, Squeeze
-from cnflib.models import ffjord, realnvp, residual_flow
+from cnflib.discrete import Coupling, Planar, Radial, Split, Squeeze
+from cnflib.models import (
+    ffjord,
+    glow,
+    iaf,
+    maf,
+    nice,
+    planar_flow,
+    radial_flow,
+    realnvp,
+    residual_flow,
+    spline_flow,
+)
 from cnflib.nets import MLP
 
-builders = pytest.mark.parametrize("build", [realnvp, ffjord, residual_flow])
+BUILDERS = [planar_flow, radial_flow, nice, realnvp, spline_flow, maf, iaf, glow, residual_flow, ffjord]
+builders = pytest.mark.parametrize("build", BUILDERS)
 
 
 @builders
@@ -38,8 +50,8 @@ def test_realnvp_is_a_chain_of_affine_couplings_with_alternating_masks():
         isinstance(layer, Coupling) and layer.transform.parameters == 2 for layer in flow.bijection.layers
     )
     masks = [layer.mask.tolist() for layer in flow.bijection.layers]
-    even = [True, False, True, False, True]
-    assert masks == [even, [not keep for keep in even], even]
+    first = [True, True, True, False, False]
+    assert masks == [first, [not keep for keep in first], first]
 
 
 def test_realnvp_masks_images_as_a_checkerboard():
@@ -59,6 +71,16 @@ def test_two_layers_of_realnvp_move_every_coordinate(layers):
     member = Member(lambda: realnvp(dim=4, layers=layers, hidden=(8,)), (4,))
     x, _ = points(member)
     assert (built(member).bijection(x)[0] != x).all()
+
+
+@pytest.mark.parametrize(("build", "layer"), [(planar_flow, Planar), (radial_flow, Radial)])
+def test_a_planar_and_a_radial_flow_are_chains_of_their_layers(build, layer):
+    flow = build(shape=(2, 3), layers=5, hidden=(7,), context=4)
+    assert isinstance(flow.bijection, Chain) and len(flow.bijection.layers) == 5
+    for part in flow.bijection.layers:
+        assert (type(part), part.shape, part.context) == (layer, (2, 3), 4)
+        assert part.net.net[0].weight.shape == (7, 4)
+    assert len(build(dim=2).bijection.layers) == 16
 
 
 def test_ffjord_is_the_flow_of_a_free_field():
@@ -119,5 +141,7 @@ def test_context_is_used(build):
 
 @builders
 def test_hidden_sets_the_size_of_the_nets(build):
-    small, large = (sum(p.numel() for p in build(dim=2, hidden=h).parameters()) for h in ((4,), (32, 32)))
+    small, large = (
+        sum(p.numel() for p in build(dim=2, hidden=h, context=3).parameters()) for h in ((4,), (32, 32))
+    )
     assert small < large / 8

@@ -9,13 +9,15 @@ import weakref
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cnflib.nets import MLP
 
 BATCH, TOLERANCE = 512, 1e-5
+HIDDEN, COUPLINGS, MASKED = (64, 64), 8, 5  # of discrete flows: layers of RealNVP and MAF
+SPLINES, BINS, BOX = 4, 8, 5.0
 
 
 def field(dim: int, width: int = 64) -> MLP:
@@ -26,6 +28,18 @@ def field(dim: int, width: int = 64) -> MLP:
         for p in net.parameters():
             p *= 2
     return net
+
+
+def training_step(model: nn.Module, x: Tensor) -> Callable[[], None]:
+    """One step of maximum likelihood at a learning rate of 0, so that every step meets the same weights."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (-model.log_prob(x).mean()).backward()
+        optimizer.step()
+
+    return step
 
 
 def measure(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, Tensor]:

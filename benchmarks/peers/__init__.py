@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from harness import TOLERANCE
+from harness import TOLERANCE, training_step
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
@@ -43,15 +43,8 @@ class Peer(nn.Module):
         self.net, self.probe, self.tolerance = Net(mlp), probe, tolerance
 
     def training_step(self, x: Tensor) -> Callable[[], None]:
-        """One step of maximum likelihood at a learning rate of 0, so that every step meets the same field."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=0.0)
-
-        def step() -> None:
-            optimizer.zero_grad()
-            (-self.log_prob(x).mean()).backward()
-            optimizer.step()
-
-        return step
+        """One step of maximum likelihood."""
+        return training_step(self, x)
 
     def evaluations(self, x: Tensor) -> int:
         self.net.calls = 0

@@ -9,94 +9,55 @@ transformed coordinates. "Coupling" here is the layer; the joint law of two ends
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_context, check_event, check_like, reference
+from cnflib._check import check_axis, check_context, check_event, check_like, check_transform, reference
 from cnflib.bijection import Bijection
+from cnflib.discrete.elementwise import Elementwise
 
-__all__ = ["Coupling", "Elementwise", "additive", "affine"]
+__all__ = ["Coupling", "checkerboard", "halves"]
 
-
-class Elementwise(NamedTuple):
-    r"""A family of increasing maps :math:`T(\cdot; \theta)` of the line, applied to each coordinate.
-
-    Both functions take points of shape ``(B, *event)`` and parameters of shape ``(B, *event, parameters)``, and
-    return points and :math:`\log` derivatives of shape ``(B, *event)``. Parameters of zero give the identity.
-
-    Example:
-        >>> import torch
-        >>> from cnflib.discrete import affine
-        >>> transform, x, theta = affine(), torch.randn(5), torch.randn(5, 2)
-        >>> y, log_slope = transform.forward(x, theta)
-        >>> torch.allclose(transform.inverse(y, theta)[0], x, atol=1e-5)
-        True
-    """
-
-    parameters: int
-    forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    inverse: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def additive() -> Elementwise:
-    r"""The shift :math:`T(x; b) = x + b`, of log-derivative 0: the layer of NICE.
-
-    References:
-        NICE: Non-linear Independent Components Estimation, Dinh et al., 2014, arXiv:1410.8516.
-
-    Example:
-        >>> import torch
-        >>> y, log_slope = additive().forward(torch.tensor([1.0]), torch.tensor([[0.5]]))
-        >>> y.item(), log_slope.item()
-        (1.5, 0.0)
-    """
-
-    return Elementwise(1, _shift, _unshift)
-
-
-def affine(bound: float = 3.0) -> Elementwise:
-    r"""The affine map :math:`T(x; b, a) = x e^{s} + b` with :math:`s = m \tanh(a / m)`: the layer of RealNVP.
+def halves(size: int) -> Tensor:
+    """The mask of shape ``(size,)`` that keeps the first half of axis 1, the larger one where the size is odd.
 
     Args:
-        bound: The bound :math:`m > 0` on :math:`|s|`, in nats; one layer scales by at most :math:`e^m`.
+        size: Number of coordinates, or of channels of an image.
 
     Raises:
-        ValueError: If the bound is not positive.
+        ValueError: If the size is below 2: a coupling needs something to keep and something to transform.
+
+    Example:
+        >>> halves(5).tolist()
+        [True, True, True, False, False]
+    """
+    if size < 2:
+        raise ValueError(
+            f"Expected size >= 2; got {size}. A coupling keeps one part and transforms the other: squeeze an image "
+            "of one channel first, and take an autoregressive or a continuous flow of one coordinate."
+        )
+    return torch.arange(size) < (size + 1) // 2
+
+
+def checkerboard(shape: tuple[int, ...]) -> Tensor:
+    r"""The mask that keeps the coordinates whose indices have an even sum, in an image every second pixel.
+
+    Args:
+        shape: The event shape.
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
 
     Example:
-        >>> import torch
-        >>> y, log_slope = affine().forward(torch.tensor([2.0]), torch.tensor([[0.5, 0.0]]))
-        >>> y.item(), log_slope.item()
-        (2.5, 0.0)
+        >>> checkerboard((1, 2, 2)).int().tolist()
+        [[[1, 0], [0, 1]]]
     """
-    if not bound > 0:
-        raise ValueError(f"Expected bound > 0; got {bound}. For a pure shift use additive().")
-
-    return Elementwise(2, partial(_scale_shift, bound=bound), partial(_unshift_scale, bound=bound))
-
-
-def _shift(x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    return x + theta[..., 0], torch.zeros_like(x)
-
-
-def _unshift(z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    return z - theta[..., 0], torch.zeros_like(z)
-
-
-def _scale_shift(x: Tensor, theta: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    s = bound * torch.tanh(theta[..., 1] / bound)
-    return x * s.exp() + theta[..., 0], s
-
-
-def _unshift_scale(z: Tensor, theta: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    s = bound * torch.tanh(theta[..., 1] / bound)
-    return (z - theta[..., 0]) * (-s).exp(), -s
+    indices = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
+    return sum(indices) % 2 == 0
 
 
 class Coupling(Bijection):
@@ -105,13 +66,16 @@ class Coupling(Bijection):
     .. math:: \log |\det \partial z / \partial x| = \sum_{i \in B} \log \partial_x T(x_i; \theta_i(x_A, c))
 
     Args:
-        mask: True on the kept coordinates :math:`A`, False on the transformed ones :math:`B`; shape ``event``, bool.
-        transform: The family :math:`T`, e.g. :func:`affine`.
-        net: The net :math:`\theta`, called as ``net(x, context)`` on x with :math:`x_B` set to zero. It returns
-            ``transform.parameters`` numbers a coordinate, shape ``(B, event[0] * parameters, *event[1:])``.
+        mask: True on the kept part :math:`A`, False on the transformed :math:`B`, bool. Either of shape ``(C,)``, for
+            axis 1 of x: the coordinates of a vector, the channels of an image; or of the event's shape.
+        transform: The family :math:`T` with P parameters, e.g. :func:`cnflib.discrete.affine`.
+        net: The net :math:`\theta`, called as ``net(x, context)``. With a mask of one axis it gets :math:`x_A`, shape
+            ``(B, |A|, *)``, and returns ``(B, P * |B|, *)``: the first parameter of all coordinates, then the second.
+            With a mask of the event's shape it gets x with zeros on B and returns ``(B, P * C, *)``, of which those
+            of A are not used.
 
     Raises:
-        ValueError: If the mask keeps all coordinates or none.
+        ValueError: If the mask keeps all coordinates or none, or the transform is none.
 
     References:
         NICE: Non-linear Independent Components Estimation, Dinh et al., 2014, arXiv:1410.8516.
@@ -120,15 +84,15 @@ class Coupling(Bijection):
         >>> import torch
         >>> from cnflib.discrete import affine
         >>> from cnflib.nets import Conditioner
-        >>> mask = torch.tensor([True, False])
-        >>> layer = Coupling(mask, affine(), Conditioner(2, 4))
-        >>> z, logdet = layer(torch.randn(5, 2))
+        >>> layer = Coupling(torch.tensor([True, True, False]), affine(), Conditioner(2, 2))
+        >>> z, logdet = layer(torch.randn(5, 3))
         >>> z.shape, logdet.shape
-        (torch.Size([5, 2]), torch.Size([5]))
+        (torch.Size([5, 3]), torch.Size([5]))
     """
 
     def __init__(self, mask: Tensor, transform: Elementwise, net: nn.Module) -> None:
         super().__init__()
+        check_transform(transform)
         if mask.dtype != torch.bool or mask.ndim == 0:
             raise ValueError(
                 f"Expected mask to be a bool tensor of the event's shape; got {mask.dtype}, {tuple(mask.shape)}."
@@ -137,39 +101,67 @@ class Coupling(Bijection):
             raise ValueError(
                 "Expected a mask that keeps some coordinates and transforms others; a coupling needs dim >= 2."
             )
-        self.register_buffer("mask", mask)
         self.transform = transform
         self.net = net
+        self.register_buffer("mask", mask)
+        parts = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]  # of axis 1, if the mask has no other
+        self.kept_first = bool(mask.flatten()[0])
+        order = torch.cat(parts if self.kept_first else parts[::-1])
+        self.sizes = [len(part) for part in (parts if self.kept_first else parts[::-1])]
+        in_place = mask.ndim > 1 or bool((order.diff() == 1).all())
+        self.register_buffer("order", None if in_place else order, persistent=False)
+        self.register_buffer("back", None if in_place else order.argsort(), persistent=False)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self._apply_transform(self.transform.forward, x, context, "x")
+        z, log_slope = self._apply_transform(self.transform.forward, x, context, "x")
+        return z, log_slope.flatten(1).sum(1)
 
     def inverse(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self._apply_transform(self.transform.inverse, z, context, "z")
+        x, log_slope = self._apply_transform(self.transform.inverse, z, context, "z")
+        return x, log_slope.flatten(1).sum(1)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._apply_transform(self.transform.inverse, z, context, "z")[0]
 
     def _apply_transform(
-        self,
-        transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        x: Tensor,
-        context: Tensor | None,
-        name: str,
+        self, transform: Map, x: Tensor, context: Tensor | None, name: str
     ) -> tuple[Tensor, Tensor]:
-        check_event(x, tuple(self.mask.shape), name)
-        check_like(x, reference(self.net), name, "Coupling")
-        check_context(context, x, name)
-        y, logdet = transform(x, self._theta(x, context))
-        return torch.where(self.mask, x, y), logdet.masked_fill(self.mask, 0).flatten(1).sum(1)
+        self._check(x, context, name)
+        if self.mask.ndim > 1:
+            y, log_slope = transform(x, self._theta(x * self.mask, context, x.shape[1]))
+            return torch.where(self.mask, x, y), log_slope.masked_fill(self.mask, 0)
+        kept, moved = self._split(x)
+        moved, log_slope = transform(moved, self._theta(kept, context, moved.shape[1]))
+        return self._join(kept, moved), log_slope
 
-    def _theta(self, x: Tensor, context: Tensor | None) -> Tensor:
-        theta = self.net(x * self.mask, context)
-        expected = (x.shape[0], x.shape[1] * self.transform.parameters, *x.shape[2:])
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The kept and the moved part of axis 1; views where the mask leaves both in one piece."""
+        first, last = (x if self.order is None else x.index_select(1, self.order)).split(self.sizes, 1)
+        return (first, last) if self.kept_first else (last, first)
+
+    def _join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        x = torch.cat((kept, moved) if self.kept_first else (moved, kept), 1)
+        return x if self.back is None else x.index_select(1, self.back)
+
+    def _theta(self, x: Tensor, context: Tensor | None, moved: int) -> Tensor:
+        """Parameters of the moved coordinates, shape ``(B, P, moved, *)``."""
+        theta, P = self.net(x, context), self.transform.parameters
+        expected = (x.shape[0], P * moved, *x.shape[2:])
         if theta.shape != expected:
             raise ValueError(
-                f"Expected net(x, context) to return shape {expected}, {self.transform.parameters} numbers for each "
-                f"coordinate of x; got {tuple(theta.shape)}."
+                f"Expected net(x, context) to return shape {expected}, {P} numbers for each transformed coordinate "
+                f"of x; got {tuple(theta.shape)}."
             )
-        return theta.unflatten(1, (x.shape[1], self.transform.parameters)).movedim(2, -1)
+        return theta.to(x.dtype).unflatten(1, (P, moved))
+
+    def _check(self, x: Tensor, context: Tensor | None, name: str) -> None:
+        if self.mask.ndim > 1:
+            check_event(x, tuple(self.mask.shape), name)
+        else:
+            check_axis(x, len(self.mask), name)
+        check_like(x, reference(self.net), name, "Coupling")
+        check_context(context, x, name)

@@ -8,16 +8,52 @@ A scale is a bijection that keeps the shape of x, and so is the next one inside 
 
 A squeeze alone changes the event's shape, so :func:`cnflib.audit.audit_bijection` is for the whole scale. Glow's
 learned prior of the finished half :math:`x_b` given :math:`x_a` is an affine coupling that keeps :math:`x_a`, put
-before the split.
+before the split: :math:`x_b = m(x_a) + \sigma(x_a) z_b` with a standard normal :math:`z_b` has the density
+:math:`N(m(x_a), \sigma(x_a)^2)`.
 """
 
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_event, check_floating
+from cnflib._check import check_event, check_floating, event_shape
 from cnflib.bijection import Bijection
 
-__all__ = ["Split", "Squeeze"]
+__all__ = ["Flatten", "Split", "Squeeze"]
+
+
+class Flatten(Bijection):
+    r"""An event of any shape as one vector, so that layers for vectors can act on it; the log-determinant is 0.
+
+    ``Chain(Flatten(event), *layers, Inverse(Flatten(event)))`` keeps the event's shape. A context is ignored.
+
+    Args:
+        event: The shape of x without its batch axis, of D numbers in all; z has shape ``(B, D)``.
+
+    Example:
+        >>> import torch
+        >>> z, _ = Flatten((2, 3))(torch.randn(5, 2, 3))
+        >>> z.shape, Flatten((2, 3)).decode(z).shape
+        (torch.Size([5, 6]), torch.Size([5, 2, 3]))
+    """
+
+    def __init__(self, event: int | tuple[int, ...]) -> None:
+        super().__init__()
+        self.event = event_shape(None, event)
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        check_event(x, self.event, "x")
+        return x.flatten(1), x.new_zeros(x.shape[0])
+
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        check_event(z, (torch.Size(self.event).numel(),), "z")
+        return z.unflatten(1, self.event), z.new_zeros(z.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"event={self.event}"
 
 
 class Squeeze(Bijection):

@@ -1,30 +1,41 @@
 """Builders of flows by couplings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import torch
+from torch import Tensor, nn
 
 from cnflib._check import check_positive_int, event_shape
 from cnflib.bijection import Chain
-from cnflib.discrete import Coupling, Elementwise, affine
+from cnflib.discrete import (
+    Coupling,
+    Elementwise,
+    Scale,
+    additive,
+    affine,
+    checkerboard,
+    halves,
+    rational_quadratic,
+)
 from cnflib.flow import Flow, StandardNormal
+from cnflib.models.images import pixels_then_channels
 from cnflib.nets import Conditioner
 
-__all__ = ["realnvp"]
+__all__ = ["alternating", "nice", "realnvp", "spline_flow"]
 
 
-def realnvp(
+def nice(
     dim: int | None = None,
     shape: int | tuple[int, ...] | None = None,
     layers: int = 8,
     hidden: Sequence[int] = (64, 64),
     context: int = 0,
+    activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> Flow:
-    r"""RealNVP: affine couplings that keep the even and the odd coordinates in turn.
+    r"""NICE: additive couplings that keep one half and the other in turn, and a diagonal scaling.
 
-    It starts as the identity. Standardise the data, or put a :class:`cnflib.Standardize` in front:
-    ``Flow(Chain(Standardize(mean, std), flow.bijection), flow.base)``.
+    It starts as the identity. The couplings keep volume, so the density changes along the flow by the factor of
+    the scaling alone. Standardise the data, or put a :class:`cnflib.Standardize` in front.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -32,9 +43,54 @@ def realnvp(
         layers: Number of couplings.
         hidden: Widths of the hidden layers of each conditioner.
         context: Number of context features; 0 for an unconditional density.
+        activation: Constructor of the activation of the conditioners.
 
     Raises:
         ValueError: If the event has fewer than two coordinates: nothing would be left to condition on.
+
+    References:
+        NICE: Non-linear Independent Components Estimation, Dinh et al., 2014, arXiv:1410.8516.
+
+    Example:
+        >>> import torch
+        >>> flow = nice(dim=2)
+        >>> flow.log_prob(torch.randn(5, 2)).shape, flow.sample(3).shape
+        (torch.Size([5]), torch.Size([3, 2]))
+    """
+    event = event_shape(dim, shape)
+    couplings = alternating(event, additive(), layers, hidden, context, activation)
+    return Flow(Chain(*couplings, Scale(event)), StandardNormal(event))
+
+
+def realnvp(
+    dim: int | None = None,
+    shape: int | tuple[int, ...] | None = None,
+    layers: int | None = None,
+    hidden: Sequence[int] = (64, 64),
+    context: int = 0,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    scales: int | None = None,
+) -> Flow:
+    r"""RealNVP: affine couplings that keep one half of the coordinates and the other in turn.
+
+    Images ``(C, H, W)`` get convolutional couplings at several resolutions, of pixels on a checkerboard and, squeezed,
+    of channels: :func:`cnflib.models.images.pixels_then_channels`.
+
+    It starts as the identity. Standardise the data, or put a :class:`cnflib.Standardize` in front:
+    ``Flow(Chain(Standardize(mean, std), flow.bijection), flow.base)``.
+
+    Args:
+        dim: Dimension of vector data; give either this or ``shape``.
+        shape: Event shape; an event of two axes is flattened for the nets and masked as a checkerboard.
+        layers: Number of couplings, 8 by default; of an image before and after each squeeze, 3 by default.
+        hidden: Widths of the hidden layers of each conditioner, or their channels.
+        context: Number of context features; 0 for an unconditional density.
+        activation: Constructor of the activation of the conditioners.
+        scales: Number of resolutions of an image; by default as many as its sides can be halved for, at most 3.
+
+    Raises:
+        ValueError: If the event has fewer than two coordinates: nothing would be left to condition on; or an image
+            cannot be halved ``scales - 1`` times.
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
@@ -46,16 +102,99 @@ def realnvp(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
+    if len(event) == 3 and math.prod(event) > 1:
+        layers = 3 if layers is None else layers
+        chain = pixels_then_channels(event, affine(), layers, hidden, context, activation, scales)
+    else:
+        chain = Chain(
+            *alternating(event, affine(), 8 if layers is None else layers, hidden, context, activation)
+        )
+    return Flow(chain, StandardNormal(event))
+
+
+def spline_flow(
+    dim: int | None = None,
+    shape: int | tuple[int, ...] | None = None,
+    layers: int = 4,
+    hidden: Sequence[int] = (64, 64),
+    bins: int = 8,
+    box: float = 5.0,
+    context: int = 0,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> Flow:
+    r"""A spline flow: couplings by rational-quadratic splines that keep one half and the other in turn.
+
+    It starts as the identity. Outside the box the splines move nothing: standardise the data, or put a
+    :class:`cnflib.Standardize` in front. With autoregressive layers it is ``maf(…, transform=rational_quadratic())``.
+
+    Args:
+        dim: Dimension of vector data; give either this or ``shape``.
+        shape: Event shape; an event with several axes is flattened for the nets and masked as a checkerboard.
+        layers: Number of couplings.
+        hidden: Widths of the hidden layers of each conditioner.
+        bins: Number of bins of each spline.
+        box: Half side of the box in which the splines act, in the unit of x.
+        context: Number of context features; 0 for an unconditional density.
+        activation: Constructor of the activation of the conditioners.
+
+    Raises:
+        ValueError: If the event has fewer than two coordinates: nothing would be left to condition on.
+
+    References:
+        Neural Spline Flows, Durkan et al., 2019, arXiv:1906.04032.
+
+    Example:
+        >>> import torch
+        >>> flow = spline_flow(dim=2, bins=4)
+        >>> flow.log_prob(torch.randn(5, 2)).shape, flow.sample(3).shape
+        (torch.Size([5]), torch.Size([3, 2]))
+    """
+    event = event_shape(dim, shape)
+    splines = alternating(event, rational_quadratic(bins, box), layers, hidden, context, activation)
+    return Flow(Chain(*splines), StandardNormal(event))
+
+
+def alternating(
+    event: tuple[int, ...],
+    transform: Elementwise,
+    layers: int,
+    hidden: Sequence[int],
+    context: int,
+    activation: Callable[[], nn.Module],
+) -> list[Coupling]:
+    """Couplings with fully connected conditioners that keep one half of the event and the other in turn.
+
+    Args:
+        event: The event shape. The halves of a vector are its first and last coordinates, those of an event of
+            several axes the two colours of a :func:`cnflib.discrete.checkerboard`.
+        transform: The family of maps.
+        layers: Number of couplings.
+        hidden: Widths of the hidden layers of each conditioner.
+        context: Number of context features; 0 for none.
+        activation: Constructor of the activation of the conditioners.
+
+    Raises:
+        ValueError: If the event has fewer than two coordinates: nothing would be left to condition on.
+
+    Example:
+        >>> from torch import nn
+        >>> from cnflib.discrete import additive
+        >>> [layer.mask.tolist() for layer in alternating((3,), additive(), 2, (8,), 0, nn.ReLU)]
+        [[True, True, False], [False, False, True]]
+    """
     check_positive_int(layers, "layers")
     if math.prod(event) < 2:
         raise ValueError(
-            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1)."
+            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1) or "
+            "maf(dim=1, transform=rational_quadratic())."
         )
-    even = torch.stack(torch.meshgrid(*map(torch.arange, event), indexing="ij")).sum(0) % 2 == 0
-    masks = [even if k % 2 == 0 else ~even for k in range(layers)]
-    return Flow(Chain(*[_coupling(mask, affine(), hidden, context) for mask in masks]), StandardNormal(event))
+    first = halves(event[0]) if len(event) == 1 else checkerboard(event)
+    masks = [first if k % 2 == 0 else ~first for k in range(layers)]
+    P = transform.parameters
 
+    def net(mask: Tensor) -> Conditioner:
+        kept, moved = int(mask.sum()), int((~mask).sum())
+        sizes = (kept, moved * P) if mask.ndim == 1 else (event, (event[0] * P, *event[1:]))
+        return Conditioner(*sizes, hidden, context, activation)
 
-def _coupling(mask: torch.Tensor, transform: Elementwise, hidden: Sequence[int], context: int) -> Coupling:
-    outputs = (mask.shape[0] * transform.parameters, *mask.shape[1:])
-    return Coupling(mask, transform, Conditioner(tuple(mask.shape), outputs, hidden, context))
+    return [Coupling(mask, transform, net(mask)) for mask in masks]

@@ -1,0 +1,25 @@
+"""Parameters of a layer that are constants, or constants plus a net of the context."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, cat, nn
+
+from cnflib.nets import Conditioner
+
+__all__: list[str] = []
+
+
+def conditioner(constants: Sequence[Tensor], hidden: Sequence[int], context: int) -> nn.Module | None:
+    """The net that adds to the constants, at first zero; None where no context is declared."""
+    if not isinstance(context, int) or context < 0:
+        raise ValueError(
+            f"Expected context to be a number of features, an int >= 0; got {context!r}. Use context=0 for none."
+        )
+    return Conditioner(context, sum(map(len, constants)), hidden) if context else None
+
+
+def conditioned(constants: Sequence[Tensor], net: nn.Module | None, context: Tensor | None) -> list[Tensor]:
+    """Each constant of shape (k,) as (1, k) for all rows; with a net of the context as (B, k), row by row."""
+    theta = cat(tuple(constants))[None]
+    theta = theta if net is None else theta + net(context)
+    return list(theta.split([len(constant) for constant in constants], 1))

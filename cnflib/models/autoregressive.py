@@ -1,0 +1,84 @@
+"""Builders of autoregressive flows."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from cnflib._check import check_positive_int, check_transform, event_shape
+from cnflib.bijection import Chain, Inverse
+from cnflib.discrete import MADE, Elementwise, MaskedAutoregressive, affine
+from cnflib.flow import Flow, StandardNormal
+
+__all__ = ["iaf", "maf"]
+
+
+def maf(
+    dim: int | None = None,
+    shape: int | tuple[int, ...] | None = None,
+    layers: int = 5,
+    hidden: Sequence[int] = (64, 64),
+    context: int = 0,
+    transform: Elementwise | None = None,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> Flow:
+    r"""MAF: masked autoregressive layers that take the coordinates forwards and backwards in turn.
+
+    The density of a point takes one pass through each layer, a sample D steps. It starts as the identity. Standardise
+    the data, or put a :class:`cnflib.Standardize` in front.
+
+    Args:
+        dim: Dimension of vector data; give either this or ``shape``.
+        shape: Event shape; an event with several axes is taken in the order of memory.
+        layers: Number of layers.
+        hidden: Widths of the hidden layers of each net; none should be below the dimension.
+        context: Number of context features; 0 for an unconditional density.
+        transform: The family of maps of one coordinate; ``affine()`` by default, and with
+            ``rational_quadratic()`` the autoregressive spline flow.
+        activation: Constructor of the activation of the nets.
+
+    References:
+        Masked Autoregressive Flow for Density Estimation, Papamakarios et al., 2017, arXiv:1705.07057.
+
+    Example:
+        >>> import torch
+        >>> flow = maf(dim=2)
+        >>> flow.log_prob(torch.randn(5, 2)).shape, flow.sample(3).shape
+        (torch.Size([5]), torch.Size([3, 2]))
+    """
+    event = event_shape(dim, shape)
+    check_positive_int(layers, "layers")
+    transform = affine() if transform is None else transform
+    check_transform(transform)
+
+    def layer(k: int) -> MaskedAutoregressive:
+        net = MADE(event, transform.parameters, hidden, context, reverse=k % 2 == 1, activation=activation)
+        return MaskedAutoregressive(transform, net)
+
+    return Flow(Chain(*map(layer, range(layers))), StandardNormal(event))
+
+
+def iaf(
+    dim: int | None = None,
+    shape: int | tuple[int, ...] | None = None,
+    layers: int = 5,
+    hidden: Sequence[int] = (64, 64),
+    context: int = 0,
+    transform: Elementwise | None = None,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> Flow:
+    r"""IAF: the inverse of the layers of :func:`maf`; a sample takes one pass, the density of a given point D steps.
+
+    ``sample_and_log_prob`` has the density of its own samples in the one pass, as variational inference needs it.
+    Arguments are those of :func:`maf`.
+
+    References:
+        Improving Variational Inference with Inverse Autoregressive Flow, Kingma et al., 2016, arXiv:1606.04934.
+
+    Example:
+        >>> flow = iaf(dim=2)
+        >>> x, log_prob = flow.sample_and_log_prob(3)
+        >>> x.shape, log_prob.shape
+        (torch.Size([3, 2]), torch.Size([3]))
+    """
+    flow = maf(dim, shape, layers, hidden, context, transform, activation)
+    return Flow(Inverse(flow.bijection), flow.base)
