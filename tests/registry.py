@@ -44,9 +44,9 @@ from cnflib.discrete import (
     affine,
     exact_logdet,
     halves,
+    lipswish,
     rational_quadratic,
     russian_roulette,
-    sine,
 )
 from cnflib.flow import tempered
 from cnflib.models import (
@@ -183,7 +183,7 @@ bijections: dict[str, Member] = {
     ),
     "Logit": Member(Logit, (3,), domain=torch.sigmoid),
     "Residual": Member(lambda: residual()),
-    "Residual with context": Member(lambda: residual((3,), 2, activation=sine), (3,), 2),
+    "Residual with context": Member(lambda: residual((3,), 2, activation=lipswish), (3,), 2),
     "Residual of images": Member(lambda: residual((2, 4, 4), kernel=3), (2, 4, 4)),
     "Residual of a narrow map": Member(lambda: residual((1,), coefficient=0.99), (1,)),
     "Residual of a linear net": Member(lambda: Residual(Contraction((2, 3), ())), (2, 3)),

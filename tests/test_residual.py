@@ -27,7 +27,7 @@ from cnflib.models import residual_flow
 
 nets = {
     "vector": (lambda **o: Contraction(3, (16, 16), **o), (3,), 0),
-    "sine": (lambda **o: Contraction((2, 2), (16,), activation=sine, **o), (2, 2), 0),
+    "lipswish": (lambda **o: Contraction((2, 2), (16,), activation=lipswish, **o), (2, 2), 0),
     "context": (lambda **o: Contraction(3, (16, 16), 2, **o), (3,), 2),
     "grey image": (lambda **o: Contraction((1, 8, 8), (6, 6), kernel=3, **o), (1, 8, 8), 0),
     "colour image": (lambda **o: Contraction((3, 8, 8), (6,), 2, kernel=3, **o), (3, 8, 8), 2),
@@ -453,7 +453,7 @@ def test_the_gradient_of_roulette_is_unbiased():
 
 
 def test_more_terms_and_more_probes_lower_the_variance():
-    g, x, _ = net("sine", 3.0, n=1)
+    g, x, _ = net("lipswish", 3.0, n=1)
     x = x.repeat(4000, *[1] * (x.ndim - 1))
     with torch.no_grad():
         spread = lambda logdet: Residual(g, logdet)(x, None, rng())[1].var()

@@ -140,9 +140,13 @@ def _square_norms(matrices: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(M.mH @ M)[:, -1]
 
 
-def _initial(outputs: int, inputs: int, *kernel: int) -> nn.Parameter:
-    bound = (inputs * math.prod(kernel)) ** -0.5
-    return nn.Parameter(torch.empty(outputs, inputs, *kernel).uniform_(-bound, bound))
+def _orthogonal(outputs: int, inputs: int, *kernel: int) -> nn.Parameter:
+    """Singular values all equal: a product of such matrices has a norm near the product of their norms."""
+    return nn.Parameter(nn.init.orthogonal_(torch.empty(outputs, inputs, *kernel)))
+
+
+def _phases(outputs: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(outputs).uniform_(-math.pi, math.pi))
 
 
 def _check_kernel(kernel: int | None, shape: tuple[int, ...]) -> None:
@@ -171,7 +175,7 @@ class Contraction(nn.Module):
         coefficient: The bound :math:`\kappa`, in (0, 1).
         kernel: Odd side of the convolutions of an image ``(C, H, W)`` by which the first and the last layer look
             around, with zeros outside; those between mix channels. None flattens the event.
-        activation: :func:`lipswish`, :func:`sine`, or another of slope at most 1.
+        activation: :func:`sine`, :func:`lipswish`, or another of slope at most 1.
 
     Raises:
         ValueError: If the coefficient is not in (0, 1), or a kernel is even or given for an event that is no image.
@@ -194,7 +198,7 @@ class Contraction(nn.Module):
         context: int = 0,
         coefficient: float = 0.9,
         kernel: int | None = None,
-        activation: Activation = lipswish,
+        activation: Activation = sine,
     ) -> None:
         super().__init__()
         self.shape = event_shape(None, shape)
@@ -215,8 +219,8 @@ class Contraction(nn.Module):
         if kernel:
             sides[0] = sides[-1] = (kernel, kernel)
         pairs = zip(widths[1:], widths[:-1], sides, strict=True)
-        self.weights = nn.ParameterList(_initial(o, i, *side) for o, i, side in pairs)
-        self.biases = nn.ParameterList(torch.zeros(n) for n in widths[1:])
+        self.weights = nn.ParameterList(_orthogonal(o, i, *side) for o, i, side in pairs)
+        self.biases = nn.ParameterList([*map(_phases, hidden), nn.Parameter(torch.zeros(ends))])
         self.conditions = nn.ModuleList(nn.Linear(context, n, bias=False) for n in widths[1:] if context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

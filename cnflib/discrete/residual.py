@@ -85,7 +85,7 @@ class Residual(Bijection):
 
     def _solve(self, g: "Settled | _Plain", z: Tensor) -> Tensor:
         with torch.no_grad():
-            x = _fixed_point(lambda x: z - g(x), z, self.iterations)
+            x = _fixed_point(lambda x: z - g(x), z, self.iterations, "z")
         step = z - g(x) if torch.is_grad_enabled() else x
         if not step.requires_grad:
             return x
@@ -95,7 +95,9 @@ class Residual(Bijection):
         def pull(v: Tensor) -> Tensor:
             return torch.autograd.grad(value, leaf, v, retain_graph=True, materialize_grads=True)[0]
 
-        return _Implicit.apply(step, lambda v: _fixed_point(lambda u: v - pull(u), v, self.iterations))
+        return _Implicit.apply(
+            step, lambda v: _fixed_point(lambda u: v - pull(u), v, self.iterations, "gradient")
+        )
 
 
 class _Implicit(torch.autograd.Function):
@@ -139,7 +141,7 @@ class _Plain:
         return value
 
 
-def _fixed_point(update: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> Tensor:
+def _fixed_point(update: Callable[[Tensor], Tensor], start: Tensor, iterations: int, name: str) -> Tensor:
     """Iterate until in every row a step is no shorter than the one before: then only rounding moves it."""
     x = start.detach()
     length = torch.full_like(x.flatten(1).sum(1), torch.inf)
@@ -150,15 +152,15 @@ def _fixed_point(update: Callable[[Tensor], Tensor], start: Tensor, iterations: 
         x, done = new, done | ~(length < before)
         if done.all():
             break
-    _check_converged(x, length, start)
+    _check_converged(x, length, start, name)
     return x
 
 
-def _check_converged(x: Tensor, length: Tensor, start: Tensor) -> None:
+def _check_converged(x: Tensor, length: Tensor, start: Tensor, name: str) -> None:
     scale = 1 + x.flatten(1).norm(dim=1)
     failed = ~(length < torch.finfo(x.dtype).eps ** 0.5 * scale)
     if failed.any():
-        check_finite(start, "z")
+        check_finite(start, name)
         raise ValueError(
             f"Expected the iteration x ← z - g(x) to converge; it did not in {failed.sum().item()} of {len(x)} rows. "
             "Look for NaN in the weights (a learning rate too large), and for a net whose Lipschitz constant in x is "
