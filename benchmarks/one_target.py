@@ -76,7 +76,7 @@ ROWS = {
     "iaf": Row(lambda: iaf(dim=2, layers=8), 3e-3),
     "spline_flow": Row(lambda: spline_flow(dim=2, box=3.0), 3e-3),
     "maf of splines": Row(lambda: maf(dim=2, layers=3, transform=rational_quadratic(8, 3.0)), 3e-3),
-    "residual_flow": Row(lambda: residual_flow(dim=2), 3e-3),
+    "residual_flow": Row(lambda: residual_flow(dim=2), 1e-2),
     "ffjord": Row(lambda: ffjord(dim=2, solver=adaptive(rtol=1e-3, atol=1e-3)), 4e-3),
     "interpolant": Row(regressed, 4e-3),
 }
