@@ -31,8 +31,8 @@ from nbformat import NotebookNode
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
 import figures  # noqa: E402
 import map as chapter_map  # noqa: E402
-import one_target  # noqa: E402
 import results  # noqa: E402
+import targets  # noqa: E402
 from cnflib_book import ROOT, cache_folder, glossary_terms  # noqa: E402
 from outline import chapter_paths, outline, read_chapter  # noqa: E402
 
@@ -221,7 +221,7 @@ def write_pages(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
     write(PAGES / "map-table.md", chapter_map.table(parts, glossary_terms()))
     costs = [(chapter_map.page(read_chapter(path)), cost_of(cache, path)) for path in chapters]
     write(PAGES / "run-times.md", run_times(costs))
-    for name, table in {**results.pages(), **one_target.pages()}.items():
+    for name, table in {**results.pages(), **targets.pages()}.items():
         write(PAGES / f"{name}.md", table)
 
 
@@ -258,7 +258,7 @@ def main() -> None:
     except subprocess.CalledProcessError:
         raise SystemExit("book/hero.py failed; its traceback stands above.") from None
     figures.draw(PICTURES)
-    one_target.draw(PICTURES)
+    targets.draw(PICTURES)
     try:
         build_html()
     except subprocess.CalledProcessError:

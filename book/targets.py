@@ -1,0 +1,103 @@
+"""The page "one target, every model": its tables and its figure, from what benchmarks/one_target.py wrote."""
+
+import base64
+import zlib
+from pathlib import Path
+from statistics import median
+
+import matplotlib.pyplot as plt
+import numpy as np
+from results import Row, load, measured, table
+
+from cnflib._style import DENSITY
+from cnflib.data import toy
+from cnflib.metrics import midpoints
+from cnflib.plot import use_style
+
+TARGETS = {"checkerboard": toy.checkerboard, "8gaussians": toy.eight_gaussians, "moons": toy.moons}
+COLUMNS = 4
+
+
+def pages() -> dict[str, str]:
+    """What the page includes: Markdown by name."""
+    found = load("one_target")
+    tables = {f"one-target-{target}": quality(found, target) for target in found["entropy"]}
+    return {**tables, "one-target-cost": cost(found), "one-target-measured": measured(found["machine"])}
+
+
+def rows_of(found: Row, target: str) -> dict[str, list[Row]]:
+    """The runs of each row on one target, best row first by its median."""
+    runs = [run for run in found["runs"] if run["target"] == target]
+    rows = {run["row"]: [r for r in runs if r["row"] == run["row"]] for run in runs}
+    return dict(sorted(rows.items(), key=lambda item: middle(item[1])["nll"][0]))
+
+
+def middle(runs: list[Row]) -> Row:
+    """The run of median NLL, of an even number the worse of the two."""
+    return sorted(runs, key=lambda run: run["nll"][0])[len(runs) // 2]
+
+
+def quality(found: Row, target: str) -> str:
+    """NLL and paired gap of the median seed, the scatter of the seeds, and the mass furthest from 1."""
+    rows = []
+    for name, runs in rows_of(found, target).items():
+        run, values = middle(runs), [run["nll"][0] for run in runs]
+        mass = max((run["mass"] for run in runs), key=lambda m: abs(m - 1))
+        gap, error = run["gap"]
+        spread = f"{min(values):.3f} … {max(values):.3f}" if len(values) > 1 else "one seed"
+        rows.append([label(name), f"{run['nll'][0]:.3f}", spread, f"{gap:.3f} ± {error:.3f}", f"{mass:.4f}"])
+    rows.append(["entropy", f"{found['entropy'][target]:.3f}", "", "0", "1"])
+    return table(["nats", "NLL", "seeds", "gap", "mass"], rows)
+
+
+def cost(found: Row) -> str:
+    """Parameters, steps in the minute and the time of 20,000 samples: medians over all targets and seeds."""
+    rows = []
+    for name in dict.fromkeys(run["row"] for run in found["runs"]):
+        runs = [run for run in found["runs"] if run["row"] == name]
+        steps, sampling = (median(run[key] for run in runs) for key in ("steps", "sampling"))
+        rows.append([label(name), f"{runs[0]['parameters']:,}", f"{steps:,.0f}", f"{sampling:.2f} s"])
+    return table(["", "parameters", "steps", "20,000 samples"], rows)
+
+
+def label(name: str) -> str:
+    """A builder as code, any other row in words."""
+    return f"`{name}`" if "_" in name or name in CODE else name
+
+
+CODE = {"nice", "realnvp", "glow", "maf", "iaf", "ffjord"}
+
+
+def draw(folder: Path) -> None:
+    """Write the densities of every target into the folder, one figure each: the truth first, then each row."""
+    use_style()
+    found = load("one_target")
+    for target in found["entropy"]:
+        figure = densities(found, target)
+        figure.savefig(folder / f"one-target-{target}.png")
+        plt.close(figure)
+
+
+def densities(found: Row, target: str) -> plt.Figure:
+    """A panel for each row, in the order of the table; shades are the same in all."""
+    data = TARGETS[target]
+    pictures = {
+        name: picture
+        for name, runs in rows_of(found, target).items()
+        for picture in [run["picture"] for run in runs if "picture" in run]
+    }
+    shades = {
+        name: np.frombuffer(zlib.decompress(base64.b64decode(p)), np.uint8) for name, p in pictures.items()
+    }
+    side = int(len(next(iter(shades.values()))) ** 0.5)
+    truth = data.log_prob(midpoints(data.bounds, side)).exp()
+    panels = {"the truth": (255 * truth / truth.max()).numpy(), **shades}
+    height = -(-len(panels) // COLUMNS)
+    figure, axes = plt.subplots(height, COLUMNS, figsize=(7, 1.95 * height))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, (name, values) in zip(axes.flat, panels.items()):
+        image = values.reshape(side, side).T
+        ax.imshow(image, origin="lower", cmap=DENSITY, vmin=0, vmax=255, interpolation="nearest")
+        ax.set_title(name, fontsize=11)
+    return figure

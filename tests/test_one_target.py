@@ -1,0 +1,98 @@
+"""The page "one target, every model" shows what the benchmark wrote, and what it says in words holds there."""
+
+import json
+import re
+import sys
+from statistics import median
+
+import pytest
+from house_rules import ROOT
+
+pytest.importorskip("sphinx")
+sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book/_ext"), str(ROOT / "benchmarks")]
+
+import one_target  # noqa: E402
+import results  # noqa: E402
+import targets  # noqa: E402
+
+from cnflib import models  # noqa: E402
+
+PAGE = (ROOT / "book/one-target.md").read_text(encoding="utf-8")
+FOUND = results.load("one_target")
+LIMITS = {"checkerboard": 3.60, "8gaussians": 2.95, "moons": 2.50}
+
+
+def runs(target, row):
+    return [run for run in FOUND["runs"] if (run["target"], run["row"]) == (target, row)]
+
+
+def test_every_builder_has_a_row_and_every_row_was_measured_on_every_target():
+    assert set(models.__all__) <= set(one_target.ROWS)
+    for target in one_target.TARGETS:
+        for row in one_target.ROWS:
+            found = runs(target, row)
+            assert found and found[0]["seed"] == one_target.SEEDS[0] and "picture" in found[0], (target, row)
+
+
+@pytest.mark.parametrize(("target", "limit"), LIMITS.items())
+def test_splines_come_near_the_entropy_in_a_minute(target, limit):
+    values = [run["nll"][0] for run in runs(target, "spline_flow")]
+    assert len(values) == 3
+    assert FOUND["entropy"][target] < median(values) <= limit
+
+
+@pytest.mark.parametrize(
+    "run", FOUND["runs"], ids=lambda run: f"{run['target']}, {run['row']}, {run['seed']}"
+)
+def test_a_run_is_a_density_judged_after_a_minute(run):
+    assert one_target.SECONDS <= run["seconds"] < one_target.SECONDS + 5
+    assert abs(run["mass"] - 1) < MASS.get(run["row"], 2e-3)
+    gap, error = run["gap"]
+    assert gap > -2 * error
+    assert abs(run["nll"][0] - FOUND["entropy"][run["target"]] - gap) < 5 * (run["nll"][1] + error)
+
+
+MASS = {"radial_flow": 5e-3}
+
+
+def test_the_tables_show_the_runs_best_first():
+    pages = targets.pages()
+    for target in FOUND["entropy"]:
+        rows = pages[f"one-target-{target}"].splitlines()[2:]
+        values = [float(row.split("|")[2]) for row in rows[:-1]]
+        assert len(values) == len(one_target.ROWS) and values == sorted(values)
+        assert rows[-1].startswith("| entropy |")
+    assert pages["one-target-cost"].count("\n") == 2 + len(one_target.ROWS)
+
+
+def test_a_changed_run_changes_its_table(tmp_path, monkeypatch):
+    before = targets.pages()
+    changed = json.loads(json.dumps(FOUND))
+    for run in changed["runs"]:
+        if (run["target"], run["row"]) == ("moons", "nice"):
+            run["nll"][0] += 1
+            run["parameters"] += 1
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    (tmp_path / "one_target.json").write_text(json.dumps(changed))
+    after = targets.pages()
+    assert {name for name in before if before[name] != after[name]} == {"one-target-moons", "one-target-cost"}
+
+
+def test_every_table_and_figure_is_on_the_page():
+    assert set(re.findall(r"_build/pages/([\w-]+)\.md", PAGE)) == set(targets.pages())
+    assert set(re.findall(r"_static/([\w-]+)\.png", PAGE)) == {f"one-target-{t}" for t in FOUND["entropy"]}
+
+
+def test_every_figure_is_drawn(tmp_path):
+    targets.draw(tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == {f"one-target-{t}" for t in FOUND["entropy"]}
+
+
+def test_the_page_says_how_it_was_measured():
+    assert (one_target.SECONDS, one_target.BATCH, one_target.POINTS, len(one_target.SEEDS)) == (
+        60,
+        512,
+        20_000,
+        3,
+    )
+    assert {run["threads"] for run in FOUND["runs"]} == {1}
