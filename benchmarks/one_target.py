@@ -33,7 +33,18 @@ from cnflib.data.toy import Target
 from cnflib.discrete import rational_quadratic
 from cnflib.interpolants import linear, velocity_loss
 from cnflib.metrics import mass, midpoints, nll, paired_gap
-from cnflib.models import ffjord, iaf, maf, nice, realnvp, spline_flow
+from cnflib.models import (
+    ffjord,
+    glow,
+    iaf,
+    maf,
+    nice,
+    planar_flow,
+    radial_flow,
+    realnvp,
+    residual_flow,
+    spline_flow,
+)
 from cnflib.nets import MLP
 
 BATCH, SECONDS, POINTS, SEEDS = 512, 60.0, 20_000, (0, 1, 2)
@@ -56,12 +67,16 @@ def regressed() -> Flow:
 
 
 ROWS = {
+    "planar_flow": Row(lambda: planar_flow(dim=2, layers=32), 1e-2),
+    "radial_flow": Row(lambda: radial_flow(dim=2, layers=32), 1e-2),
     "nice": Row(lambda: nice(dim=2), 3e-3),
     "realnvp": Row(lambda: realnvp(dim=2), 3e-3),
+    "glow": Row(lambda: glow(dim=2, layers=8), 3e-3),
     "maf": Row(lambda: maf(dim=2, layers=8), 3e-3),
     "iaf": Row(lambda: iaf(dim=2, layers=8), 3e-3),
     "spline_flow": Row(lambda: spline_flow(dim=2, box=3.0), 3e-3),
     "maf of splines": Row(lambda: maf(dim=2, layers=3, transform=rational_quadratic(8, 3.0)), 3e-3),
+    "residual_flow": Row(lambda: residual_flow(dim=2), 3e-3),
     "ffjord": Row(lambda: ffjord(dim=2, solver=adaptive(rtol=1e-3, atol=1e-3)), 4e-3),
     "interpolant": Row(regressed, 4e-3),
 }

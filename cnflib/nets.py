@@ -235,7 +235,7 @@ class Conditioner(nn.Module):
         """Map x of shape ``(B, *shape)`` to ``(B, *outputs)``."""
         check_declared(context, self.context, "Conditioner")
         h = x.flatten(1) if context is None else torch.cat([x.flatten(1), context.flatten(1)], 1)
-        return self.net(h).unflatten(1, self.outputs)
+        return self.net(h).reshape(-1, *self.outputs)
 
 
 class ConvNet(nn.Module):

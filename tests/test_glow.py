@@ -251,6 +251,7 @@ def test_a_convnet_is_a_net_of_its_image_and_context_alone(channels):
     assert y.shape == (3, 4, 7, 5)
     assert_close(torch.cat([net(x[i : i + 1], c[i : i + 1]) for i in range(3)]), y)
     assert (net(x, c + 1) != y).any((1, 2, 3)).all()
+    assert (net(x, c) + net(-x, c) - 2 * net(0 * x, c)).abs().amax((1, 2, 3)).min() > 1e-3  # it bends
     assert net(x[:0], c[:0]).shape == (0, 4, 7, 5)
     assert all(torch.autograd.grad(y.sum(), p, retain_graph=True)[0].any() for p in net.parameters())
 

@@ -36,7 +36,7 @@ class _Masked(nn.Linear):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(*mask.T.shape)
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.to(self.weight), persistent=False)
 
     def forward(self, h: Tensor) -> Tensor:
         return F.linear(h, self.weight * self.mask, self.bias)

@@ -156,7 +156,7 @@ class Coupling(Bijection):
                 f"Expected net(x, context) to return shape {expected}, {P} numbers for each transformed coordinate "
                 f"of x; got {tuple(theta.shape)}."
             )
-        return theta.to(x.dtype).unflatten(1, (P, moved))
+        return theta.to(x.dtype).reshape(x.shape[0], P, moved, *x.shape[2:])
 
     def _check(self, x: Tensor, context: Tensor | None, name: str) -> None:
         if self.mask.ndim > 1:

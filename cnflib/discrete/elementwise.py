@@ -85,13 +85,20 @@ def _unshift(z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scale_shift(x: Tensor, theta: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    s = bound * torch.tanh(theta[:, 1] / bound)
-    return x * s.exp() + theta[:, 0], s
+    b, a = theta.unbind(1)
+    s = _bounded(a, bound)
+    return torch.addcmul(b, x, s.exp()), s
 
 
 def _unshift_scale(z: Tensor, theta: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    s = bound * torch.tanh(theta[:, 1] / bound)
-    return (z - theta[:, 0]) * (-s).exp(), -s
+    b, a = theta.unbind(1)
+    minus = -_bounded(a, bound)
+    return (z - b) * minus.exp(), minus
+
+
+def _bounded(a: Tensor, m: float) -> Tensor:
+    r""":math:`m \tanh(a / m) = m - 2 m \sigma(-2 a / m)`: on the CPU torch's sigmoid is much faster than its tanh."""
+    return torch.rsub(torch.sigmoid(a * (-2 / m)), m, alpha=2 * m)
 
 
 class Scale(Bijection):
