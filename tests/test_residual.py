@@ -236,7 +236,7 @@ def test_a_trained_net_is_a_contraction(trained):
 
 
 def test_the_slowest_contraction_converges():
-    """g(x) = ±0.99 x: 3600 halvings in a hundred; at -0.99 a digit of z is worth a hundred of x."""
+    """g(x) = ±0.99 x: some 3600 iterations; at -0.99 a digit of z is worth a hundred of x."""
     for slope, tolerance in ((0.99, 1e-12), (-0.99, 1e-10)):
         net_ = Contraction(2, (), coefficient=0.99).double()
         with torch.no_grad():

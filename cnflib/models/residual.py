@@ -27,8 +27,9 @@ def residual_flow(
 
     Images of shape ``(C, H, W)`` get convolutional nets, other events nets on the flattened event. One residual layer
     changes lengths by factors in :math:`[1 - \kappa, 1 + \kappa]` alone; the :class:`cnflib.discrete.Scale` after it
-    gives any factor, coordinate by coordinate. Standardise the data even so, or put a :class:`cnflib.Standardize` in front.
-    Adam at a learning rate of 1e-2 that decays to 0, with the gradient's norm clipped, served best on the plane.
+    gives any factor, coordinate by coordinate. Standardise the data even so, or put a
+    :class:`cnflib.Standardize` in front. Adam at a learning rate of 1e-2 that decays to 0, with the gradient's norm
+    clipped, served best on the plane.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
