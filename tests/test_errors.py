@@ -304,7 +304,7 @@ calls = {
         r"Expected x of shape \(B, 3\); got \(4, 2\)",
     ),
     "half of one": (lambda: halves(1), "Expected size >= 2; got 1.*squeeze an image"),
-    "bound 0": (lambda: affine(0.0), "Expected bound > 0; got 0.0"),
+    "bound 0": (lambda: affine(0.0), "Expected bound > 0 and finite; got 0.0"),
     "bound NaN": (lambda: affine(float("nan")), "Expected bound > 0"),
     "coefficient 1": (lambda: residual_flow(dim=2, coefficient=1.0), "Expected 0 < coefficient < 1; got 1.0"),
     "coefficient 0": (lambda: Contraction(2, coefficient=0), "Expected 0 < coefficient < 1; got 0"),

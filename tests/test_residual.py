@@ -15,6 +15,7 @@ from cnflib.data.toy import moons
 from cnflib.discrete import (
     Contraction,
     Residual,
+    Scale,
     exact_logdet,
     lipschitz,
     lipswish,
@@ -228,12 +229,14 @@ def test_a_trained_flow_inverts_and_integrates_to_one(trained):
 
 def test_a_trained_net_is_a_contraction(trained):
     flow, x = trained
-    norms = [torch.linalg.matrix_norm(jacobian(layer.net, x), 2).max() for layer in flow.bijection.layers]
+    norms = [
+        torch.linalg.matrix_norm(jacobian(layer.net, x), 2).max() for layer in flow.bijection.layers[::2]
+    ]
     assert max(norms) <= 0.97 and max(norms) > 0.3  # the bound is in use
 
 
 def test_the_slowest_contraction_converges():
-    """g(x) = ±0.99 x: 3600 halvings in a hundred; at -0.99 a digit of z is worth a hundred of x."""
+    """g(x) = ±0.99 x: some 3600 iterations; at -0.99 a digit of z is worth a hundred of x."""
     for slope, tolerance in ((0.99, 1e-12), (-0.99, 1e-10)):
         net_ = Contraction(2, (), coefficient=0.99).double()
         with torch.no_grad():
@@ -262,11 +265,19 @@ def test_float32_inverts_to_its_rounding(trained):
 
 
 def test_rows_converge_on_their_own():
-    g, x, _ = net("vector", 3.0)
-    layer = Residual(g)
-    x = torch.cat([x, torch.zeros_like(x[:1]), 1e4 * x[:1]])
+    """The origin is its own image, so that row is done at once and must not end the others."""
+    layer = Residual(Wave(0.95))
+    x = torch.tensor([[0.0, 0.0], [0.1, 0.2], [3.0, 0.0], [1e4, 2.0]], dtype=torch.float64)
     z = layer(x)[0]
-    assert_close(layer.decode(z), torch.cat([layer.decode(row) for row in z.split(1)]), 1e-12)
+    assert_close(layer.decode(z), x, 1e-13)
+    assert_close(layer.decode(z), torch.cat([layer.decode(row) for row in z.split(1)]), 1e-13)
+
+
+def test_a_map_that_does_not_contract_is_refused():
+    x, _ = points(Member(None))
+    for a in (1.5, math.nan):
+        with pytest.raises(ValueError, match="iteration"):
+            Residual(Wave(a)).decode(40 * x)
 
 
 def test_weights_are_bounded_once_a_call(monkeypatch):
@@ -486,7 +497,7 @@ def test_an_estimate_of_an_image_has_the_dtype_of_its_input():
 def test_residual_flow_is_exact_in_low_dimension_and_an_estimate_of_finite_variance_beyond():
     def logdets(**options):
         layers = residual_flow(layers=2, hidden=(4,), **options).bijection.layers
-        assert all(isinstance(layer, Residual) for layer in layers) and len(layers) == 2
+        assert [type(layer) for layer in layers] == [Residual, Scale] * 2
         return layers[0].logdet
 
     assert logdets(dim=16) is exact_logdet and logdets(shape=(1, 4, 4)) is exact_logdet

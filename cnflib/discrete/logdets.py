@@ -28,8 +28,8 @@ LogDet = Callable[[Product, Tensor, Generator | None], Tensor]
 def exact_logdet(product: Product, x: Tensor, generator: Generator | None = None) -> Tensor:
     r"""The exact :math:`\log\det(I + J)`: J by one product for each of the D axes, then a LU decomposition.
 
-    It takes :math:`D` times the work of the net and :math:`D^2` numbers a row, then :math:`D^3` operations; for
-    D up to some dozens it is the cheapest of all, for its gradient has no noise.
+    It takes :math:`D` times the work of the net and :math:`D^2` numbers a row, then :math:`D^3` operations. For
+    D up to some dozens it is the one to train with: its gradient has no noise.
 
     Args:
         product: Products with J.
@@ -58,7 +58,7 @@ def russian_roulette(terms: int = 4, ratio: float = 0.9, probes: int = 1) -> Log
     takes :math:`n + p / (1 - p)` products on average.
 
     With :math:`\|J\|_2 \le \kappa` the k-th term is at most :math:`\kappa^k D / k`, and the variance is finite if
-    :math:`\kappa^2 < p`. Below that it may be infinite: the mean is right, and no number of draws shows it. Larger p
+    :math:`\kappa^2 < p`. Below that it may be infinite, and then a standard error of draws means nothing. Larger p
     costs terms, larger n lowers the variance of what comes after by :math:`\kappa^{2n}`. What remains for any p and n
     is the variance of Hutchinson's probe; more ``probes`` divide it.
 
