@@ -84,19 +84,20 @@ def load(name: str) -> dict[str, object]:
     """What a benchmark wrote."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
+        folder = "scripts" if (ROOT / f"scripts/{name}.py").exists() else "benchmarks"
         raise SystemExit(
             f"benchmarks/results/{name}.json is missing, of which the book shows tables: restore it with "
-            f"'git checkout benchmarks/results', or measure again with 'python benchmarks/{name}.py'."
+            f"'git checkout benchmarks/results', or measure again with 'python {folder}/{name}.py'."
         )
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def measured(machine: Row, packages: Row | None = None) -> str:
+def measured(machine: Row, packages: Row | None = None, command: str = "make bench") -> str:
     """Where and when the numbers were taken, with what, and how to take them again."""
     others = "".join(f"{name} {version}, " for name, version in (packages or {}).items())
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
     where = f"{threads} of {machine['cpu']}, PyTorch {machine['torch']}, {others}{machine['date']}"
-    return f"Measured on {where}; `make bench` measures again.\n"
+    return f"Measured on {where}; `{command}` measures again.\n"
 
 
 # The trace.

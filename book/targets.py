@@ -22,7 +22,14 @@ def pages() -> dict[str, str]:
     """What the page includes: Markdown by name."""
     found = load("one_target")
     tables = {f"one-target-{target}": quality(found, target) for target in found["entropy"]}
-    return {**tables, "one-target-cost": cost(found), "one-target-measured": measured(found["machine"])}
+    mnist = load("glow_mnist")
+    return {
+        **tables,
+        "one-target-cost": cost(found),
+        "one-target-measured": measured(found["machine"], command="python benchmarks/one_target.py"),
+        "one-target-glow": glow(mnist),
+        "one-target-glow-measured": measured(mnist["machine"], command="python scripts/glow_mnist.py"),
+    }
 
 
 def rows_of(found: Row, target: str) -> dict[str, list[Row]]:
@@ -58,6 +65,20 @@ def cost(found: Row) -> str:
         steps, sampling = (median(run[key] for run in runs) for key in ("steps", "sampling"))
         rows.append([label(name), f"{runs[0]['parameters']:,}", f"{steps:,.0f}", f"{sampling:.2f} s"])
     return table(["", "parameters", "steps", "20,000 samples"], rows)
+
+
+def glow(mnist: Row) -> str:
+    """Bits per dimension of the test images beside the published value, and what it took."""
+    value, error = mnist["bits_per_dim"]
+    hours = f"{mnist['seconds'] / 60:.0f} min"
+    rows = [
+        ["here", f"{value:.3f} ± {error:.3f}", str(mnist["draws"]), f"{mnist['parameters']:,}", hours],
+        ["published", PUBLISHED, "", "", ""],
+    ]
+    return table(["", "bits/dim", "$K$", "parameters", "training"], rows)
+
+
+PUBLISHED = "1.05"  # bits/dim of Glow on MNIST, in Grathwohl et al. (2018)
 
 
 def label(name: str) -> str:

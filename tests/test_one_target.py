@@ -19,6 +19,7 @@ from cnflib import models  # noqa: E402
 
 PAGE = (ROOT / "book/one-target.md").read_text(encoding="utf-8")
 FOUND = results.load("one_target")
+GLOW = results.load("glow_mnist")
 LIMITS = {"checkerboard": 3.60, "8gaussians": 2.95, "moons": 2.50}
 
 
@@ -73,9 +74,18 @@ def test_a_changed_run_changes_its_table(tmp_path, monkeypatch):
             run["nll"][0] += 1
             run["parameters"] += 1
     monkeypatch.setattr(results, "RESULTS", tmp_path)
+    (tmp_path / "glow_mnist.json").write_text(json.dumps(GLOW))
     (tmp_path / "one_target.json").write_text(json.dumps(changed))
     after = targets.pages()
     assert {name for name in before if before[name] != after[name]} == {"one-target-moons", "one-target-cost"}
+
+
+def test_glow_on_mnist_is_shown_beside_the_published_value():
+    shown = targets.pages()["one-target-glow"]
+    value, error = GLOW["bits_per_dim"]
+    assert 1.05 < value < 1.5 and error < 0.01
+    assert f"{value:.3f} ± {error:.3f} | {GLOW['draws']} | {GLOW['parameters']:,}" in shown
+    assert "published | 1.05" in shown
 
 
 def test_every_table_and_figure_is_on_the_page():
