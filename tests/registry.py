@@ -103,7 +103,9 @@ def coupling(transform, shape: tuple[int, ...] = (2,), context: int = 0, keep_fi
 
 
 def autoregressive(transform, shape: tuple[int, ...], context: int = 0, reverse: bool = False):
-    return MaskedAutoregressive(transform, MADE(shape, transform.parameters, (6, 8), context, reverse))
+    return MaskedAutoregressive(
+        transform, MADE(shape, transform.parameters, (6, 8), context, reverse, nn.Tanh)
+    )
 
 
 def standardize() -> Standardize:
