@@ -131,7 +131,7 @@ def spectral_norm(weight: Tensor) -> Tensor:
     size = max(8 * (k - 1), 1)
     symbols = torch.fft.rfft2(weight, (size, size)).flatten(2).movedim(2, 0)
     top = _square_norms(symbols.detach()).argmax()
-    return torch.linalg.matrix_norm(symbols[top], 2) / math.cos(math.pi / 16) ** 2
+    return torch.linalg.matrix_norm(symbols.index_select(0, top[None])[0], 2) / math.cos(math.pi / 16) ** 2
 
 
 def _square_norms(matrices: Tensor) -> Tensor:
