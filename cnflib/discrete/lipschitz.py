@@ -17,7 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import check_declared, check_event, check_positive_int, event_shape
+from cnflib._check import (
+    check_declared,
+    check_event,
+    check_features,
+    check_positive_int,
+    check_widths,
+    event_shape,
+)
 
 __all__ = [
     "Activation",
@@ -207,6 +214,8 @@ class Contraction(nn.Module):
                 f"Expected 0 < coefficient < 1; got {coefficient}. At 1 the map x + g(x) need not be invertible."
             )
         _check_kernel(kernel, self.shape)
+        check_features(context)
+        check_widths(hidden)
         self.context, self.coefficient, self.kernel, self.activation = (
             context,
             coefficient,
