@@ -70,9 +70,9 @@ def cost(found: Row) -> str:
 def glow(mnist: Row) -> str:
     """Bits per dimension of the test images beside the published value, and what it took."""
     value, error = mnist["bits_per_dim"]
-    hours = f"{mnist['seconds'] / 60:.0f} min"
+    minutes = f"{mnist['seconds'] / 60:.0f} min"
     rows = [
-        ["here", f"{value:.3f} ± {error:.3f}", str(mnist["draws"]), f"{mnist['parameters']:,}", hours],
+        ["here", f"{value:.3f} ± {error:.3f}", str(mnist["draws"]), f"{mnist['parameters']:,}", minutes],
         ["published", PUBLISHED, "", "", ""],
     ]
     return table(["", "bits/dim", "$K$", "parameters", "training"], rows)

@@ -207,6 +207,14 @@ def check_widths(hidden: Sequence[int]) -> None:
         raise ValueError(f"Expected hidden to be a sequence of positive ints, e.g. (64, 64); got {hidden!r}.")
 
 
+def check_features(context: int) -> None:
+    """Check that the context a net is built for is a number of features."""
+    if not isinstance(context, int) or context < 0:
+        raise ValueError(
+            f"Expected context to be a number of features, an int >= 0; got {context!r}. For none: context=0."
+        )
+
+
 def check_transform(transform: object) -> None:
     """Check that a layer was given a family of maps, not the function that makes one."""
     if not isinstance(getattr(transform, "parameters", None), int):

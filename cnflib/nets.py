@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from cnflib._check import check_declared, check_event, check_widths, event_shape
+from cnflib._check import check_declared, check_event, check_features, check_widths, event_shape
 
 __all__ = [
     "MLP",
@@ -224,6 +224,7 @@ class Conditioner(nn.Module):
         activation: Callable[[], nn.Module] = Tanh,
     ) -> None:
         super().__init__()
+        check_features(context)
         self.context = context
         self.outputs = event_shape(None, outputs)
         inputs = math.prod(event_shape(None, shape))
@@ -267,6 +268,8 @@ class ConvNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        check_features(context)
+        check_widths(hidden)
         if not hidden:
             raise ValueError(
                 "Expected at least one hidden layer; got hidden=(). One of 64 channels: hidden=(64,)."
@@ -321,6 +324,7 @@ class MLP(nn.Module):
         activation: Callable[[], nn.Module] = Tanh,
     ) -> None:
         super().__init__()
+        check_features(context)
         self.shape = event_shape(None, shape)
         self.context = context
         dim = math.prod(self.shape)

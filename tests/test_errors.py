@@ -290,6 +290,11 @@ calls = {
         "Expected a mask that keeps some",
     ),
     "mask keeps none": (lambda: Coupling(torch.zeros(2).bool(), affine(), None), "Expected a mask.*dim >= 2"),
+    "mask of a list": (
+        lambda: Coupling([True, False], affine(), None),
+        "Expected mask to be a bool tensor.*got list",
+    ),
+    "half of two and a half": (lambda: halves(2.5), "Expected size to be a positive int; got 2.5"),
     "mask of numbers": (lambda: Coupling(torch.ones(2), affine(), None), "Expected mask to be a bool tensor"),
     "coupling net": (
         lambda: Coupling(torch.tensor([True, False]), affine(), Conditioner(1, 1))(x),
@@ -307,6 +312,10 @@ calls = {
     "bound 0": (lambda: affine(0.0), "Expected bound > 0 and finite; got 0.0"),
     "bound NaN": (lambda: affine(float("nan")), "Expected bound > 0"),
     "coefficient 1": (lambda: residual_flow(dim=2, coefficient=1.0), "Expected 0 < coefficient < 1; got 1.0"),
+    "coefficient of many dimensions": (
+        lambda: residual_flow(dim=20, coefficient=1.5),
+        "Expected 0 < coefficient < 1; got 1.5",
+    ),
     "coefficient 0": (lambda: Contraction(2, coefficient=0), "Expected 0 < coefficient < 1; got 0"),
     "coefficient NaN": (lambda: Contraction(2, coefficient=float("nan")), "Expected 0 < coefficient < 1"),
     "kernel even": (lambda: Contraction((1, 4, 4), kernel=2), "Expected an odd kernel.*got kernel=2"),

@@ -1,5 +1,7 @@
 """Builders: each returns a ready flow on vectors or on any shape, of the parts that its name promises."""
 
+from inspect import signature
+
 import pytest
 import torch
 from registry import Member, built, points, rng
@@ -41,6 +43,36 @@ def test_a_builder_takes_dim_or_shape_alone(build, size, event):
     x = flow.sample(3, generator=rng())
     assert x.shape == (3, *event)
     assert flow.log_prob(x).isfinite().all()
+
+
+@builders
+def test_builders_agree_on_the_order_of_their_arguments(build):
+    names = ("dim", "shape", "layers", "hidden", "context", "activation")
+    taken = list(signature(build).parameters)
+    shared = [name for name in names if name in taken]
+    assert taken[: len(shared)] == shared and {"dim", "shape", "hidden", "context"} <= set(shared)
+
+
+@pytest.mark.parametrize("event", [(2,), (1, 4, 4)], ids=["vector", "image"])
+@builders
+def test_a_builder_names_a_wrong_declaration_and_a_context_that_is_missing_or_too_much(build, event):
+    for wrong in (-1, 2.0):
+        with pytest.raises(ValueError, match="Expected context to be a number of features"):
+            build(shape=event, context=wrong)
+    for wrong in (8, (0,), (8.0,)):
+        with pytest.raises(ValueError, match="Expected hidden to be a sequence of positive ints"):
+            build(shape=event, context=1, hidden=wrong)
+    x, c = torch.randn(4, *event, generator=rng()), torch.ones(4, 2)
+    declared, plain = build(shape=event, context=2).eval(), build(shape=event).eval()
+    for call, message in (
+        (lambda: declared.log_prob(x), "Expected a context of shape"),
+        (lambda: declared.sample(4), "Expected a context of shape"),
+        (lambda: declared.log_prob(x, c[:, :1]), "Expected context of shape"),
+        (lambda: plain.log_prob(x, c), "Expected no context"),
+        (lambda: plain.sample(4, c), "Expected no context"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_realnvp_is_a_chain_of_affine_couplings_with_alternating_masks():

@@ -106,3 +106,8 @@ def test_the_page_says_how_it_was_measured():
         3,
     )
     assert {run["threads"] for run in FOUND["runs"]} == {1}
+    layers = {
+        name: len(one_target.ROWS[name].make().bijection.layers)
+        for name in ("maf", "planar_flow", "radial_flow")
+    }
+    assert layers == {"maf": 8, "planar_flow": 32, "radial_flow": 32} and "thirty-two" in PAGE

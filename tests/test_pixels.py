@@ -117,7 +117,21 @@ def test_values_are_not_looked_at_under_a_transform():
         flow.log_prob(y)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_dtype_too_coarse_for_the_levels_is_refused(dtype):
+    with pytest.raises(ValueError, match="Expected x of a dtype in which a cell of 256 levels.*float32"):
+        Dequantize(256)(torch.zeros(2, 3, dtype=dtype))
+    assert Dequantize(4)(torch.zeros(2, 3, dtype=torch.float16))[0].dtype == torch.float16
+
+
 # ---- Logit
+
+
+def test_logdet_of_the_inverse_is_exact_far_out():
+    z = torch.tensor([[20.5], [-22.0], [38.0], [-45.0]], dtype=torch.float64)
+    size = z[:, 0].abs()
+    expected = -(math.log1p(-2e-6) + size + 2 * torch.log1p((-size).exp()))
+    assert_close(Logit(1e-6).inverse(z)[1], expected, 1e-13)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.3, 1e-6])

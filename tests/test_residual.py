@@ -538,6 +538,16 @@ def test_a_conditional_flow_learns_what_its_context_says():
 # torch's transforms
 
 
+def test_forward_of_an_image_compiles():
+    layer = Residual(Contraction((2, 4, 4), (4,), context=1, kernel=3))
+    x, c = torch.randn(3, 2, 4, 4, generator=rng()), torch.randn(3, 1, generator=rng(1))
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    for found, expected in zip(compiled(x, c), layer(x, c)):
+        assert_close(found, expected, 1e-6)
+    torch.compiler.reset()
+
+
 def test_forward_compiles_and_is_differentiated_by_torch_func():
     flow = Flow(Residual(Contraction(2, (4,))), StandardNormal(2)).double()
     x, _ = points(Member(None))

@@ -16,7 +16,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_declared, check_event, check_positive_int, event_shape, reference
+from cnflib._check import (
+    check_declared,
+    check_event,
+    check_features,
+    check_positive_int,
+    check_widths,
+    event_shape,
+    reference,
+)
 from cnflib.continuous.products import factors, forward_mode, has_tangents
 from cnflib.nets import Tanh, TimeEmbedding, VectorField, push
 
@@ -71,6 +79,7 @@ class ModulatedNet(nn.Module):
         activation: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
+        check_features(context)
         self.shape, self.context = shape, context
         self.time = TimeEmbedding()
         self.layers = nn.ModuleList(_Modulated(a, self.time.features + context, gated) for a in affine)
@@ -190,6 +199,7 @@ def convolutional(
     check_positive_int(kernel, "kernel")
     if kernel % 2 == 0:
         raise ValueError(f"Expected an odd kernel, which keeps height and width; got {kernel}.")
+    check_widths(channels)
     widths = [event[0], *channels, event[0]]
     layers = [
         nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in zip(widths[:-1], widths[1:], strict=True)
@@ -205,6 +215,7 @@ def _dense(
     activation: Callable[[], nn.Module],
 ) -> ModulatedNet:
     event = event_shape(None, shape)
+    check_widths(hidden)
     widths = [math.prod(event), *hidden, math.prod(event)]
     layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
     return ModulatedNet(event, layers, context, gated, activation)

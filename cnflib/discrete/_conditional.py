@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, cat, nn
 
+from cnflib._check import check_features
 from cnflib.nets import Conditioner
 
 __all__: list[str] = []
@@ -11,10 +12,7 @@ __all__: list[str] = []
 
 def conditioner(constants: Sequence[Tensor], hidden: Sequence[int], context: int) -> nn.Module | None:
     """The net that adds to the constants, at first zero; None where no context is declared."""
-    if not isinstance(context, int) or context < 0:
-        raise ValueError(
-            f"Expected context to be a number of features, an int >= 0; got {context!r}. Use context=0 for none."
-        )
+    check_features(context)
     return Conditioner(context, sum(map(len, constants)), hidden) if context else None
 
 

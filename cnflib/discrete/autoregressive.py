@@ -19,6 +19,7 @@ from cnflib._check import (
     check_context,
     check_declared,
     check_event,
+    check_features,
     check_like,
     check_positive_int,
     check_transform,
@@ -52,7 +53,8 @@ class MADE(nn.Module):
     Args:
         shape: The event shape of x, of D numbers in the order in which they lie in memory.
         parameters: The number P of outputs for each coordinate.
-        hidden: Widths of the hidden layers, at least one; a width below D - 1 leaves out some degrees.
+        hidden: Widths of the hidden layers, at least one; a width below D - 1 leaves out some
+            degrees, and one below D where there is a context.
         context: Number of context features; 0 for none.
         reverse: Take the coordinates from the last to the first.
         activation: Constructor of the activation, which acts on each unit alone.
@@ -81,6 +83,7 @@ class MADE(nn.Module):
     ) -> None:
         super().__init__()
         check_positive_int(parameters, "parameters")
+        check_features(context)
         check_widths(hidden)
         if not hidden:
             raise ValueError("Expected at least one hidden layer; got hidden=(). Pass e.g. hidden=(64,).")

@@ -13,7 +13,16 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_axis, check_context, check_event, check_like, check_transform, reference
+from cnflib._check import (
+    check_axis,
+    check_context,
+    check_event,
+    check_like,
+    check_positive_int,
+    check_transform,
+    event_shape,
+    reference,
+)
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
 
@@ -35,6 +44,7 @@ def halves(size: int) -> Tensor:
         >>> halves(5).tolist()
         [True, True, True, False, False]
     """
+    check_positive_int(size, "size")
     if size < 2:
         raise ValueError(
             f"Expected size >= 2; got {size}. A coupling keeps one part and transforms the other: squeeze an image "
@@ -43,7 +53,7 @@ def halves(size: int) -> Tensor:
     return torch.arange(size) < (size + 1) // 2
 
 
-def checkerboard(shape: tuple[int, ...]) -> Tensor:
+def checkerboard(shape: int | tuple[int, ...]) -> Tensor:
     r"""The mask that keeps the coordinates whose indices have an even sum, in an image every second pixel.
 
     Args:
@@ -56,7 +66,7 @@ def checkerboard(shape: tuple[int, ...]) -> Tensor:
         >>> checkerboard((1, 2, 2)).int().tolist()
         [[[1, 0], [0, 1]]]
     """
-    indices = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
+    indices = torch.meshgrid(*map(torch.arange, event_shape(None, shape)), indexing="ij")
     return sum(indices) % 2 == 0
 
 
@@ -93,10 +103,9 @@ class Coupling(Bijection):
     def __init__(self, mask: Tensor, transform: Elementwise, net: nn.Module) -> None:
         super().__init__()
         check_transform(transform)
-        if mask.dtype != torch.bool or mask.ndim == 0:
-            raise ValueError(
-                f"Expected mask to be a bool tensor of the event's shape; got {mask.dtype}, {tuple(mask.shape)}."
-            )
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim == 0:
+            got = f"{mask.dtype}, {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"Expected mask to be a bool tensor of the event's shape; got {got}.")
         if mask.all() or not mask.any():
             raise ValueError(
                 "Expected a mask that keeps some coordinates and transforms others; a coupling needs dim >= 2."

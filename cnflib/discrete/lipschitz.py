@@ -17,7 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import check_declared, check_event, check_positive_int, event_shape
+from cnflib._check import (
+    check_declared,
+    check_event,
+    check_features,
+    check_positive_int,
+    check_widths,
+    event_shape,
+)
 
 __all__ = [
     "Activation",
@@ -131,7 +138,7 @@ def spectral_norm(weight: Tensor) -> Tensor:
     size = max(8 * (k - 1), 1)
     symbols = torch.fft.rfft2(weight, (size, size)).flatten(2).movedim(2, 0)
     top = _square_norms(symbols.detach()).argmax()
-    return torch.linalg.matrix_norm(symbols[top], 2) / math.cos(math.pi / 16) ** 2
+    return torch.linalg.matrix_norm(symbols.index_select(0, top[None])[0], 2) / math.cos(math.pi / 16) ** 2
 
 
 def _square_norms(matrices: Tensor) -> Tensor:
@@ -207,6 +214,8 @@ class Contraction(nn.Module):
                 f"Expected 0 < coefficient < 1; got {coefficient}. At 1 the map x + g(x) need not be invertible."
             )
         _check_kernel(kernel, self.shape)
+        check_features(context)
+        check_widths(hidden)
         self.context, self.coefficient, self.kernel, self.activation = (
             context,
             coefficient,

@@ -36,8 +36,8 @@ class Dequantize(Bijection):
         levels: The number L of levels; integers run from 0 to L - 1.
 
     Raises:
-        ValueError: If ``levels`` is below 2; in a call of forward outside of ``torch.compile`` and ``torch.func``,
-            if a value is not one of the levels.
+        ValueError: If ``levels`` is below 2; in a call of forward, if the dtype is too coarse for so many, and
+            outside of ``torch.compile`` and ``torch.func`` if a value is not one of the levels.
 
     References:
         RNADE: The real-valued neural autoregressive density-estimator, Uria et al., 2013, arXiv:1306.0186.
@@ -63,8 +63,13 @@ class Dequantize(Bijection):
         check_event(x, None, "x")
         if eager(x):
             _check_levels(x, self.levels)
-        u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         edge = 2 * self.levels * torch.finfo(x.dtype).eps
+        if edge > 0.1:
+            raise ValueError(
+                f"Expected x of a dtype in which a cell of {self.levels} levels holds points; got {x.dtype}. "
+                "Dequantize in float32 or float64 and round what comes out."
+            )
+        u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         return (x + u.clamp(edge, 1 - edge)) / self.levels, -self._logdet(x)
 
     def inverse(
@@ -131,7 +136,7 @@ class Logit(Bijection):
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         check_event(z, None, "z")
-        logdet = (math.log1p(-2 * self.alpha) + F.softplus(z) + F.softplus(-z)).flatten(1).sum(1)
+        logdet = (math.log1p(-2 * self.alpha) + _softplus(z) + _softplus(-z)).flatten(1).sum(1)
         return (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha), -logdet
 
     def _margin(self, x: Tensor) -> Tensor:
@@ -181,6 +186,10 @@ def mean_log_prob(
     for _ in range(draws - 1):
         total = total + flow.log_prob(y, context, generator)
     return total / draws
+
+
+def _softplus(z: Tensor) -> Tensor:
+    return F.softplus(z, threshold=40.0)  # at torch's own threshold, 20, it is wrong by 2e-9
 
 
 def _check_levels(y: Tensor, levels: int) -> None:

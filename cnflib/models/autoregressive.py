@@ -18,8 +18,8 @@ def maf(
     layers: int = 5,
     hidden: Sequence[int] = (64, 64),
     context: int = 0,
-    transform: Elementwise | None = None,
     activation: Callable[[], nn.Module] = nn.ReLU,
+    transform: Elementwise | None = None,
 ) -> Flow:
     r"""MAF: masked autoregressive layers that take the coordinates forwards and backwards in turn.
 
@@ -32,9 +32,9 @@ def maf(
         layers: Number of layers.
         hidden: Widths of the hidden layers of each net; none should be below the dimension.
         context: Number of context features; 0 for an unconditional density.
+        activation: Constructor of the activation of the nets.
         transform: The family of maps of one coordinate; ``affine()`` by default, and with
             ``rational_quadratic()`` the autoregressive spline flow.
-        activation: Constructor of the activation of the nets.
 
     References:
         Masked Autoregressive Flow for Density Estimation, Papamakarios et al., 2017, arXiv:1705.07057.
@@ -63,8 +63,8 @@ def iaf(
     layers: int = 5,
     hidden: Sequence[int] = (64, 64),
     context: int = 0,
-    transform: Elementwise | None = None,
     activation: Callable[[], nn.Module] = nn.ReLU,
+    transform: Elementwise | None = None,
 ) -> Flow:
     r"""IAF: the inverse of the layers of :func:`maf`; a sample takes one pass, the density of a given point D steps.
 
@@ -80,5 +80,5 @@ def iaf(
         >>> x.shape, log_prob.shape
         (torch.Size([3, 2]), torch.Size([3]))
     """
-    flow = maf(dim, shape, layers, hidden, context, transform, activation)
+    flow = maf(dim, shape, layers, hidden, context, activation, transform)
     return Flow(Inverse(flow.bijection), flow.base)

@@ -117,10 +117,10 @@ def spline_flow(
     shape: int | tuple[int, ...] | None = None,
     layers: int = 4,
     hidden: Sequence[int] = (64, 64),
-    bins: int = 8,
-    box: float = 5.0,
     context: int = 0,
     activation: Callable[[], nn.Module] = nn.ReLU,
+    bins: int = 8,
+    box: float = 5.0,
 ) -> Flow:
     r"""A spline flow: couplings by rational-quadratic splines that keep one half and the other in turn.
 
@@ -132,10 +132,10 @@ def spline_flow(
         shape: Event shape; an event with several axes is flattened for the nets and masked as a checkerboard.
         layers: Number of couplings.
         hidden: Widths of the hidden layers of each conditioner.
-        bins: Number of bins of each spline.
-        box: Half side of the box in which the splines act, in the unit of x.
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the conditioners.
+        bins: Number of bins of each spline.
+        box: Half side of the box in which the splines act, in the unit of x.
 
     Raises:
         ValueError: If the event has fewer than two coordinates: nothing would be left to condition on.

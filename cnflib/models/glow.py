@@ -32,8 +32,8 @@ def glow(
     layers: int = 8,
     hidden: Sequence[int] = (64, 64),
     context: int = 0,
-    scales: int | None = None,
     activation: Callable[[], nn.Module] = nn.ReLU,
+    scales: int | None = None,
 ) -> Flow:
     r"""Glow: steps of :class:`ActNorm`, an invertible 1 × 1 convolution and an affine coupling of halves.
 
@@ -53,9 +53,9 @@ def glow(
         layers: Number of steps, of an image at each scale.
         hidden: Widths of the hidden layers of each conditioner, or their channels.
         context: Number of context features; 0 for an unconditional density.
+        activation: Constructor of the activation of the conditioners.
         scales: Number of resolutions of an image, its own included, where no step runs if there is another; by
             default as many as its sides can be halved for, at most 3.
-        activation: Constructor of the activation of the conditioners.
 
     Raises:
         ValueError: If the event has fewer than two coordinates, or an image cannot be halved ``scales - 1`` times.

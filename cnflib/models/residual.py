@@ -18,10 +18,10 @@ def residual_flow(
     shape: int | tuple[int, ...] | None = None,
     layers: int = 16,
     hidden: Sequence[int] = (128,),
-    coefficient: float = 0.9,
     context: int = 0,
-    logdet: LogDet | None = None,
     activation: Activation = sine,
+    coefficient: float = 0.9,
+    logdet: LogDet | None = None,
 ) -> Flow:
     r"""Residual flow: a chain of maps :math:`(x + g_k(x, c))\, e^{s_k}`, each :math:`g_k` a contraction.
 
@@ -36,12 +36,12 @@ def residual_flow(
         shape: Event shape.
         layers: Number of residual layers, each with a scale after it.
         hidden: Widths of the hidden layers of each net, or their channels.
+        context: Number of context features; 0 for an unconditional density.
+        activation: ``sine`` or ``lipswish``; in a minute on the plane ``sine`` comes farther.
         coefficient: The bound :math:`\kappa` on the Lipschitz constant of each net, in (0, 1). Closer to 1 a layer does
             more, and its inverse and its series take longer.
-        context: Number of context features; 0 for an unconditional density.
         logdet: By default ``exact_logdet`` up to 16 dimensions, else ``russian_roulette(ratio=coefficient)``, whose
             variance is finite at all weights, for :math:`\kappa^2 < \kappa`.
-        activation: ``sine`` or ``lipswish``; in a minute on the plane ``sine`` comes farther.
 
     Raises:
         ValueError: If the coefficient is not in (0, 1).
@@ -58,11 +58,11 @@ def residual_flow(
     event = event_shape(dim, shape)
     check_positive_int(layers, "layers")
     kernel = 3 if len(event) == 3 else None
-    if logdet is None:
-        logdet = exact_logdet if math.prod(event) <= 16 else russian_roulette(ratio=coefficient)
+    small = math.prod(event) <= 16
 
     def block() -> tuple[Residual, Scale]:
         net = Contraction(event, hidden, context, coefficient, kernel, activation)
-        return Residual(net, logdet), Scale(event)
+        estimate = logdet or (exact_logdet if small else russian_roulette(ratio=coefficient))
+        return Residual(net, estimate), Scale(event)
 
     return Flow(Chain(*[layer for _ in range(layers) for layer in block()]), StandardNormal(event))
