@@ -138,7 +138,7 @@ class Flow(nn.Module):
 
 
 def tempered(flow: Flow, temperature: float) -> Flow:
-    r"""The flow with the spread of its base scaled by a temperature T; it shares the bijection, weights and all.
+    r"""The flow with the spread of its base scaled by a temperature T; it shares bijection and base, weights and all.
 
     .. math:: z = T z_0, \quad z_0 \sim p_Z, \qquad \log p_T(z) = \log p_Z(z / T) - D \log T
 
@@ -156,6 +156,11 @@ def tempered(flow: Flow, temperature: float) -> Flow:
 
     References:
         Glow: Generative Flow with Invertible 1x1 Convolutions, Kingma & Dhariwal, 2018, arXiv:1807.03039.
+
+    Example:
+        >>> from cnflib.models import glow
+        >>> calm = tempered(glow(dim=2), 0.7)
+        >>> x, log_prob = calm.sample_and_log_prob(3)
     """
     if not 0 < temperature < math.inf:
         raise ValueError(

@@ -151,7 +151,7 @@ def check_settings(path: Path, settings: dict[str, object]) -> None:
     """Stop rather than go on from a run of other settings."""
     saved = load(path)["settings"]
     if saved != settings:
-        changed = {k: (saved[k], v) for k, v in settings.items() if saved[k] != v}
+        changed = {k: (saved.get(k), v) for k, v in settings.items() if saved.get(k) != v}
         sys.exit(
             f"{path} was written with other settings {changed} (then, now): delete it, or name another --out."
         )

@@ -360,3 +360,14 @@ def test_a_context_is_ignored():
     x, context = draws(4, (3, 2)), torch.ones(4, 5).double()
     for g in (started(ActNorm(3), (3, 2)).double(), mix(), Flatten((3, 2))):
         assert torch.equal(g(x, context)[0], g(x)[0])
+
+
+def test_under_autocast_the_matrix_is_applied_in_the_dtype_of_x():
+    for shape in ((4,), (4, 3, 3)):
+        mix = InvertibleConv1x1(4)
+        x = torch.randn(5, *shape, generator=rng())
+        with torch.autocast("cpu", torch.bfloat16):
+            z, _ = mix(x)
+            back = mix.decode(z)
+        assert z.dtype == torch.float32
+        torch.testing.assert_close(back, x, rtol=1e-5, atol=1e-5)

@@ -47,13 +47,10 @@ def test_splines_come_near_the_entropy_in_a_minute(target, limit):
 )
 def test_a_run_is_a_density_judged_after_a_minute(run):
     assert one_target.SECONDS <= run["seconds"] < one_target.SECONDS + 5
-    assert abs(run["mass"] - 1) < MASS.get(run["row"], 2e-3)
+    assert abs(run["mass"] - 1) < 1e-3
     gap, error = run["gap"]
     assert gap > -2 * error
     assert abs(run["nll"][0] - FOUND["entropy"][run["target"]] - gap) < 5 * (run["nll"][1] + error)
-
-
-MASS = {"radial_flow": 5e-3}
 
 
 def test_the_tables_show_the_runs_best_first():

@@ -322,3 +322,15 @@ def test_a_deep_chain_keeps_its_digits():
         z, logdet = g(x)
         back, undone = g.inverse(z)
     assert (back - x).abs().max() < 1e-9 and (logdet + undone).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", ["a", "beta"])
+def test_parameters_far_below_zero_leave_all_finite_in_float32(name):
+    layer = Radial(2)
+    with torch.no_grad():
+        getattr(layer, name).fill_(-200.0)
+    x = torch.cat([layer.x0.detach()[None], torch.randn(4, 2, generator=rng())])
+    z, logdet = layer(x)
+    (z.sum() + logdet.sum()).backward()
+    assert z.isfinite().all() and logdet.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in layer.parameters())

@@ -57,7 +57,8 @@ def affine(bound: float = 3.0) -> Elementwise:
     r"""The affine map :math:`T(x; b, a) = x e^{s} + b` with :math:`s = m \tanh(a / m)`: the layer of RealNVP.
 
     Args:
-        bound: The bound :math:`m > 0` on :math:`|s|`, in nats; one layer scales by at most :math:`e^m`.
+        bound: The bound :math:`m > 0` on :math:`|s|`, in nats; one layer scales by at most :math:`e^m`. It is no way
+            to lift the bound: s is computed to a rounding error of m, not of itself.
 
     Raises:
         ValueError: If the bound is not positive and finite.

@@ -139,7 +139,8 @@ class InvertibleConv1x1(Bijection):
     def weight(self) -> Tensor:
         """The matrix W, shape ``(C, C)``."""
         L, U = self._factors()
-        return (L @ U)[self.permutation]
+        with torch.autocast(self.lu.device.type, enabled=False):
+            return (L @ U)[self.permutation]
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
@@ -173,10 +174,9 @@ def _look_up(module: ActNorm, incompatible: object) -> None:
 
 
 def _apply(W: Tensor, x: Tensor) -> Tensor:
-    """W along axis 1."""
-    if x.ndim == 2:
-        return x @ W.T
-    return (W @ x.flatten(2)).reshape(x.shape)
+    """W along axis 1, in the dtype of x under autocast too: what is rounded here the inverse would not find again."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ W.T if x.ndim == 2 else (W @ x.flatten(2)).reshape(x.shape)
 
 
 def _pixels(x: Tensor) -> int:

@@ -100,7 +100,8 @@ class Radial(Bijection):
         check_context(context, x, name)
         check_declared(context, self.context, "Radial")
         x0, a, beta = conditioned((self.x0, self.a, self.beta), self.net, context)
-        return x0, F.softplus(a), F.softplus(beta)
+        tiny = torch.finfo(a.dtype).tiny
+        return x0, F.softplus(a).clamp(min=tiny), F.softplus(beta).clamp(min=tiny)
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, context={self.context}"
