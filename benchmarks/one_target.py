@@ -1,4 +1,4 @@
-"""One target, every model: what a minute of training makes of the same data, for all flows of the library.
+"""One target, every model: what a minute of training makes of the same data, for all discrete flows of the library.
 
     python benchmarks/one_target.py [row ...] [--targets checkerboard ...] [--seeds 0 1 2]
 
@@ -24,17 +24,13 @@ from typing import NamedTuple
 import torch
 from harness import record
 from harness.training import mean_nll, train
-from torch import Tensor
 
-from cnflib import Chain, Flow, Standardize, StandardNormal
-from cnflib.continuous import CNF, adaptive
+from cnflib import Chain, Flow, Standardize
 from cnflib.data import toy
 from cnflib.data.toy import Target
 from cnflib.discrete import rational_quadratic
-from cnflib.interpolants import linear, velocity_loss
 from cnflib.metrics import mass, midpoints, nll, paired_gap
 from cnflib.models import (
-    ffjord,
     glow,
     iaf,
     maf,
@@ -45,7 +41,6 @@ from cnflib.models import (
     residual_flow,
     spline_flow,
 )
-from cnflib.nets import MLP
 
 BATCH, SECONDS, POINTS, SEEDS = 512, 60.0, 20_000, (0, 1, 2)
 BOX, CELLS, PIXELS = 10.0, 1000, 72
@@ -60,12 +55,6 @@ class Row(NamedTuple):
     rate: float
 
 
-def regressed() -> Flow:
-    """A field that an interpolant trains: velocities by regression, the density by the ODE."""
-    field = MLP(2, (64, 64, 64), time_frequencies=2, fourier=16)
-    return Flow(CNF(field, solver=adaptive(rtol=1e-6, atol=1e-6)), StandardNormal(2))
-
-
 ROWS = {
     "planar_flow": Row(lambda: planar_flow(dim=2, layers=32), 1e-2),
     "radial_flow": Row(lambda: radial_flow(dim=2, layers=32), 1e-2),
@@ -77,19 +66,7 @@ ROWS = {
     "spline_flow": Row(lambda: spline_flow(dim=2, box=3.0), 3e-3),
     "maf of splines": Row(lambda: maf(dim=2, layers=3, transform=rational_quadratic(8, 3.0)), 3e-3),
     "residual_flow": Row(lambda: residual_flow(dim=2), 1e-2),
-    "ffjord": Row(lambda: ffjord(dim=2, solver=adaptive(rtol=1e-3, atol=1e-3)), 4e-3),
-    "interpolant": Row(regressed, 4e-3),
 }
-
-
-def loss_of(flow: Flow, name: str) -> Callable[[Tensor], Tensor]:
-    """Maximum likelihood; for an interpolant the velocity loss in the standardised space."""
-    if name != "interpolant":
-        return mean_nll(flow.log_prob)
-    standardize, cnf = flow.bijection.layers
-    return lambda x: velocity_loss(
-        cnf.field, linear(), torch.randn_like(x), standardize(x)[0], t=torch.rand(len(x))
-    ).mean()
 
 
 def measure(name: str, target: str, seed: int) -> dict[str, object]:
@@ -102,12 +79,9 @@ def measure(name: str, target: str, seed: int) -> dict[str, object]:
     flow = Flow(Chain(Standardize(sample.mean(0), sample.std(0)), made.bijection), made.base)
     flow(sample[:BATCH])  # what a layer takes from its first batch is taken before the clock starts
     (kept,) = train(
-        loss_of(flow, name), flow, lambda: data.sample(BATCH), SECONDS, SECONDS, row.rate, fused=True
+        mean_nll(flow.log_prob), flow, lambda: data.sample(BATCH), SECONDS, SECONDS, row.rate, fused=True
     )
     judged = kept.module.eval()
-    for module in judged.modules():
-        if isinstance(module, CNF):
-            module.solver = adaptive(rtol=1e-6, atol=1e-6)
     with torch.no_grad():
         log_prob = judged.log_prob(fresh)
         start = time.perf_counter()

@@ -52,7 +52,7 @@ def quality(found: Row, target: str) -> str:
         mass = max((run["mass"] for run in runs), key=lambda m: abs(m - 1))
         gap, error = run["gap"]
         spread = f"{min(values):.3f} … {max(values):.3f}" if len(values) > 1 else "one seed"
-        rows.append([label(name), f"{run['nll'][0]:.3f}", spread, f"{gap:.3f} ± {error:.3f}", f"{mass:.4f}"])
+        rows.append([label(name), f"{run['nll'][0]:.3f}", spread, f"{gap:.3f} ± {error:.4f}", f"{mass:.4f}"])
     rows.append(["entropy", f"{found['entropy'][target]:.3f}", "", "0", "1"])
     return table(["nats", "NLL", "seeds", "gap", "mass"], rows)
 
@@ -86,7 +86,7 @@ def label(name: str) -> str:
     return f"`{name}`" if "_" in name or name in CODE else name
 
 
-CODE = {"nice", "realnvp", "glow", "maf", "iaf", "ffjord"}
+CODE = {"nice", "realnvp", "glow", "maf", "iaf"}
 
 
 def draw(folder: Path) -> None:
@@ -114,11 +114,13 @@ def densities(found: Row, target: str) -> plt.Figure:
     truth = data.log_prob(midpoints(data.bounds, side)).exp()
     panels = {"the truth": (255 * truth / truth.max()).numpy(), **shades}
     height = -(-len(panels) // COLUMNS)
-    figure, axes = plt.subplots(height, COLUMNS, figsize=(7, 1.95 * height))
+    figure, axes = plt.subplots(height, COLUMNS, figsize=(7, 2.15 * height))
     for ax in axes.flat:
         ax.set_axis_off()
+    rows = rows_of(found, target)
     for ax, (name, values) in zip(axes.flat, panels.items()):
         image = values.reshape(side, side).T
         ax.imshow(image, origin="lower", cmap=DENSITY, vmin=0, vmax=255, interpolation="nearest")
-        ax.set_title(name, fontsize=11)
+        gap = f"\ngap {middle(rows[name])['gap'][0]:.3f}" if name in rows else "\n"
+        ax.set_title(name + gap, fontsize=11)
     return figure

@@ -6,6 +6,7 @@ import sys
 from statistics import median
 
 import pytest
+import torch
 from house_rules import ROOT
 
 pytest.importorskip("sphinx")
@@ -27,8 +28,8 @@ def runs(target, row):
     return [run for run in FOUND["runs"] if (run["target"], run["row"]) == (target, row)]
 
 
-def test_every_builder_has_a_row_and_every_row_was_measured_on_every_target():
-    assert set(models.__all__) <= set(one_target.ROWS)
+def test_every_builder_of_a_discrete_flow_has_a_row_and_every_row_was_measured_on_every_target():
+    assert set(models.__all__) - {"ffjord"} <= set(one_target.ROWS)
     for target in one_target.TARGETS:
         for row in one_target.ROWS:
             found = runs(target, row)
@@ -69,7 +70,7 @@ def test_a_changed_run_changes_its_table(tmp_path, monkeypatch):
     for run in changed["runs"]:
         if (run["target"], run["row"]) == ("moons", "nice"):
             run["nll"][0] += 1
-            run["parameters"] += 1
+        run["parameters"] += 1
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     (tmp_path / "glow_mnist.json").write_text(json.dumps(GLOW))
     (tmp_path / "one_target.json").write_text(json.dumps(changed))
@@ -108,3 +109,33 @@ def test_the_page_says_how_it_was_measured():
         for name in ("maf", "planar_flow", "radial_flow")
     }
     assert layers == {"maf": 8, "planar_flow": 32, "radial_flow": 32} and "thirty-two" in PAGE
+
+
+def order(target):
+    return list(targets.rows_of(FOUND, target))
+
+
+def gap(target, row):
+    return median(run["gap"][0] for run in runs(target, row))
+
+
+def test_the_words_about_the_checkerboard_hold():
+    splines = {"spline_flow", "maf of splines"}
+    assert set(order("checkerboard")[:2]) == splines
+    assert max(gap("checkerboard", row) for row in ("realnvp", "glow", "maf", "iaf")) < gap(
+        "checkerboard", "nice"
+    )
+    smooth = ("planar_flow", "radial_flow", "residual_flow")
+    assert min(gap("checkerboard", row) for row in smooth) > gap("checkerboard", "maf")
+
+
+def test_nice_stays_at_a_gaussian_on_eight_bumps():
+    sample = targets.TARGETS["8gaussians"].sample(100_000, torch.Generator().manual_seed(0))
+    gaussian = torch.distributions.MultivariateNormal(sample.mean(0), sample.T.cov())
+    assert abs(-gaussian.log_prob(sample).mean() - runs("8gaussians", "nice")[0]["nll"][0]) < 0.03
+    assert order("8gaussians")[-1] == "nice"
+
+
+def test_nearly_all_rows_come_near_the_moons():
+    assert sum(gap("moons", row) > 0.1 for row in one_target.ROWS) <= 2
+    assert order("moons") != order("checkerboard")
