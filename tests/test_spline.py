@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import jacfwd, jacrev, vmap
 
 from cnflib.audit import audit_bijection
-from cnflib.discrete import rational_quadratic
+from cnflib.discrete import affine, rational_quadratic
 
 SMALLEST = 1e-3
 settings = pytest.mark.parametrize(
@@ -316,8 +316,9 @@ def test_it_compiles_in_one_graph(way):
     torch.compiler.reset()
 
 
-def test_under_autocast_a_coupling_has_the_log_determinant_of_the_map_it_computes():
-    g = built(Member(lambda: coupling(rational_quadratic(), (2,))), torch.float32, 0.5)
+@pytest.mark.parametrize("transform", [affine(), rational_quadratic()], ids=["affine", "spline"])
+def test_under_autocast_a_coupling_has_the_log_determinant_of_the_map_it_computes(transform):
+    g = built(Member(lambda: coupling(transform, (2,))), torch.float32, 0.5)
     x = torch.randn(64, 2, generator=rng()).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         z, logdet = g(x)
