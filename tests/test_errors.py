@@ -21,6 +21,7 @@ from cnflib.continuous import (
     path_derivative,
 )
 from cnflib.discrete import (
+    MADE,
     ActNorm,
     Contraction,
     Coupling,
@@ -28,19 +29,31 @@ from cnflib.discrete import (
     Flatten,
     InvertibleConv1x1,
     Logit,
+    MaskedAutoregressive,
     Planar,
     Radial,
     Residual,
     affine,
     halves,
     mean_log_prob,
+    rational_quadratic,
     russian_roulette,
     spectral_norm,
     truncated_series,
 )
 from cnflib.flow import tempered
 from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
-from cnflib.models import ffjord, glow, planar_flow, radial_flow, realnvp, residual_flow
+from cnflib.models import (
+    ffjord,
+    glow,
+    iaf,
+    maf,
+    planar_flow,
+    radial_flow,
+    realnvp,
+    residual_flow,
+    spline_flow,
+)
 from cnflib.nets import MLP, Conditioner, ConvNet
 
 x = torch.randn(4, 2, generator=rng())
@@ -53,6 +66,7 @@ flows = {
     "Standardize": Flow(Standardize(torch.zeros(2), torch.ones(2)), StandardNormal(2)),
     "planar": planar_flow(dim=2, layers=2),
     "radial": radial_flow(dim=2, layers=2),
+    "maf": maf(dim=2, layers=1, hidden=(4,)),
     "Chain": Flow(Chain(coupling(affine())), StandardNormal(2)),
 }
 conditional = {
@@ -60,6 +74,7 @@ conditional = {
     "ffjord": ffjord(dim=2, hidden=(4,), context=3),
     "planar": planar_flow(dim=2, layers=2, hidden=(4,), context=3),
     "radial": radial_flow(dim=2, layers=2, hidden=(4,), context=3),
+    "maf": maf(dim=2, layers=1, hidden=(4,), context=3),
     "residual_flow": residual_flow(dim=2, layers=2, hidden=(4,), context=3),
 }
 cnf, field = flows["ffjord"].bijection, flows["ffjord"].bijection.field
@@ -311,6 +326,42 @@ calls = {
     "half of one": (lambda: halves(1), "Expected size >= 2; got 1.*squeeze an image"),
     "bound 0": (lambda: affine(0.0), "Expected bound > 0 and finite; got 0.0"),
     "bound NaN": (lambda: affine(float("nan")), "Expected bound > 0"),
+    "bound inf": (lambda: affine(float("inf")), "Expected bound > 0 and finite; got inf"),
+    "bins 0": (lambda: rational_quadratic(bins=0), "Expected bins to be a positive int; got 0"),
+    "bins 1000": (
+        lambda: rational_quadratic(1000),
+        "Expected fewer than 1000 bins; got 1000. Use more layers",
+    ),
+    "box 0": (lambda: rational_quadratic(box=0.0), "Expected box > 0 and finite; got 0.0"),
+    "box inf": (lambda: spline_flow(dim=2, box=float("inf")), "Expected box > 0 and finite; got inf"),
+    "hidden of one number": (
+        lambda: maf(dim=2, hidden=64),
+        r"Expected hidden to be a sequence of positive ints, e.g. \(64, 64\); got 64",
+    ),
+    "hidden of a conditioner": (lambda: realnvp(dim=2, hidden=(8, 0)), r"Expected hidden.*got \(8, 0\)"),
+    "MADE of no hidden layer": (
+        lambda: MADE(2, 2, hidden=()),
+        r"Expected at least one hidden layer.*hidden=\(64,\)",
+    ),
+    "MADE of no parameters": (lambda: MADE(2, 0), "Expected parameters to be a positive int; got 0"),
+    "MADE of other parameters": (
+        lambda: MaskedAutoregressive(affine(), MADE(2, 3)),
+        r"Expected a net with parameters=2.*got 3. Build it by MADE\(shape, transform.parameters\)",
+    ),
+    "no MADE": (
+        lambda: MaskedAutoregressive(affine(), nn.Linear(2, 4)),
+        "Expected a net with.*got None.*MADE",
+    ),
+    "transform not called": (
+        lambda: maf(dim=2, transform=rational_quadratic),
+        r"Expected transform .*like affine\(\); got rational_quadratic. Is it to be called first",
+    ),
+    "transform of a coupling": (
+        lambda: Coupling(halves(2), "affine", None),
+        "Expected transform .*got 'affine'",
+    ),
+    "transform of a layer": (lambda: MaskedAutoregressive(None, MADE(2, 2)), "Expected transform .*got None"),
+    "layers of maf": (lambda: iaf(dim=2, layers=0), "Expected layers to be a positive int; got 0"),
     "coefficient 1": (lambda: residual_flow(dim=2, coefficient=1.0), "Expected 0 < coefficient < 1; got 1.0"),
     "coefficient of many dimensions": (
         lambda: residual_flow(dim=20, coefficient=1.5),

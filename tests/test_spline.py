@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import jacfwd, jacrev, vmap
 
 from cnflib.audit import audit_bijection
-from cnflib.discrete import rational_quadratic
+from cnflib.discrete import affine, rational_quadratic
 
 SMALLEST = 1e-3
 settings = pytest.mark.parametrize(
@@ -253,13 +253,13 @@ def test_derivatives_are_those_of_differences_once_and_twice(way, bins):
     assert grads.any(0).all()  # each parameter counts somewhere
 
 
-@pytest.mark.parametrize("scale", [0.0, 1.0])
-def test_gradients_of_the_inverse_are_those_of_the_implicit_function(scale):
-    """At theta = 0 points in the middle of a bin take neither branch of the root: its gradient is right there too."""
-    _, theta = draw(8, 3, scale)
+@pytest.mark.parametrize(("bins", "scale"), [(1, 0.0), (3, 0.0), (3, 1.0)])
+def test_gradients_of_the_inverse_are_those_of_the_implicit_function(bins, scale):
+    """In the middle of a bin of equal slopes both branches of the root meet: its gradient is right there too."""
+    _, theta = draw(8, bins, scale)
     z = torch.tensor([0.0, 10 / 3, -10 / 3, 1.0, -1.0, 4.9, -4.9, 5.1], dtype=torch.float64)
     theta.requires_grad_(), z.requires_grad_()
-    spline = rational_quadratic(3)
+    spline = rational_quadratic(bins)
     x = spline.inverse(z, theta)[0]
     at_z, at_theta = torch.autograd.grad(x.sum(), [z, theta])
     x = x.detach().requires_grad_()
@@ -316,8 +316,9 @@ def test_it_compiles_in_one_graph(way):
     torch.compiler.reset()
 
 
-def test_under_autocast_a_coupling_has_the_log_determinant_of_the_map_it_computes():
-    g = built(Member(lambda: coupling(rational_quadratic(), (2,))), torch.float32, 0.5)
+@pytest.mark.parametrize("transform", [affine(), rational_quadratic()], ids=["affine", "spline"])
+def test_under_autocast_a_coupling_has_the_log_determinant_of_the_map_it_computes(transform):
+    g = built(Member(lambda: coupling(transform, (2,))), torch.float32, 0.5)
     x = torch.randn(64, 2, generator=rng()).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         z, logdet = g(x)
