@@ -231,7 +231,7 @@ def test_more_draws_take_scatter_away_and_do_not_flatter():
 
 
 def test_the_context_arrives():
-    inner = realnvp(dim=2, hidden=(4,), context=3).double()
+    inner = realnvp(dim=2, hidden=(4,), context=3, activation=nn.Tanh).double()
     nn.init.normal_(inner.bijection.layers[0].net.net[-1].weight, generator=rng())
     flow = Flow(Chain(Dequantize(4), Logit(), inner.bijection), inner.base)
     y, context = integers(4, 5, 2), torch.randn(5, 3, generator=rng(), dtype=torch.float64)
