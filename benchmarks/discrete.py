@@ -145,9 +145,10 @@ def table(kind: str, dim: int) -> list[Row]:
     rows = {name: {"row": name, "parameters": count(model)} for name, model in models.items()}
     for act, some in calls.items():
         times = measure(some, rounds(some))
-        best = min(t.median() for name, t in times.items() if name != "cnflib")
-        for name, t in times.items():
-            rows[name][act] = {"ms": quartiles(t), "ratio": (t.median() / best).item(), "rounds": len(t)}
+        spreads = {name: quartiles(t) for name, t in times.items()}
+        best = min(spread[0] for name, spread in spreads.items() if name != "cnflib")
+        for name, spread in spreads.items():
+            rows[name][act] = {"ms": spread, "ratio": spread[0] / best, "rounds": len(times[name])}
     for name, model in models.items():
         rows[name]["MiB"] = memory(model, x)
     return list(rows.values())

@@ -421,7 +421,7 @@ def test_discrete_flows_have_the_same_parameters_and_are_right():
 
 def test_an_autoregressive_inverse_gains_in_many_dimensions():
     ratio = {case["title"]: case["rows"][0]["sampling"]["ratio"] for case in DISCRETE["cost"]}
-    assert ratio["MAF, D = 64"] < 0.5 and ratio["MAF, D = 16"] < 0.5
+    assert ratio["MAF, D = 64"] < ratio["MAF, D = 16"] < 0.7
 
 
 def test_a_losing_row_is_named_and_a_winning_one_is_not():

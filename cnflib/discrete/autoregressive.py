@@ -142,7 +142,7 @@ class MADE(nn.Module):
                 old, new = len(hidden[k]), self.known[k][step]
                 if new > old:
                     a = torch.addmm(bias[old:new], weight[old:new, : len(below)], below)
-                    hidden[k] = torch.cat([hidden[k], self.activation(a)])
+                    hidden[k] = torch.cat([hidden[k], self.activation(a)]) if old else self.activation(a)
                 below = hidden[k]
             theta = torch.addmm(shift[:, i : i + 1], last[:, i, : len(below)], below)
             found[i] = pick(i, theta.T)
