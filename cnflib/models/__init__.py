@@ -3,7 +3,7 @@
 from cnflib.models.autoregressive import iaf, maf
 from cnflib.models.continuous import ffjord
 from cnflib.models.coupling import nice, realnvp, spline_flow
-from cnflib.models.glow import glow
+from cnflib.models.mixing import glow
 from cnflib.models.planar import planar_flow, radial_flow
 from cnflib.models.residual import residual_flow
 

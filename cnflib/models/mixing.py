@@ -1,4 +1,4 @@
-"""Glow: normalise, mix, couple."""
+"""Glow: layers that normalise, mix the channels, and couple them."""
 
 import math
 from collections.abc import Callable, Sequence
