@@ -1,6 +1,7 @@
 """Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -257,6 +258,15 @@ def check_features(context: int) -> None:
     if not isinstance(context, int) or context < 0:
         raise ValueError(
             f"Expected context to be a number of features, an int >= 0; got {context!r}. For none: context=0."
+        )
+
+
+def check_coordinates(event: tuple[int, ...]) -> None:
+    """Refuse an event of one coordinate, of which a coupling has nothing to condition on."""
+    if math.prod(event) < 2:
+        raise ValueError(
+            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1) or "
+            "maf(dim=1, transform=rational_quadratic())."
         )
 
 
