@@ -46,11 +46,15 @@ from cnflib.discrete import (
 from cnflib.flow import tempered
 from cnflib.interpolants import (
     Interpolant,
+    best_diffusion,
     bridge,
     constant,
+    continuity_residual,
     linear,
     mirror,
+    path_measure_bound,
     sample_ode,
+    score_residual,
     sigmoid,
     velocity_loss,
     zero,
@@ -90,6 +94,7 @@ conditional = {
     "residual_flow": residual_flow(dim=2, layers=2, hidden=(4,), context=3),
 }
 cnf, field = flows["ffjord"].bijection, flows["ffjord"].bijection.field
+square = lambda t, x, c: x.square().sum(1)  # noqa: E731
 noisy = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t * (1 - t))
 
 
@@ -635,6 +640,39 @@ calls = {
         lambda: sample_ode(field, x[0]),
         r"Expected x0 of shape \(B, \*event\); got \(2,\)",
     ),
+    "residual without batch": (
+        lambda: continuity_residual(field, square, 0.5, x[0]),
+        r"Expected x of shape \(B, \*event\)",
+    ),
+    "residual time": (
+        lambda: score_residual(field, field, 2.0, x),
+        r"Expected t in \[0, 1\].*got 2 to 2",
+    ),
+    "residual context": (
+        lambda: score_residual(field, field, 0.5, x, c[:2]),
+        "Expected context.*B = 4",
+    ),
+    "residual of values": (
+        lambda: continuity_residual(field, lambda t, x, c: x.square(), 0.5, x),
+        r"Expected log_prob.*shape \(4,\).*got \(4, 2\)\. Sum over the event",
+    ),
+    "residual field": (
+        lambda: continuity_residual(lambda t, x, c: x[:, :1], square, 0.5, x),
+        r"Expected field.*got \(4, 1\)",
+    ),
+    "residual score": (
+        lambda: score_residual(field, square, 0.5, x),
+        r"Expected field.*got \(4,\)",
+    ),
+    "bound of a negative gap": (
+        lambda: path_measure_bound(0.1, torch.tensor([0.1, -0.2]), 1.0),
+        "Expected gap_s >= 0.*got -0.2.*subtract the least",
+    ),
+    "bound of the ODE": (
+        lambda: path_measure_bound(0.1, 0.1, 0.0),
+        "Expected eps > 0; got 0.*log_prob",
+    ),
+    "diffusion of a negative gap": (lambda: best_diffusion(-1.0, 1.0), "Expected gap_b >= 0"),
     "sampling integers": (lambda: sample_ode(field, x.long()), "Expected x0 of a floating dtype"),
 }
 
