@@ -195,13 +195,14 @@ def score_from_denoiser(interpolant: Interpolant, field: VectorField) -> Derived
 
     def score(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         t = _time(t, x)
-        gamma2 = interpolant.gamma2(t)
-        if eager(gamma2) and (gamma2 <= 0).any():
+        gamma = interpolant.gamma2(t).sqrt()
+        none = gamma <= 10 * torch.finfo(gamma.dtype).eps
+        if eager(gamma) and none.any():
             raise ValueError(
-                f"Expected times where gamma > 0; got gamma = 0 at t = {t[gamma2 <= 0][0].item():g}: a denoiser says "
-                "nothing of the score there. Stay inside (0, 1), or let eps vanish there, e.g. eps=interpolant.gamma2."
+                f"Expected times where gamma > 0; got gamma = 0 at t = {t[none][0].item():g}: a denoiser says nothing "
+                "of the score there. Stay inside (0, 1), or let eps vanish there, e.g. eps=interpolant.gamma2."
             )
-        return -_at(field, t, x, context) / gamma2.sqrt()
+        return -_at(field, t, x, context) / gamma
 
     return Derived(field, score, "score from denoiser")
 
