@@ -1,6 +1,7 @@
 """Errors at the boundary: each is a ValueError that names the argument and says what was expected."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from cnflib.continuous import (
     kinetic_energy,
     path_derivative,
 )
+from cnflib.data.toy import checkerboard
 from cnflib.discrete import (
     MADE,
     ActNorm,
@@ -46,12 +48,21 @@ from cnflib.discrete import (
 from cnflib.flow import tempered
 from cnflib.interpolants import (
     Interpolant,
+    Oracle,
     bridge,
     constant,
+    denoiser_from_score,
+    drop_context,
+    encoding_decoding,
+    guided,
     linear,
     mirror,
     sample_ode,
+    sample_sde,
+    score_from_denoiser,
+    score_from_velocity,
     sigmoid,
+    velocity_from_score,
     velocity_loss,
     zero,
 )
@@ -90,6 +101,14 @@ conditional = {
     "residual_flow": residual_flow(dim=2, layers=2, hidden=(4,), context=3),
 }
 cnf, field = flows["ffjord"].bijection, flows["ffjord"].bijection.field
+oracle = Oracle(linear(), StandardNormal(2), StandardNormal(2))
+flat = torch.zeros(1, 1, 1)
+
+
+def sde(eps=1.0, steps=2, score=lambda t, x, c: -x, **options):
+    return sample_sde(lambda t, x, c: x, score, x, eps, steps, **options)
+
+
 noisy = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t * (1 - t))
 
 
@@ -634,6 +653,106 @@ calls = {
     "sampling without batch": (
         lambda: sample_ode(field, x[0]),
         r"Expected x0 of shape \(B, \*event\); got \(2,\)",
+    ),
+    "sampling outside of time": (
+        lambda: sample_ode(field, x, t0=1.0, t1=2.0),
+        r"Expected times in \[0, 1\].*2.0",
+    ),
+    "sde outside of time": (lambda: sde(t1=1.5), r"Expected t0 and t1 in \[0, 1\].*got 0.0 and 1.5"),
+    "sde steps": (lambda: sde(steps=0), "Expected steps to be a positive int; got 0"),
+    "sde eps negative": (
+        lambda: sde(-1.0),
+        r"Expected eps\(t\) >= 0 and finite.*got -1 to -1.*swap t0 and t1",
+    ),
+    "sde eps negative somewhere": (
+        lambda: sde(lambda t: 0.5 - t),
+        r"Expected eps\(t\) >= 0.*got -0.5 to 0.5",
+    ),
+    "sde eps infinite": (lambda: sde(lambda t: 1 / t), r"Expected eps\(t\) >= 0 and finite"),
+    "sde eps of a constant": (
+        lambda: sde(lambda t: 0.5),
+        "Expected eps to be a number.*got float.*the number itself",
+    ),
+    "sde eps of another shape": (lambda: sde(lambda t: t[:1]), r"Expected eps.*shape \(3,\); got \(1,\)"),
+    "sde score shape": (lambda: sde(score=lambda t, x, c: x[:, :1]), r"Expected field.*got \(4, 1\)"),
+    "sde dtype": (
+        lambda: sample_sde(field, field, x.double(), 1.0, 2),
+        "Expected x0 of dtype torch.float32.*field",
+    ),
+    "sde context": (lambda: sde(context=c[:2]), "Expected context.*B = 4"),
+    "sde dropout": (
+        lambda: sde(score=nn.Dropout()),
+        "Expected field to be a function of each row alone.*Dropout",
+    ),
+    "guided by nothing": (
+        lambda: guided(field, 1.0)(torch.tensor(0.5), x),
+        "Expected a context.*to guide towards",
+    ),
+    "guidance weight": (lambda: guided(field, math.nan), "Expected a finite weight; got nan"),
+    "dropping too much": (lambda: drop_context(c, 1.5), r"Expected a probability p in \[0, 1\]; got 1.5"),
+    "dropping labels": (
+        lambda: drop_context(torch.arange(4)[:, None]),
+        "Expected context of a floating dtype",
+    ),
+    "score between two data sets": (
+        lambda: score_from_velocity(linear(bridge()), field, gaussian_end=None),
+        "Expected a path on which the ends never meet.*score_loss",
+    ),
+    "score without noise": (
+        lambda: score_from_velocity(linear(), field, gaussian_end=None),
+        "Expected an interpolant with noise",
+    ),
+    "score of an end in between": (
+        lambda: score_from_velocity(linear(), field, gaussian_end=2),
+        "Expected gaussian_end to be 0, 1 or None.*got 2",
+    ),
+    "score of dependent ends": (
+        lambda: score_from_velocity(linear(), field, pairing=lambda x0, x1, generator=None: (x0, x0)),
+        "Expected an independent pairing.*score_loss",
+    ),
+    "velocity of dependent ends": (
+        lambda: velocity_from_score(linear(), field, pairing=lambda x0, x1, generator=None: (x0, x0)),
+        "Expected an independent pairing",
+    ),
+    "score where it does not exist": (
+        lambda: score_from_velocity(encoding_decoding(), field, gaussian_end=None)(1.0, x),
+        "Expected times at which the velocity fixes the score; at t = 1 it does not",
+    ),
+    "score of a denoiser without noise": (
+        lambda: score_from_denoiser(linear(), field),
+        "Expected an interpolant with noise.*score_from_velocity",
+    ),
+    "denoiser without noise": (
+        lambda: denoiser_from_score(linear(), field),
+        "Expected an interpolant with noise",
+    ),
+    "score of a denoiser at an end": (
+        lambda: score_from_denoiser(linear(bridge()), field)(0.0, x),
+        "Expected times where gamma > 0; got gamma = 0 at t = 0",
+    ),
+    "converted time": (lambda: score_from_velocity(linear(), field)(1.5, x), r"Expected t in \[0, 1\]"),
+    "oracle of no mixture": (
+        lambda: Oracle(linear(), checkerboard, StandardNormal(2)),
+        "Expected rho0 to be a Gaussian mixture.*GaussianMixture or StandardNormal",
+    ),
+    "oracle of two dimensions": (
+        lambda: Oracle(linear(), StandardNormal(2), StandardNormal(3)),
+        "Expected rho0 and rho1 in the same dimension; got 2 and 3",
+    ),
+    "oracle of a flat Gaussian": (
+        lambda: Oracle(
+            linear(),
+            StandardNormal(1),
+            SimpleNamespace(weights=1 + flat[0, 0], means=flat[0], covariances=flat),
+        ),
+        "Expected rho1 with positive weights and positive definite covariances",
+    ),
+    "oracle points": (lambda: oracle.score(0.5, torch.zeros(4, 3)), r"Expected x of shape \(B, 2\)"),
+    "oracle time": (lambda: oracle.velocity(-0.1, x), r"Expected t in \[0, 1\]"),
+    "oracle samples": (lambda: oracle.sample(0.5, 0), "Expected n to be a positive int"),
+    "oracle samples at many times": (
+        lambda: oracle.sample(torch.zeros(3), 3),
+        "Expected one time t for all points",
     ),
     "sampling integers": (lambda: sample_ode(field, x.long()), "Expected x0 of a floating dtype"),
 }

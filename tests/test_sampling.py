@@ -123,11 +123,10 @@ def moments(path, eps, steps, monkeypatch, back=False):
 @pytest.mark.parametrize("eps", [0.7, lambda t: 1.5 * (1 - t) ** 2 + 0.2 * t], ids=["constant", "varying"])
 @pytest.mark.parametrize("path", [trigonometric(), linear(bridge(0.5))], ids=["trigonometric", "bridge"])
 def test_the_weak_order_is_two(path, eps, back, monkeypatch):
-    errors = [moments(path, eps, steps, monkeypatch, back) for steps in (64, 128)]
+    errors = [moments(path, eps, steps, monkeypatch, back) for steps in (32, 64)]
     for coarse, fine in zip(*errors):
         if coarse > 1e-12:  # a mean on a straight line is carried exactly
-            print(coarse, fine, math.log2(coarse / fine))
-            assert fine < 1e-3 and math.log2(coarse / fine) > 1.8
+            assert fine < 2e-3 and math.log2(coarse / fine) > 1.8
 
 
 def test_one_step_is_that_of_its_formula(monkeypatch):
