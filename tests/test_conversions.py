@@ -202,7 +202,7 @@ def test_what_is_learned_is_what_is_known():
     """A small net after 1,000 steps: velocity, score by conversion and likelihood, against the closed forms."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = MLP(2, hidden=(64, 64))
+        net = MLP(2, hidden=(48, 48))
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-2, total_steps=1000)
     source = rng(1)
