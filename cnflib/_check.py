@@ -202,10 +202,15 @@ def check_positive_int(n: int, name: str) -> None:
         raise ValueError(f"Expected {name} to be a positive int; got {n!r}.")
 
 
-def check_widths(hidden: Sequence[int]) -> None:
-    """Check that the widths of hidden layers are a sequence of positive ints."""
+def check_widths(hidden: Sequence[int], least: int = 0) -> None:
+    """Check that the widths of hidden layers are a sequence of positive ints, at least so many."""
     if not isinstance(hidden, Sequence) or not all(isinstance(width, int) and width > 0 for width in hidden):
         raise ValueError(f"Expected hidden to be a sequence of positive ints, e.g. (64, 64); got {hidden!r}.")
+    if len(hidden) < least:
+        layers = "one hidden layer" if least == 1 else f"{least} hidden layers"
+        raise ValueError(
+            f"Expected at least {layers}; got hidden={hidden!r}. Pass e.g. hidden={(64,) * least}."
+        )
 
 
 def check_features(context: int) -> None:
