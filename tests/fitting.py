@@ -1,10 +1,25 @@
 """Short trainings and exact references that tests of several layers share."""
 
+import math
+
 import torch
-from registry import rng, seeded
+from registry import Member, built, points, rng, seeded
 from torch.func import jacrev
 
 from cnflib import Flow
+
+
+def assert_close(a, b, tolerance=1e-12):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def perturbed(kind, shape=(2,), context=0, scale=0.5):
+    """A layer of a kind with a small net of its context, its weights moved at random."""
+    return built(Member(lambda: kind(shape, (8,), context), shape, context), scale=scale)
+
+
+def draw(shape=(2,), context=0, n=3):
+    return points(Member(None, shape, context), n)
 
 
 def log_volumes(g, x, context=None):
@@ -28,15 +43,24 @@ def train(build, loss, steps=150, lr=1e-2):
     return module
 
 
-def two_bumps(n, generator, context=None):
+def two_bumps(n, generator):
     """Points of two narrow Gaussians side by side."""
     side = torch.randint(2, (n, 1), generator=generator).double() * 2 - 1
     noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
     return torch.cat([side + 0.3 * noise[:, :1], 0.8 * noise[:, 1:]], 1)
 
 
-def likelihood(flow, generator):
-    return -flow.log_prob(two_bumps(256, generator)).mean()
+def ring(n, generator):
+    """A dense core in a wide halo."""
+    x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    core = torch.rand(n, 1, generator=generator, dtype=torch.float64) < 0.5
+    return torch.where(core, 0.2 * x + 0.5, 1.2 * x)
+
+
+def ring_log_prob(x):
+    core = torch.distributions.Normal(0.5, 0.2).log_prob(x).sum(1)
+    halo = torch.distributions.Normal(0.0, 1.2).log_prob(x).sum(1)
+    return torch.logaddexp(core, halo) - math.log(2)
 
 
 LOG_EVIDENCE = 3.0
