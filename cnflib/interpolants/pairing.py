@@ -14,7 +14,12 @@ Pairing = Callable[..., tuple[Tensor, Tensor]]
 
 
 def independent() -> Pairing:
-    r"""The product law :math:`x_0 \perp x_1`: rows drawn independently are paired as they come."""
+    r"""The product law :math:`x_0 \perp x_1`: rows drawn independently are paired as they come.
+
+    Example:
+        >>> import torch
+        >>> x0, x1 = independent()(torch.zeros(3, 2), torch.ones(3, 2))
+    """
     return _independent
 
 
