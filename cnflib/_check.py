@@ -1,11 +1,12 @@
 """Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import vjp
+from torch.func import jvp, vjp
 
 
 def reference(*modules: object) -> Tensor | None:
@@ -160,6 +161,51 @@ def check_differentiable(
         )
 
 
+def check_schedule(schedule: object, name: str, least: float | None = None) -> None:
+    """Check a function of time: elementwise, finite, no less than ``least``, with a true forward-mode derivative."""
+    if torch.compiler.is_compiling():
+        return
+    t = torch.linspace(0.07, 0.93, 8)
+    try:
+        value, slope = jvp(schedule, (t,), (torch.ones_like(t),))
+        step = 1e-3
+        difference = (schedule(t + step) - schedule(t - step)) / (2 * step)
+    except Exception as error:
+        raise ValueError(
+            f"Expected {name} to be a function of a tensor t that torch can differentiate; it failed with "
+            f"{type(error).__name__}: {error}. Write it with torch operations, e.g. lambda t: torch.cos(t)."
+        ) from error
+    if not isinstance(value, Tensor) or value.shape != t.shape:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"Expected {name} to act elementwise, with a result of t's shape {tuple(t.shape)}; got {got}. "
+            "For a constant: lambda t: torch.full_like(t, 0.5)."
+        )
+    if not torch.isfinite(value).all() or (least is not None and (value < least).any()):
+        bound = "" if least is None else f" of at least {least:g}"
+        raise ValueError(
+            f"Expected {name} to be finite inside (0, 1){bound}; got {value.tolist()} at t = {t.tolist()}."
+        )
+    if not torch.allclose(slope, difference, rtol=1e-2, atol=1e-2 * (1 + value.abs().max().item())):
+        raise ValueError(
+            f"Expected {name} to be differentiable in t; its derivative is {slope.tolist()} where differences give "
+            f"{difference.tolist()}. Look inside it for detach(), .data, float(t), rounding, or a step."
+        )
+
+
+def check_time(t: float | Tensor, x: Tensor) -> Tensor:
+    """Check a time in [0, 1], a float or shape () or (B,), and return it as a tensor that broadcasts against x."""
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
+        raise ValueError(f"Expected t of shape () or ({len(x)},); got {tuple(t.shape)}.")
+    if eager(t) and not ((t >= 0) & (t <= 1)).all():
+        raise ValueError(
+            f"Expected t in [0, 1], from base to data; got {t.min().item():g} to {t.max().item():g}. "
+            "Divide by the end time, or turn time round with 1 - t."
+        )
+    return t.reshape(-1, *[1] * (x.ndim - 1))
+
+
 def eager(x: Tensor) -> bool:
     """Whether Python may look at x's values: not in torch.compile, torch.func or the capture of a CUDA graph."""
     if torch.compiler.is_compiling() or torch.func.debug_unwrap(x) is not x:
@@ -237,6 +283,15 @@ def check_features(context: int) -> None:
     if not isinstance(context, int) or context < 0:
         raise ValueError(
             f"Expected context to be a number of features, an int >= 0; got {context!r}. For none: context=0."
+        )
+
+
+def check_coordinates(event: tuple[int, ...]) -> None:
+    """Refuse an event of one coordinate, of which a coupling has nothing to condition on."""
+    if math.prod(event) < 2:
+        raise ValueError(
+            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1) or "
+            "maf(dim=1, transform=rational_quadratic())."
         )
 
 

@@ -50,7 +50,7 @@ PRIVATE_HELPERS = {"cnflib._style": "plot", "cnflib._animation": "plot"}
 
 
 def group(module):
-    if module in FOUNDATION:
+    if module in FOUNDATION or module.startswith("cnflib.nets."):
         return "foundation"
     return PRIVATE_HELPERS.get(module, module.split(".")[1])
 
@@ -144,7 +144,8 @@ def test_the_types_of_the_interface_stand_where_the_design_puts_them():
         "Planar Radial Squeeze ActNorm InvertibleConv1x1 Dequantize Logit Residual",
         "cnflib.continuous": "CNF Solution Local VectorField Cost adaptive fixed rk4 euler midpoint heun exact "
         "hutchinson hutchpp adjoint checkpointed rademacher gaussian kinetic_energy jacobian_frobenius",
-        "cnflib.interpolants": "Interpolant linear trigonometric independent velocity_loss sample_ode",
+        "cnflib.interpolants": "Interpolant linear trigonometric encoding_decoding mirror one_sided "
+        "variance_preserving zero bridge parabola sine sigmoid constant independent velocity_loss sample_ode",
         "cnflib.models": "planar_flow radial_flow nice realnvp glow maf iaf spline_flow residual_flow ffjord",
         "cnflib.audit": "audit_bijection audit_gradients",
     }

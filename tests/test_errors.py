@@ -1,5 +1,7 @@
 """Errors at the boundary: each is a ValueError that names the argument and says what was expected."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,17 @@ from cnflib.discrete import (
     truncated_series,
 )
 from cnflib.flow import tempered
-from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
+from cnflib.interpolants import (
+    Interpolant,
+    bridge,
+    constant,
+    linear,
+    mirror,
+    sample_ode,
+    sigmoid,
+    velocity_loss,
+    zero,
+)
 from cnflib.models import (
     ffjord,
     glow,
@@ -575,6 +587,35 @@ calls = {
     "xi missing": (lambda: noisy(0.5, x, x), r"Expected noise xi of shape \(4, 2\).*got None"),
     "xi of other shape": (lambda: noisy.rate(0.5, x, x, x[:1]), r"Expected noise xi.*got \(1, 2\)"),
     "xi of other dtype": (lambda: noisy(0.5, x, x, x.double()), "Expected xi of dtype torch.float32"),
+    "t of a row above 1": (
+        lambda: linear()(torch.tensor([0, 0, 0, 2.0]), x, x),
+        r"Expected t in \[0, 1\].*0 to 2",
+    ),
+    "t of a row nan": (lambda: linear()(torch.full((4,), math.nan), x, x), r"Expected t in \[0, 1\].*nan"),
+    "schedule in numbers": (
+        lambda: Interpolant(lambda t: math.cos(t), lambda t: t),
+        "Expected alpha to be a function of a tensor t.*torch operations",
+    ),
+    "schedule detached": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: t.detach() ** 2),
+        r"Expected beta to be differentiable.*detach\(\)",
+    ),
+    "schedule of one number": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: torch.tensor(1.0)),
+        r"Expected beta to act elementwise.*full_like",
+    ),
+    "schedule infinite": (
+        lambda: Interpolant(lambda t: 1 / (t - t), lambda t: t),
+        r"Expected alpha to be finite inside \(0, 1\)",
+    ),
+    "schedule negative": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t - 1),
+        "Expected gamma2 to be finite.*at least 0",
+    ),
+    "noise of no scale": (lambda: bridge(0.0), "Expected a to be a positive number; got 0.0.*gamma2=zero"),
+    "noise of infinite scale": (lambda: constant(math.inf), "Expected sigma to be a positive number"),
+    "noise of negative steepness": (lambda: sigmoid(1.0, -1.0), "Expected steepness to be a positive number"),
+    "mirror without noise": (lambda: mirror(zero), r"Expected gamma2 to be a noise like bridge\(\)"),
     "loss ends": (lambda: velocity_loss(field, linear(), x, c), r"Expected x1 of shape \(B, 2\)"),
     "loss field": (
         lambda: velocity_loss(lambda t, x, c: x[:, :1], linear(), x, x),

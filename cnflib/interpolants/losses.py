@@ -43,6 +43,14 @@ def velocity_loss(
 
     References:
         Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import linear
+        >>> from cnflib.nets import MLP
+        >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
+        >>> velocity_loss(MLP(2), linear(), x0, x1).shape
+        torch.Size([64])
     """
     check_event(x0, None, "x0")
     check_like(x0, reference(field), "x0", "field")

@@ -24,6 +24,10 @@ def sample_ode(
 
     Returns:
         Data points, shape ``(B, *event)``.
+
+    Example:
+        >>> import torch
+        >>> x1 = sample_ode(lambda t, x, context: x, torch.ones(1, 2))  # x1 = e x0
     """
     check_event(x0, None, "x0")
     return CNF(field, solver=solver).decode(x0, context)
