@@ -6,7 +6,14 @@ from cnflib.interpolants.interpolant import Coefficients, Interpolant, Schedule,
 from cnflib.interpolants.losses import velocity_loss
 from cnflib.interpolants.noise import bridge, constant, parabola, sigmoid, sine
 from cnflib.interpolants.pairing import Pairing, RowPairing, conditional, independent, paired
-from cnflib.interpolants.paths import encoding_decoding, linear, mirror, one_sided, trigonometric, variance_preserving
+from cnflib.interpolants.paths import (
+    encoding_decoding,
+    linear,
+    mirror,
+    one_sided,
+    trigonometric,
+    variance_preserving,
+)
 from cnflib.interpolants.sampling import sample_ode
 from cnflib.interpolants.transport import optimal_transport
 

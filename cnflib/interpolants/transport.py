@@ -6,8 +6,6 @@ SciPy's shortest augmenting paths solve the assignment problem exactly. Prices o
 optimum, are subtracted before: they change the cost of every permutation by the same sum, and shorten the search.
 """
 
-import math
-
 import torch
 from torch import Generator, Tensor
 
@@ -81,16 +79,20 @@ def _centred(x: Tensor) -> Tensor:
 def _prices(cost: Tensor) -> Tensor:
     """Prices of the columns, near the dual optimum: entropic ones, coarse on some rows and then finer on all."""
     scale = cost.std().clamp_min(1e-30)
-    some, prices = cost[:: math.ceil(len(cost) / SUBSET)], torch.zeros_like(cost[0])
+    chosen = torch.randperm(len(cost), generator=Generator().manual_seed(0))[
+        :SUBSET
+    ]  # evenly would alias with classes
+    some, prices = cost[chosen.to(cost.device)], torch.zeros_like(cost[0])
     for eps in COARSE:
         prices = _scaled(some, prices, eps * scale, steps=1)
     return _scaled(cost, prices, COARSE[-1] * scale, steps=10)
 
 
 def _scaled(cost: Tensor, prices: Tensor, eps: Tensor, steps: int) -> Tensor:
-    """Prices after so many of Sinkhorn's scalings of rows and columns."""
+    """Prices after so many of Sinkhorn's scalings of rows and columns; the clamps hold back what float32 cannot."""
     kernel = ((prices - cost) / eps).softmax(1)
     demand = torch.ones_like(prices)
     for _ in range(steps):
-        demand = 1 / ((1 / (kernel @ demand)) @ kernel).clamp_min(1e-20)
+        supply = 1 / (kernel @ demand).clamp_min(1e-15)
+        demand = 1 / (supply @ kernel).clamp(1e-15, 1e15)
     return prices + eps * demand.log()
