@@ -85,7 +85,7 @@ class RowPairing:
     def _rows(self, x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor | None) -> Tensor:
         if self.pick is None:
             return torch.arange(len(x0), device=x0.device)
-        return self.pick(x0.detach(), x1.detach(), generator, context)
+        return self.pick(x0, x1, generator, context)
 
     def _check(self, x0: Tensor, x1: Tensor, context: Tensor | None) -> None:
         check_ends(x0, x1)
