@@ -14,10 +14,8 @@ from cnflib.interpolants.pairing import RowPairing
 
 __all__ = ["optimal_transport"]
 
-SMALL, SUBSET = (
-    128,
-    256,
-)  # rows up to which prices do not pay, and rows from which the coarse ones are estimated
+SMALL = 128  # rows up to which prices do not pay
+SUBSET = 256  # rows from which the coarse prices are estimated
 COARSE = [2 * 10 ** (-0.4 * k) for k in range(6)]  # from 2 to 0.02 standard deviations of the cost
 
 
@@ -79,9 +77,8 @@ def _centred(x: Tensor) -> Tensor:
 def _prices(cost: Tensor) -> Tensor:
     """Prices of the columns, near the dual optimum: entropic ones, coarse on some rows and then finer on all."""
     scale = cost.std().clamp_min(1e-30)
-    chosen = torch.randperm(len(cost), generator=Generator().manual_seed(0))[
-        :SUBSET
-    ]  # evenly would alias with classes
+    # Rows taken evenly would alias with classes that alternate.
+    chosen = torch.randperm(len(cost), generator=Generator().manual_seed(0))[:SUBSET]
     some, prices = cost[chosen.to(cost.device)], torch.zeros_like(cost[0])
     for eps in COARSE:
         prices = _scaled(some, prices, eps * scale, steps=1)
