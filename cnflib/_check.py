@@ -85,6 +85,31 @@ def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
         )
 
 
+def check_ends(x0: Tensor, x1: Tensor) -> None:
+    """Check that the two ends of an interpolant agree in shape, dtype and device."""
+    check_event(x0, None, "x0")
+    check_event(x1, tuple(x0.shape[1:]), "x1")
+    check_like(x1, x0, "x1", "other end x0")
+    if x0.shape != x1.shape:
+        raise ValueError(
+            f"Expected as many x0 as x1; got {len(x0)} and {len(x1)}. Draw one for each of the other."
+        )
+
+
+def check_rows(context: Tensor, x: Tensor) -> None:
+    """Check that labels or a context have a row for each of x, on its device; integers are welcome."""
+    if not isinstance(context, Tensor) or context.ndim == 0 or len(context) != len(x):
+        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
+        raise ValueError(
+            f"Expected context to be a tensor of shape ({len(x)},) or ({len(x)}, features), one row for each of x1; "
+            f"got {got}."
+        )
+    if context.device != x.device:
+        raise ValueError(
+            f'Expected context on device {x.device}, that of x1; got {context.device}. Use context.to("{x.device}").'
+        )
+
+
 def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
     """Check that a context, where given, has dtype, device and batch size of x."""
     if context is None:

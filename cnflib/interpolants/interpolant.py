@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from cnflib._check import check_event, check_like, check_schedule, check_time
+from cnflib._check import check_ends, check_like, check_schedule, check_time
 
 __all__ = ["Coefficients", "Interpolant", "Schedule", "zero"]
 
@@ -138,13 +138,7 @@ class Interpolant:
 
     def _check(self, t: float | Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None) -> Tensor:
         """Check the arguments and return t as a tensor that broadcasts against them."""
-        check_event(x0, None, "x0")
-        check_event(x1, tuple(x0.shape[1:]), "x1")
-        check_like(x1, x0, "x1", "other end x0")
-        if x0.shape != x1.shape:
-            raise ValueError(
-                f"Expected as many x0 as x1; got {len(x0)} and {len(x1)}. Draw one for each of the other."
-            )
+        check_ends(x0, x1)
         if self.gamma2 is not zero:
             if xi is None or xi.shape != x0.shape:
                 got = None if xi is None else tuple(xi.shape)
