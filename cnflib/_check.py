@@ -165,7 +165,9 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
     t = torch.linspace(0.07, 0.93, 8)
     try:
         known = hasattr(schedule, "rate")
-        value, slope = (schedule(t), schedule.rate(t)) if known else jvp(schedule, (t,), (torch.ones_like(t),))
+        value, slope = (
+            (schedule(t), schedule.rate(t)) if known else jvp(schedule, (t,), (torch.ones_like(t),))
+        )
         step = 1e-3
         difference = (schedule(t + step) - schedule(t - step)) / (2 * step)
     except Exception as error:

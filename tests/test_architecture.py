@@ -145,7 +145,9 @@ def test_the_types_of_the_interface_stand_where_the_design_puts_them():
         "cnflib.continuous": "CNF Solution Local VectorField Cost adaptive fixed rk4 euler midpoint heun exact "
         "hutchinson hutchpp adjoint checkpointed rademacher gaussian kinetic_energy jacobian_frobenius",
         "cnflib.interpolants": "Interpolant linear trigonometric encoding_decoding mirror one_sided "
-        "variance_preserving zero bridge parabola sine sigmoid constant independent velocity_loss sample_ode",
+        "variance_preserving zero bridge parabola sine sigmoid constant independent velocity_loss sample_ode "
+        "velocity_objective monitor score_loss denoiser_loss beta_times uniform_times ImportanceTimes "
+        "LearnableInterpolant GaussianBase path_energy transport_gap",
         "cnflib.models": "planar_flow radial_flow nice realnvp glow maf iaf spline_flow residual_flow ffjord",
         "cnflib.audit": "audit_bijection audit_gradients",
     }

@@ -1,6 +1,8 @@
 """Stochastic interpolants: vector fields learned by regression instead of by likelihood."""
 
+from cnflib.interpolants.energy import TransportGap, gaussian_cost, path_energy, transport_gap
 from cnflib.interpolants.interpolant import Coefficients, Interpolant, Rated, Schedule, zero
+from cnflib.interpolants.learnable import FourierSchedule, GaussianBase, LearnableInterpolant
 from cnflib.interpolants.losses import monitor, velocity_loss, velocity_objective
 from cnflib.interpolants.noise import bridge, constant, parabola, sigmoid, sine
 from cnflib.interpolants.noise_losses import denoiser_loss, score_loss
@@ -14,28 +16,40 @@ from cnflib.interpolants.paths import (
     variance_preserving,
 )
 from cnflib.interpolants.sampling import sample_ode
+from cnflib.interpolants.times import ImportanceTimes, TimeLaw, beta_times, uniform_times
 
 __all__ = [
     "Coefficients",
+    "FourierSchedule",
+    "GaussianBase",
+    "ImportanceTimes",
     "Interpolant",
+    "LearnableInterpolant",
     "Pairing",
     "Rated",
     "Schedule",
+    "TimeLaw",
+    "TransportGap",
+    "beta_times",
     "bridge",
     "constant",
     "denoiser_loss",
     "encoding_decoding",
+    "gaussian_cost",
     "independent",
     "linear",
     "mirror",
     "monitor",
     "one_sided",
     "parabola",
+    "path_energy",
     "sample_ode",
     "score_loss",
     "sigmoid",
     "sine",
+    "transport_gap",
     "trigonometric",
+    "uniform_times",
     "variance_preserving",
     "velocity_loss",
     "velocity_objective",

@@ -18,6 +18,7 @@ from cnflib.nets import VectorField
 
 __all__ = ["check", "dot", "draw", "evaluate", "inside", "roots"]
 
+
 def check(model: VectorField, name: str, x0: Tensor, x1: Tensor, context: Tensor | None) -> None:
     """Check what a loss is given besides time and noise."""
     check_ends(x0, x1)

@@ -3,7 +3,6 @@ r"""Losses that learn what the noise of an interpolant was: its denoiser, and wi
 .. math:: \eta(t, x) = E[\xi | x_t = x] = -\gamma(t)\, s(t, x), \qquad s = \nabla_x \log p_t
 """
 
-import torch
 from torch import Generator, Tensor
 
 from cnflib.interpolants._pairs import check, draw, evaluate
@@ -25,8 +24,8 @@ def denoiser_loss(
 ) -> Tensor:
     r"""The squared error :math:`|\eta(t, x_t, c) - \xi|^2` at one time for each pair.
 
-    Its mean is least at the denoiser :math:`E[\xi | x_t = x]`, between 0 and the dimension of the event. No rate enters:
-    it is finite for every noise and at every time, the ends too.
+    Its mean is least at the denoiser :math:`E[\xi | x_t = x]`, between 0 and the dimension of the event. No rate
+    enters: it is finite for every noise and at every time, the ends too.
 
     Args:
         denoiser: The net ``eta(t, x, context)``; t arrives with shape ``(B,)``.
@@ -71,9 +70,9 @@ def score_loss(
 ) -> Tensor:
     r"""The squared error of the score, weighted by :math:`\gamma^2`: :math:`|\gamma\, s(t, x_t, c) + \xi|^2`.
 
-    Along one pair the score is :math:`-\xi / \gamma`, infinite where :math:`\gamma = 0`; the weight makes the loss that
-    of the denoiser :math:`-\gamma s`, finite at all times. Its mean is least at :math:`s = \nabla \log p_t`. It asks for
-    little near the ends, where :math:`\gamma` is small and the score is not; there a net for the denoiser, divided by
+    Along one pair the score is :math:`-\xi / \gamma`, infinite where :math:`\gamma = 0`; the weight makes the loss
+    that of the denoiser :math:`-\gamma s`, finite at all times. Its mean is least at :math:`s = \nabla \log p_t`. It
+    asks for little near the ends, where :math:`\gamma` is small and the score is not; there a net for the denoiser, divided by
     :math:`-\gamma`, is no better.
 
     Args:
@@ -121,8 +120,8 @@ def _at(
     r"""The model's value at :math:`x_t`, :math:`\gamma`, and :math:`\xi`."""
     if interpolant.gamma2 is zero:
         raise ValueError(
-            f"Expected an interpolant with noise, of which a {name} is learned; got gamma2=zero. Take one with noise, e.g. "
-            "linear(parabola()), or derive the score from the velocity where the base is Gaussian and drawn "
+            f"Expected an interpolant with noise, of which a {name} is learned; got gamma2=zero. Take one with noise, "
+            "e.g. linear(parabola()), or derive the score from the velocity where the base is Gaussian and drawn "
             "independently of the data: score_from_velocity."
         )
     check(model, name, x0, x1, context)
