@@ -24,6 +24,12 @@ class TransportGap(NamedTuple):
         energy: The energy of the path, in squared data units.
         error: The standard error of the energy.
         cost: The cost of optimal transport, :math:`W_2^2`.
+
+    Example:
+        >>> print(TransportGap(energy=6.0, error=0.5, cost=4.0))
+        path energy        6.0000 ± 0.5000
+        W2 squared         4.0000
+        gap                2.0000
     """
 
     energy: float

@@ -1,7 +1,8 @@
 r"""Interpolants that are learned: the path on which the least velocity loss is largest, which is the shortest.
 
 The minimum of :func:`~cnflib.interpolants.velocity_objective` over fields is :math:`-\int E|b|^2\,dt`, minus the
-energy of the path. A path that *maximises* this minimum has the least energy of its family. One optimizer serves both players::
+energy of the path. A path that *maximises* this minimum has the least energy of its family. One optimizer
+serves both players::
 
     optimizer = torch.optim.Adam([
         {"params": field.parameters(), "lr": 3e-3},
@@ -68,7 +69,7 @@ class FourierSchedule(nn.Module):
         w, a = self.frequencies.to(t), self.coefficients.to(t)
         late = (t > 0.5)[..., None]  # from there the sine of 1 - t, so that it is exactly 0 at t = 1
         sine = torch.sin(torch.where(late, 1 - t[..., None], t[..., None]) * w)
-        return self.start(t) + (torch.where(late, -torch.cos(w) * sine, sine) * a).sum(-1)
+        return self.start(t) + (torch.where(late, -torch.cos(w).round() * sine, sine) * a).sum(-1)
 
     def rate(self, t: Tensor) -> Tensor:
         r"""Its rate :math:`\dot\alpha_0 + \sum a_m \pi m \cos \pi m t`."""
@@ -83,8 +84,9 @@ class LearnableInterpolant(nn.Module):
     .. math:: \alpha = \alpha_0 + \sum_{m=1}^M a_m \sin \pi m t, \qquad \beta = \beta_0 + \sum_{m=1}^M b_m \sin \pi m t
 
     The ends are exact whatever the coefficients. Learned as above, the path gets shorter, and no shorter than
-    :math:`W_2^2`, which two scalar schedules do not reach in general: :func:`~cnflib.interpolants.transport_gap` reports
-    by how much. They do between independent Gaussians of one mean and covariances that are multiples of one another.
+    :math:`W_2^2`, which two scalar schedules do not reach in general:
+    :func:`~cnflib.interpolants.transport_gap` reports by how much. They approach it between independent Gaussians of
+    one mean whose covariances are multiples of one another.
 
     Args:
         order: The number M of coefficients of each schedule.

@@ -72,8 +72,8 @@ def score_loss(
 
     Along one pair the score is :math:`-\xi / \gamma`, infinite where :math:`\gamma = 0`; the weight makes the loss
     that of the denoiser :math:`-\gamma s`, finite at all times. Its mean is least at :math:`s = \nabla \log p_t`. It
-    asks for little near the ends, where :math:`\gamma` is small and the score is not; there a net for the denoiser, divided by
-    :math:`-\gamma`, is no better.
+    asks for little near the ends, where :math:`\gamma` is small and the score is not; there a net for the denoiser,
+    divided by :math:`-\gamma`, is no better.
 
     Args:
         score: The net ``s(t, x, context)``; t arrives with shape ``(B,)``.
