@@ -62,18 +62,18 @@ class FourierSchedule(nn.Module):
         check_positive_int(order, "order")
         self.start = start
         self.coefficients = nn.Parameter(torch.zeros(order))
-        self.register_buffer("frequencies", math.pi * torch.arange(1, order + 1), persistent=False)
+        self.register_buffer("m", torch.arange(1.0, order + 1), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
         """The schedule at t, of any shape."""
-        w, a = self.frequencies.to(t), self.coefficients.to(t)
+        m, a = self.m.to(t), self.coefficients.to(t)
         late = (t > 0.5)[..., None]  # from there the sine of 1 - t, so that it is exactly 0 at t = 1
-        sine = torch.sin(torch.where(late, 1 - t[..., None], t[..., None]) * w)
-        return self.start(t) + (torch.where(late, -torch.cos(w).round() * sine, sine) * a).sum(-1)
+        sine = torch.sin(math.pi * m * torch.where(late, 1 - t[..., None], t[..., None]))
+        return self.start(t) + (torch.where(late, (2 * (m % 2) - 1) * sine, sine) * a).sum(-1)
 
     def rate(self, t: Tensor) -> Tensor:
         r"""Its rate :math:`\dot\alpha_0 + \sum a_m \pi m \cos \pi m t`."""
-        w, a = self.frequencies.to(t), self.coefficients.to(t)
+        w, a = math.pi * self.m.to(t), self.coefficients.to(t)
         start = self.start.rate(t) if hasattr(self.start, "rate") else _rate(self.start, t)
         return start + (torch.cos(t[..., None] * w) * (a * w)).sum(-1)
 
