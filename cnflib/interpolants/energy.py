@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_event
 from cnflib.interpolants._pairs import check, dot, draw, evaluate
 from cnflib.interpolants.interpolant import Interpolant
 from cnflib.nets import VectorField
@@ -158,7 +157,9 @@ def transport_gap(energy: Tensor, cost: float | Tensor) -> TransportGap:
         >>> transport_gap(torch.tensor([5.0, 7.0]), 4.0).normalised
         0.5
     """
-    check_event(energy[:, None] if energy.ndim == 1 else energy, (1,), "energy[:, None]")
-    if len(energy) < 2:
-        raise ValueError("Expected at least two energies, of which a standard error is taken; got 1.")
+    if energy.ndim != 1 or len(energy) < 2:
+        raise ValueError(
+            "Expected energy of shape (B,) with at least two rows, for its standard error; "
+            f"got {tuple(energy.shape)}. Pass the rows of path_energy, not their mean."
+        )
     return TransportGap(energy.mean().item(), (energy.std() / len(energy) ** 0.5).item(), float(cost))
