@@ -137,13 +137,24 @@ def check_declared(context: Tensor | None, features: int, owner: str) -> None:
         raise ValueError(f"Expected context of shape (B, {features}); got {tuple(context.shape)}.")
 
 
-def check_velocity(velocity: Tensor, x: Tensor) -> None:
+def check_noise(xi: Tensor | None, x0: Tensor) -> None:
+    """Check the noise of an interpolant that has some."""
+    if xi is None or xi.shape != x0.shape:
+        got = None if xi is None else tuple(xi.shape)
+        raise ValueError(
+            f"Expected noise xi of shape {tuple(x0.shape)}, as gamma2 is not zero; got {got}. "
+            "Draw it with torch.randn_like(x0)."
+        )
+    check_like(xi, x0, "xi", "ends x0 and x1")
+
+
+def check_velocity(velocity: Tensor, x: Tensor, name: str = "field") -> None:
     """Check that what a field returned at x is a tensor of x's shape."""
     if not isinstance(velocity, Tensor) or velocity.shape != x.shape:
         got = tuple(velocity.shape) if isinstance(velocity, Tensor) else type(velocity).__name__
         raise ValueError(
-            f"Expected field(t, x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}. "
-            "The field gives dx/dt: one number for each coordinate of x."
+            f"Expected {name}(t, x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}. "
+            f"The {name} gives one number for each coordinate of x" + (", dx/dt." if name == "field" else ".")
         )
 
 
@@ -167,7 +178,10 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
         return
     t = torch.linspace(0.07, 0.93, 8)
     try:
-        value, slope = jvp(schedule, (t,), (torch.ones_like(t),))
+        known = hasattr(schedule, "rate")
+        value, slope = (
+            (schedule(t), schedule.rate(t)) if known else jvp(schedule, (t,), (torch.ones_like(t),))
+        )
         step = 1e-3
         difference = (schedule(t + step) - schedule(t - step)) / (2 * step)
     except Exception as error:
@@ -189,7 +203,7 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
     if not torch.allclose(slope, difference, rtol=1e-2, atol=1e-2 * (1 + value.abs().max().item())):
         raise ValueError(
             f"Expected {name} to be differentiable in t; its derivative is {slope.tolist()} where differences give "
-            f"{difference.tolist()}. Look inside it for detach(), .data, float(t), rounding, or a step."
+            f"{difference.tolist()}. Look inside it for detach(), .data, float(t), rounding, a step, or a false rate."
         )
 
 

@@ -45,20 +45,33 @@ from cnflib.discrete import (
 )
 from cnflib.flow import tempered
 from cnflib.interpolants import (
+    GaussianBase,
+    ImportanceTimes,
     Interpolant,
+    LearnableInterpolant,
+    Rated,
+    beta_times,
     bridge,
     constant,
     cost_by_batch,
+    denoiser_loss,
+    gaussian_cost,
     independent,
     linear,
     mirror,
+    monitor,
     optimal_transport,
     pairing_report,
+    path_energy,
     sample_ode,
+    score_loss,
     sigmoid,
     sinkhorn,
     sinkhorn_plan,
+    transport_gap,
+    uniform_times,
     velocity_loss,
+    velocity_objective,
     zero,
 )
 from cnflib.interpolants import (
@@ -679,6 +692,73 @@ calls = {
         lambda: cost_by_batch(independent(), x, x, [3]),
         "Expected sizes of at most half of the 4 rows.*got 3",
     ),
+    "loss time of other batch": (
+        lambda: velocity_loss(field, linear(), x, x, torch.rand(3)),
+        r"Expected t of shape \(\) or \(4,\); got \(3,\)",
+    ),
+    "loss time above 1": (
+        lambda: denoiser_loss(field, noisy, x, x, torch.full((4,), 2.0)),
+        r"Expected t in \[0, 1\]",
+    ),
+    "loss noise of other shape": (
+        lambda: score_loss(field, noisy, x, x, xi=x[:1]),
+        r"Expected noise xi of shape \(4, 2\).*got \(1, 2\)",
+    ),
+    "loss where noise vanishes": (
+        lambda: velocity_loss(field, noisy, x, x, torch.tensor([0.0, 0.5, 0.5, 1.0])),
+        r"times at which the noise gamma2 .*is positive.*got 2 of 4 where it is 0.*open \(0, 1\)",
+    ),
+    "objective where noise vanishes": (
+        lambda: velocity_objective(field, noisy, x, x, torch.zeros(4)),
+        "got 4 of 4 where it is 0",
+    ),
+    "monitor context batch": (
+        lambda: monitor(field, noisy, x, x, context=c[:2]),
+        r"Expected context of shape \(B, features\) with B = 4",
+    ),
+    "score of no noise": (
+        lambda: score_loss(field, linear(), x, x),
+        r"Expected an interpolant with noise, of which a score is learned.*parabola\(\).*score_from_velocity",
+    ),
+    "denoiser of no noise": (
+        lambda: denoiser_loss(field, linear(), x, x),
+        "Expected an interpolant with noise, of which a denoiser is learned",
+    ),
+    "score of other shape": (
+        lambda: score_loss(lambda t, x, c: x[:, :1], noisy, x, x),
+        r"Expected score\(t, x, context\).*got \(4, 1\)",
+    ),
+    "energy field": (lambda: path_energy(lambda t, x, c: x[0], linear(), x, x), "Expected field.*got"),
+    "false rate": (
+        lambda: Interpolant(lambda t: 1 - t, Rated(torch.square, lambda t: t)),
+        "Expected beta to be differentiable in t.*a false rate",
+    ),
+    "beta of 0": (lambda: beta_times(0.0, 1.0), "Expected a to be a positive number; got 0.0"),
+    "beta of NaN": (lambda: beta_times(1.0, math.nan), "Expected b to be a positive number; got nan"),
+    "no times": (lambda: uniform_times()(0), "Expected n to be a positive int; got 0"),
+    "no bins": (lambda: ImportanceTimes(0), "Expected bins to be a positive int; got 0"),
+    "no uniform share": (lambda: ImportanceTimes(uniform=0.0), "Expected 0 < uniform <= 1.*got 0.0"),
+    "no memory": (lambda: ImportanceTimes(memory=0.5), "Expected memory of at least 1 batch; got 0.5"),
+    "a mean recorded": (
+        lambda: ImportanceTimes().record(torch.rand(4), torch.tensor(1.0)),
+        r"same shape \(n,\); got \(4,\) and \(\).*before the mean",
+    ),
+    "NaN recorded": (
+        lambda: ImportanceTimes().record(torch.rand(1), torch.tensor([math.nan])),
+        "Expected finite losses",
+    ),
+    "path of no order": (lambda: LearnableInterpolant(0), "Expected order to be a positive int; got 0"),
+    "base of no shape": (lambda: GaussianBase(0), "positive int; got 0"),
+    "covariance of a number": (
+        lambda: gaussian_cost(x[0], torch.eye(2), x[1], torch.tensor(1.0)),
+        r"got covariance1 of shape \(\).*variance \* torch.eye\(D\)",
+    ),
+    "mean of a number": (
+        lambda: gaussian_cost(torch.tensor(0.0), torch.eye(2), x[1], torch.eye(2)),
+        r"got mean0 of shape \(\)",
+    ),
+    "gap of a mean": (lambda: transport_gap(torch.tensor(3.0), 2.0), "Expected energy of shape"),
+    "gap of one": (lambda: transport_gap(torch.ones(1), 2.0), "at least two"),
     "sampling without batch": (
         lambda: sample_ode(field, x[0]),
         r"Expected x0 of shape \(B, \*event\); got \(2,\)",
