@@ -1,5 +1,7 @@
 """Velocity, score and denoiser of one another, against their closed forms, and where they do not hold."""
 
+from itertools import product
+
 import pytest
 import torch
 from registry import interpolants, rng
@@ -13,8 +15,11 @@ from cnflib.interpolants import (
     bridge,
     denoiser_from_score,
     encoding_decoding,
+    independent,
     linear,
     mirror,
+    optimal_transport,
+    paired,
     parabola,
     sample_ode,
     score_from_denoiser,
@@ -131,25 +136,24 @@ def test_a_dependent_pairing_breaks_the_conversion_and_is_refused():
     false = score_from_velocity(linear(), velocity)(0.5, torch.ones(1, 1).double())
     assert_close(false, torch.tensor([[-4 / 3]], dtype=torch.float64))
     assert abs(false.item() + 1 / 1.5**2) > 0.8
-    for convert in (score_from_velocity, velocity_from_score):
-        with pytest.raises(ValueError, match="(?s)Expected an independent pairing; got paired.*score_loss"):
-            convert(linear(), velocity, pairing=paired)
+    refused = {"doubled": doubled, "optimal_transport": optimal_transport(), "paired": paired()}
+    for (name, pairing), convert in product(refused.items(), (score_from_velocity, velocity_from_score)):
+        with pytest.raises(ValueError, match=f"(?s)Expected an independent pairing; got {name}.*score_loss"):
+            convert(linear(), velocity, pairing=pairing)
 
 
-def paired(x0, x1, generator=None):
+def doubled(x0, x1, generator=None):
     return x0, 2 * x0
 
 
 def test_a_pairing_that_says_it_is_independent_is_accepted():
-    from cnflib.interpolants import independent
-
     def shuffled(x0, x1, generator=None):
         return x0, x1[torch.randperm(len(x1), generator=generator)]
 
     shuffled.independent = True
     for pairing in (independent, independent(), shuffled, None):
         score_from_velocity(linear(), lambda t, x, c: x, pairing=pairing)
-    score_from_velocity(mirror(), lambda t, x, c: x, gaussian_end=None, pairing=paired)
+    score_from_velocity(mirror(), lambda t, x, c: x, gaussian_end=None, pairing=doubled)
 
 
 def test_the_half_time_of_encoding_decoding_is_standard_normal():

@@ -283,8 +283,7 @@ def _check_apart(interpolant: Interpolant) -> None:
 
 
 def _check_independent(pairing: Pairing | None) -> None:
-    known = pairing in (None, independent, independent()) or getattr(pairing, "independent", False) is True
-    if not known:
+    if pairing is not None and pairing is not independent and not getattr(pairing, "independent", False):
         raise ValueError(
             f"Expected an independent pairing; got {getattr(pairing, '__name__', repr(pairing))}. Where the Gaussian "
             "end depends on the other the velocity does not fix the score: learn that too, by score_loss or "

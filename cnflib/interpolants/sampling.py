@@ -156,7 +156,8 @@ def reflow(
 
     A field trained on these pairs with :func:`~cnflib.interpolants.linear` has straighter paths, and the transport cost
     :math:`E\, c(x_1 - x_0)` does not rise for any convex c. The law of :math:`x_1` is that of the first field, with its
-    errors; the ends are no longer independent, so the score does not follow from the second velocity.
+    errors. The ends are no longer independent (train with :func:`~cnflib.interpolants.paired`), so the score does not
+    follow from the second velocity.
 
     Args:
         field: The velocity ``b(t, x, context)``.
