@@ -96,6 +96,20 @@ def check_ends(x0: Tensor, x1: Tensor) -> None:
         )
 
 
+def check_rows(context: Tensor, x: Tensor) -> None:
+    """Check that labels or a context have a row for each of x, on its device; integers are welcome."""
+    if not isinstance(context, Tensor) or context.ndim == 0 or len(context) != len(x):
+        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
+        raise ValueError(
+            f"Expected context to be a tensor of shape ({len(x)},) or ({len(x)}, features), one row for each of x1; "
+            f"got {got}."
+        )
+    if context.device != x.device:
+        raise ValueError(
+            f'Expected context on device {x.device}, that of x1; got {context.device}. Use context.to("{x.device}").'
+        )
+
+
 def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
     """Check that a context, where given, has dtype, device and batch size of x."""
     if context is None:
@@ -272,10 +286,15 @@ def check_positive_int(n: int, name: str) -> None:
         raise ValueError(f"Expected {name} to be a positive int; got {n!r}.")
 
 
-def check_widths(hidden: Sequence[int]) -> None:
-    """Check that the widths of hidden layers are a sequence of positive ints."""
+def check_widths(hidden: Sequence[int], least: int = 0) -> None:
+    """Check that the widths of hidden layers are a sequence of positive ints, at least so many."""
     if not isinstance(hidden, Sequence) or not all(isinstance(width, int) and width > 0 for width in hidden):
         raise ValueError(f"Expected hidden to be a sequence of positive ints, e.g. (64, 64); got {hidden!r}.")
+    if len(hidden) < least:
+        layers = "one hidden layer" if least == 1 else f"{least} hidden layers"
+        raise ValueError(
+            f"Expected at least {layers}; got hidden={hidden!r}. Pass e.g. hidden={(64,) * least}."
+        )
 
 
 def check_features(context: int) -> None:

@@ -147,7 +147,8 @@ def test_the_types_of_the_interface_stand_where_the_design_puts_them():
         "cnflib.interpolants": "Interpolant linear trigonometric encoding_decoding mirror one_sided "
         "variance_preserving zero bridge parabola sine sigmoid constant independent velocity_loss sample_ode "
         "velocity_objective monitor score_loss denoiser_loss beta_times uniform_times ImportanceTimes "
-        "LearnableInterpolant GaussianBase path_energy transport_gap",
+        "LearnableInterpolant GaussianBase path_energy transport_gap "
+        "optimal_transport sinkhorn conditional paired",
         "cnflib.models": "planar_flow radial_flow nice realnvp glow maf iaf spline_flow residual_flow ffjord",
         "cnflib.audit": "audit_bijection audit_gradients",
     }

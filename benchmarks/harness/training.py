@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-CLIP, WARM_UP = 5.0, 50
+from cnflib.train import EMA, steps
+
+CLIP, WARM_UP, DECAY = 5.0, 50, 0.98
 
 
 class Kept(NamedTuple):
@@ -39,24 +42,16 @@ def train(
     The clock runs in the steps alone, not in the drawing of batches. The first call of a compiled loss comes before.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=rate, fused=fused)
-    average, kept, clock, step = copy.deepcopy(module), [], 0.0, 0
+    ema, kept, clock = EMA(module, DECAY), [], 0.0
+    loop = steps(lambda: loss(x), optimizer, sys.maxsize, ema, CLIP, progress=False)
     while clock < seconds:
         x = draw()
         start = time.perf_counter()
         decay = 0.5 * (1 + math.cos(math.pi * clock / seconds))
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / WARM_UP) * decay
-        optimizer.zero_grad()
-        loss(x).backward()
-        nn.utils.clip_grad_norm_(module.parameters(), CLIP)
-        optimizer.step()
-        with torch.no_grad():
-            weight = min(0.98, step / (step + 10))
-            for mean, now in zip(average.parameters(), module.parameters(), strict=True):
-                mean.lerp_(now, 1 - weight)
-            for held, now in zip(average.buffers(), module.buffers(), strict=True):
-                held.copy_(now)
-        clock, step = clock + time.perf_counter() - start, step + 1
+            group["lr"] = rate * min(1, (ema.updates + 1) / WARM_UP) * decay
+        next(loop)
+        clock += time.perf_counter() - start
         if clock >= every * (len(kept) + 1) or clock >= seconds:
-            kept.append(Kept(clock, step, copy.deepcopy(average)))
+            kept.append(Kept(clock, ema.updates, copy.deepcopy(ema.module)))
     return kept

@@ -41,7 +41,7 @@ zero.rate = zero
 class Rated:
     r"""A schedule that knows its rate of change in closed form, which saves the forward-mode pass.
 
-    The numbers are the same; a training step of a small net is shorter by a tenth to a third. Any schedule with an
+    The numbers are the same; a training step of a small net is shorter by a tenth or more. Any schedule with an
     attribute ``rate`` is taken in this way, a module too.
 
     Args:
