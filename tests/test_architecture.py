@@ -146,9 +146,9 @@ def test_the_types_of_the_interface_stand_where_the_design_puts_them():
         "hutchinson hutchpp adjoint checkpointed rademacher gaussian kinetic_energy jacobian_frobenius",
         "cnflib.interpolants": "Interpolant linear trigonometric encoding_decoding mirror one_sided "
         "variance_preserving zero bridge parabola sine sigmoid constant independent velocity_loss sample_ode "
+        "optimal_transport sinkhorn conditional paired "
         "velocity_objective monitor score_loss denoiser_loss beta_times uniform_times ImportanceTimes "
-        "LearnableInterpolant GaussianBase path_energy transport_gap "
-        "optimal_transport sinkhorn conditional paired",
+        "LearnableInterpolant GaussianBase path_energy transport_gap",
         "cnflib.models": "planar_flow radial_flow nice realnvp glow maf iaf spline_flow residual_flow ffjord",
         "cnflib.audit": "audit_bijection audit_gradients",
     }

@@ -653,6 +653,45 @@ calls = {
         lambda: velocity_loss(field, linear(), x, x, context=c[:2]),
         "Expected context.*B = 4",
     ),
+    "pairing of other batch": (
+        lambda: optimal_transport()(x, x[:3]),
+        "Expected as many x0 as x1; got 4 and 3",
+    ),
+    "pairing of other dimension": (lambda: sinkhorn()(x, c), r"Expected x1 of shape \(B, 2\); got \(4, 3\)"),
+    "pairing of other dtype": (lambda: independent()(x, x.double()), "Expected x1 of dtype torch.float32"),
+    "pairing NaN": (
+        lambda: optimal_transport()(bad, bad),
+        "Expected finite x0; got NaN or inf in 1 of 4 rows",
+    ),
+    "pairing NaN in data": (lambda: sinkhorn()(x, bad), "Expected finite x1; got NaN or inf in 1 of 4 rows"),
+    "labels that a pairing ignores": (
+        lambda: optimal_transport()(x, x, context=torch.arange(4)),
+        r"Expected no context.*optimal_transport\(\) ignores it.*Use conditional\(optimal_transport\(\)\)",
+    ),
+    "labels missing": (lambda: conditioned(sinkhorn())(x, x), "Expected a context.*got None.*context=labels"),
+    "labels of other batch": (
+        lambda: conditioned(optimal_transport())(x, x, context=torch.arange(3)),
+        r"Expected context to be a tensor of shape \(4,\) or \(4, features\).*got \(3,\)",
+    ),
+    "labels in a list": (
+        lambda: conditioned(optimal_transport())(x, x, context=[0, 1, 0, 1]),
+        "Expected context to be a tensor.*got list",
+    ),
+    "conditional of a factory": (lambda: conditioned(sinkhorn), "Expected pairing.*called first"),
+    "conditional twice": (lambda: conditioned(conditioned(independent())), "conditional already"),
+    "conditional weight": (lambda: conditioned(independent(), 0.0), "Expected weight > 0.*got 0.0"),
+    "regularization 0": (lambda: sinkhorn(0.0), "Expected regularization to be positive and finite; got 0.0"),
+    "tolerance inf": (lambda: sinkhorn(tolerance=math.inf), "Expected tolerance to be positive and finite"),
+    "no iterations": (lambda: sinkhorn(iterations=0), "Expected iterations to be a positive int; got 0"),
+    "too few iterations": (
+        lambda: sinkhorn_plan(torch.eye(4), torch.arange(16.0).reshape(4, 4), 1e-3, 1, 1e-6),
+        "Expected Sinkhorn's marginal error.*iterations=1; got.*optimal_transport",
+    ),
+    "report on one row": (lambda: pairing_report(independent(), x[:1], x[:1]), "Expected at least 2 rows"),
+    "batch too large": (
+        lambda: cost_by_batch(independent(), x, x, [3]),
+        "Expected sizes of at most half of the 4 rows.*got 3",
+    ),
     "loss time of other batch": (
         lambda: velocity_loss(field, linear(), x, x, torch.rand(3)),
         r"Expected t of shape \(\) or \(4,\); got \(3,\)",
@@ -720,45 +759,6 @@ calls = {
     ),
     "gap of a mean": (lambda: transport_gap(torch.tensor(3.0), 2.0), "Expected energy of shape"),
     "gap of one": (lambda: transport_gap(torch.ones(1), 2.0), "at least two"),
-    "pairing of other batch": (
-        lambda: optimal_transport()(x, x[:3]),
-        "Expected as many x0 as x1; got 4 and 3",
-    ),
-    "pairing of other dimension": (lambda: sinkhorn()(x, c), r"Expected x1 of shape \(B, 2\); got \(4, 3\)"),
-    "pairing of other dtype": (lambda: independent()(x, x.double()), "Expected x1 of dtype torch.float32"),
-    "pairing NaN": (
-        lambda: optimal_transport()(bad, bad),
-        "Expected finite x0; got NaN or inf in 1 of 4 rows",
-    ),
-    "pairing NaN in data": (lambda: sinkhorn()(x, bad), "Expected finite x1; got NaN or inf in 1 of 4 rows"),
-    "labels that a pairing ignores": (
-        lambda: optimal_transport()(x, x, context=torch.arange(4)),
-        r"Expected no context.*optimal_transport\(\) ignores it.*Use conditional\(optimal_transport\(\)\)",
-    ),
-    "labels missing": (lambda: conditioned(sinkhorn())(x, x), "Expected a context.*got None.*context=labels"),
-    "labels of other batch": (
-        lambda: conditioned(optimal_transport())(x, x, context=torch.arange(3)),
-        r"Expected context to be a tensor of shape \(4,\) or \(4, features\).*got \(3,\)",
-    ),
-    "labels in a list": (
-        lambda: conditioned(optimal_transport())(x, x, context=[0, 1, 0, 1]),
-        "Expected context to be a tensor.*got list",
-    ),
-    "conditional of a factory": (lambda: conditioned(sinkhorn), "Expected pairing.*called first"),
-    "conditional twice": (lambda: conditioned(conditioned(independent())), "conditional already"),
-    "conditional weight": (lambda: conditioned(independent(), 0.0), "Expected weight > 0.*got 0.0"),
-    "regularization 0": (lambda: sinkhorn(0.0), "Expected regularization to be positive and finite; got 0.0"),
-    "tolerance inf": (lambda: sinkhorn(tolerance=math.inf), "Expected tolerance to be positive and finite"),
-    "no iterations": (lambda: sinkhorn(iterations=0), "Expected iterations to be a positive int; got 0"),
-    "too few iterations": (
-        lambda: sinkhorn_plan(torch.eye(4), torch.arange(16.0).reshape(4, 4), 1e-3, 1, 1e-6),
-        "Expected Sinkhorn's marginal error.*iterations=1; got.*optimal_transport",
-    ),
-    "report on one row": (lambda: pairing_report(independent(), x[:1], x[:1]), "Expected at least 2 rows"),
-    "batch too large": (
-        lambda: cost_by_batch(independent(), x, x, [3]),
-        "Expected sizes of at most half of the 4 rows.*got 3",
-    ),
     "sampling without batch": (
         lambda: sample_ode(field, x[0]),
         r"Expected x0 of shape \(B, \*event\); got \(2,\)",
