@@ -173,7 +173,7 @@ def check_differentiable(
 
 
 def check_schedule(schedule: object, name: str, least: float | None = None) -> None:
-    """Check a function of time: elementwise, finite, no less than ``least``, with a true forward-mode derivative."""
+    """Check a function of time: elementwise, finite, with a true rate, nowhere below ``least`` and somewhere above."""
     if torch.compiler.is_compiling():
         return
     t = torch.linspace(0.07, 0.93, 8)
@@ -199,6 +199,10 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
         bound = "" if least is None else f" of at least {least:g}"
         raise ValueError(
             f"Expected {name} to be finite inside (0, 1){bound}; got {value.tolist()} at t = {t.tolist()}."
+        )
+    if least is not None and not (value > least).any():
+        raise ValueError(
+            f"Expected {name} to be more than {least:g} somewhere; got {value.tolist()}. For none take {name}=zero."
         )
     if not torch.allclose(slope, difference, rtol=1e-2, atol=1e-2 * (1 + value.abs().max().item())):
         raise ValueError(

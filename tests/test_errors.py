@@ -653,6 +653,10 @@ calls = {
         lambda: Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t - 1),
         "Expected gamma2 to be finite.*at least 0",
     ),
+    "schedule of no noise": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: t, lambda t: 0 * t),
+        "Expected gamma2 to be more than 0 somewhere.*gamma2=zero",
+    ),
     "noise of no scale": (lambda: bridge(0.0), "Expected a to be a positive number; got 0.0.*gamma2=zero"),
     "noise of infinite scale": (lambda: constant(math.inf), "Expected sigma to be a positive number"),
     "noise of negative steepness": (lambda: sigmoid(1.0, -1.0), "Expected steepness to be a positive number"),

@@ -141,6 +141,8 @@ def transport_gap(energy: Tensor, cost: float | Tensor) -> TransportGap:
         cost: :math:`W_2^2` of the two ends: :func:`gaussian_cost`, or between samples the mean of
             :math:`|x_1 - x_0|^2` over pairs of an exact assignment of many points. That of B points is biased, and
             an assignment of one batch can lie above the energy of a good path.
+            The energy, too, is only as good as the field: that of one not yet at the minimum can lie below
+            :math:`W_2^2`, and :func:`~cnflib.interpolants.monitor` is then not 0.
 
     Returns:
         Energy with its standard error, cost and gap.

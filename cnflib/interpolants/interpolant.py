@@ -41,7 +41,7 @@ zero.rate = zero
 class Rated:
     r"""A schedule that knows its rate of change in closed form, which saves the forward-mode pass.
 
-    The numbers are the same; a training step of a small net is shorter by a tenth to a third. Any schedule with an
+    The numbers are the same; a training step of a small net is shorter by a tenth or more. Any schedule with an
     attribute ``rate`` is taken in this way, a module too.
 
     Args:
@@ -126,8 +126,10 @@ class Interpolant:
 
     def __post_init__(self) -> None:
         """Try each schedule."""
-        for name in ("alpha", "beta", "gamma2"):
-            check_schedule(getattr(self, name), name, least=0.0 if name == "gamma2" else None)
+        check_schedule(self.alpha, "alpha")
+        check_schedule(self.beta, "beta")
+        if self.gamma2 is not zero:
+            check_schedule(self.gamma2, "gamma2", least=0.0)
 
     def __call__(self, t: float | Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None = None) -> Tensor:
         r"""The point :math:`x_t`, shape ``(B, *event)``.

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-_falling = Rated(lambda t: 1 - t, lambda t: -torch.ones_like(t))
+_falling = Rated(lambda t: 1 - t, lambda t: torch.full_like(t, -1.0))
 _rising = Rated(lambda t: t, torch.ones_like)
 _cosine = Rated(lambda t: torch.cos(math.pi / 2 * t), lambda t: -math.pi / 2 * torch.sin(math.pi / 2 * t))
 _sine = Rated(lambda t: torch.sin(math.pi / 2 * t), lambda t: math.pi / 2 * torch.cos(math.pi / 2 * t))
