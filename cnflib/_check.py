@@ -1,6 +1,7 @@
 """Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -201,10 +202,15 @@ def check_positive_int(n: int, name: str) -> None:
         raise ValueError(f"Expected {name} to be a positive int; got {n!r}.")
 
 
-def check_widths(hidden: Sequence[int]) -> None:
-    """Check that the widths of hidden layers are a sequence of positive ints."""
+def check_widths(hidden: Sequence[int], least: int = 0) -> None:
+    """Check that the widths of hidden layers are a sequence of positive ints, at least so many."""
     if not isinstance(hidden, Sequence) or not all(isinstance(width, int) and width > 0 for width in hidden):
         raise ValueError(f"Expected hidden to be a sequence of positive ints, e.g. (64, 64); got {hidden!r}.")
+    if len(hidden) < least:
+        layers = "one hidden layer" if least == 1 else f"{least} hidden layers"
+        raise ValueError(
+            f"Expected at least {layers}; got hidden={hidden!r}. Pass e.g. hidden={(64,) * least}."
+        )
 
 
 def check_features(context: int) -> None:
@@ -212,6 +218,15 @@ def check_features(context: int) -> None:
     if not isinstance(context, int) or context < 0:
         raise ValueError(
             f"Expected context to be a number of features, an int >= 0; got {context!r}. For none: context=0."
+        )
+
+
+def check_coordinates(event: tuple[int, ...]) -> None:
+    """Refuse an event of one coordinate, of which a coupling has nothing to condition on."""
+    if math.prod(event) < 2:
+        raise ValueError(
+            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1) or "
+            "maf(dim=1, transform=rational_quadratic())."
         )
 
 

@@ -50,7 +50,7 @@ PRIVATE_HELPERS = {"cnflib._style": "plot", "cnflib._animation": "plot"}
 
 
 def group(module):
-    if module in FOUNDATION:
+    if module in FOUNDATION or module.startswith("cnflib.nets."):
         return "foundation"
     return PRIVATE_HELPERS.get(module, module.split(".")[1])
 

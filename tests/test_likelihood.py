@@ -103,8 +103,25 @@ def test_the_finer_flow_shares_its_weights_and_leaves_the_other_alone():
     assert all(p is q for p, q in zip(flow.parameters(), finer.parameters(), strict=True))
     assert flow.bijection.layers[1].solver.keywords["steps"] == 3
     assert finer.bijection.layers[1].solver.keywords["steps"] == 6
-    steps = [f.bijection.layers[2].solve(draw().float()[:, :2], 1.0, 0.0).accepted for f in (flow, finer)]
-    assert steps[1] > steps[0]
+
+
+@pytest.mark.parametrize(
+    ("solver", "least", "most"),
+    [
+        (fixed(5), 2, 2),
+        (checkpointed(5), 2, 2),
+        (adaptive(rtol=1e-9, atol=1e-9), 1.8, 2.1),
+        (adaptive("bosh3", rtol=1e-6, atol=1e-6), 1.8, 2.1),
+        (adjoint(rtol=1e-9, atol=1e-9), 1.8, 2.1),
+    ],
+    ids=["fixed", "checkpointed", "dopri5", "bosh3", "adjoint"],
+)
+def test_steps_of_half_the_length_are_twice_as_many(solver, least, most):
+    """Exactly for fixed steps; for adaptive ones, where there are many, but for the first and for rejected ones."""
+    flow = Flow(CNF(lambda t, x, c: torch.tanh(3 * x @ A.T), solver=solver), StandardNormal(3).double())
+    steps, finer = (f.bijection.solve(draw(), 1.0, 0.0).accepted for f in (flow, refined(flow)))
+    assert steps == 5 or steps > 30
+    assert least * steps <= finer <= most * steps
 
 
 @pytest.mark.parametrize("name", ["ffjord fixed", "ffjord context", "ffjord image", "realnvp context"])

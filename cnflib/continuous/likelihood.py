@@ -132,6 +132,9 @@ def in_chunks(
 def refined(flow: Flow) -> Flow:
     r"""The same flow, parameters shared, with every CNF solved in steps of half the length.
 
+    Fixed steps are twice as many. An adaptive step is half of the one that the tolerance allows; where a solve takes
+    many steps, it takes about twice as many.
+
     Raises:
         ValueError: If there is no CNF in the flow, or a solver is not of this library.
     """

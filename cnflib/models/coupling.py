@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cnflib._check import check_positive_int, event_shape
+from cnflib._check import check_coordinates, check_positive_int, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import (
     Coupling,
@@ -21,7 +21,7 @@ from cnflib.flow import Flow, StandardNormal
 from cnflib.models.images import pixels_then_channels
 from cnflib.nets import Conditioner
 
-__all__ = ["alternating", "nice", "realnvp", "spline_flow"]
+__all__ = ["alternating", "dense_coupling", "nice", "realnvp", "spline_flow"]
 
 
 def nice(
@@ -183,18 +183,36 @@ def alternating(
         [[True, True, False], [False, False, True]]
     """
     check_positive_int(layers, "layers")
-    if math.prod(event) < 2:
-        raise ValueError(
-            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1) or "
-            "maf(dim=1, transform=rational_quadratic())."
-        )
+    check_coordinates(event)
     first = halves(event[0]) if len(event) == 1 else checkerboard(event)
     masks = [first if k % 2 == 0 else ~first for k in range(layers)]
-    P = transform.parameters
+    return [dense_coupling(mask, transform, hidden, context, activation) for mask in masks]
 
-    def net(mask: Tensor) -> Conditioner:
-        kept, moved = int(mask.sum()), int((~mask).sum())
-        sizes = (kept, moved * P) if mask.ndim == 1 else (event, (event[0] * P, *event[1:]))
-        return Conditioner(*sizes, hidden, context, activation)
 
-    return [Coupling(mask, transform, net(mask)) for mask in masks]
+def dense_coupling(
+    mask: Tensor,
+    transform: Elementwise,
+    hidden: Sequence[int] = (64, 64),
+    context: int = 0,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> Coupling:
+    """A coupling with a :class:`cnflib.nets.Conditioner`, fully connected, as conditioner.
+
+    Args:
+        mask: True on what is kept, of the event's shape.
+        transform: The family of maps.
+        hidden: Widths of the hidden layers of the conditioner.
+        context: Number of context features; 0 for none.
+        activation: Constructor of the activation of the conditioner.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.discrete import affine, halves
+        >>> layer = dense_coupling(halves(5), affine())
+        >>> layer(torch.randn(7, 5))[0].shape
+        torch.Size([7, 5])
+    """
+    size, *rest = mask.shape
+    kept, moved = (size, size) if rest else (int(mask.sum()), int((~mask).sum()))
+    parameters = (moved * transform.parameters, *rest)
+    return Coupling(mask, transform, Conditioner((kept, *rest), parameters, hidden, context, activation))

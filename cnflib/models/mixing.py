@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_positive_int, event_shape
+from cnflib._check import check_coordinates, check_positive_int, event_shape
 from cnflib.bijection import Bijection, Chain, Inverse
 from cnflib.discrete import (
     ActNorm,
@@ -19,9 +19,9 @@ from cnflib.discrete import (
     halves,
 )
 from cnflib.flow import Flow, StandardNormal
+from cnflib.models.coupling import dense_coupling
 from cnflib.models.images import convolutional_coupling
 from cnflib.models.scales import resolutions
-from cnflib.nets import Conditioner
 
 __all__ = ["glow"]
 
@@ -71,16 +71,11 @@ def glow(
     """
     event = event_shape(dim, shape)
     check_positive_int(layers, "layers")
-    if math.prod(event) < 2:
-        raise ValueError(
-            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1)."
-        )
+    check_coordinates(event)
 
     def couple(event: tuple[int, ...], k: int = 0) -> Coupling:
         if len(event) == 1:
-            kept, moved = event[0] - event[0] // 2, event[0] // 2
-            net = Conditioner(kept, moved * affine().parameters, hidden, context, activation)
-            return Coupling(halves(event[0]), affine(), net)
+            return dense_coupling(halves(event[0]), affine(), hidden, context, activation)
         mask = halves(event[0]) if event[0] > 1 else checkerboard(event) ^ bool(k % 2)
         return convolutional_coupling(mask, event[0], affine(), hidden, context, activation)
 

@@ -1,0 +1,21 @@
+"""Networks: the conditioners of a coupling and the vector field of a continuous flow."""
+
+from cnflib.nets.conditioners import Conditioner, ConvNet
+from cnflib.nets.embeddings import FourierFeatures, TimeEmbedding
+from cnflib.nets.field import MLP, VectorField
+from cnflib.nets.layers import Tanh, feedforward, intercepted, narrowest
+from cnflib.nets.tangents import push
+
+__all__ = [
+    "MLP",
+    "Conditioner",
+    "ConvNet",
+    "FourierFeatures",
+    "Tanh",
+    "TimeEmbedding",
+    "VectorField",
+    "feedforward",
+    "intercepted",
+    "narrowest",
+    "push",
+]

@@ -1,0 +1,112 @@
+"""The vector field of a continuous flow: its type, and the plain net for one."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnflib._check import check_declared, check_event, check_features, event_shape
+from cnflib.nets.embeddings import FourierFeatures, TimeEmbedding
+from cnflib.nets.layers import Tanh, feedforward, intercepted, narrowest
+from cnflib.nets.tangents import push
+
+__all__ = ["MLP", "VectorField"]
+
+VectorField = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""A vector field ``f(t, x, context)``: t of shape ``()`` or ``(B,)``, x and the result of shape ``(B, *event)``.
+
+It must act on each row alone: a field that mixes rows (BatchNorm) has no divergence row by row.
+"""
+
+
+class MLP(nn.Module):
+    r"""A vector field :math:`f(t, x, c)` by a fully connected net on :math:`(x, t, c)`.
+
+    With the default activation the field is smooth, and Lipschitz in x with a constant uniform in t, so it
+    generates a flow. The net carries tangents along with the value (:meth:`jvp`), which makes divergences cheap.
+
+    Args:
+        shape: Shape of the event x; the output has the same.
+        hidden: Widths of the hidden layers.
+        context: Number of context features; 0 for none.
+        time_frequencies: Number of frequencies of the :class:`TimeEmbedding`; 0 appends :math:`t` alone.
+        fourier: Number of :class:`FourierFeatures` of x; 0 for none.
+        fourier_scale: Their standard deviation, in periods per unit of x.
+        activation: Constructor of the activation. A kink (ReLU) breaks the smoothness that the log-determinant needs.
+    """
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        hidden: Sequence[int] = (64, 64, 64),
+        context: int = 0,
+        time_frequencies: int = 0,
+        fourier: int = 0,
+        fourier_scale: float = 0.5,
+        activation: Callable[[], nn.Module] = Tanh,
+    ) -> None:
+        super().__init__()
+        check_features(context)
+        self.shape = event_shape(None, shape)
+        self.context = context
+        dim = math.prod(self.shape)
+        self.time = TimeEmbedding(time_frequencies)
+        self.embed = FourierFeatures(dim, fourier, fourier_scale)
+        self.net = feedforward(self.embed.features + self.time.features + context, dim, hidden, activation)
+
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, *shape)``."""
+        self._check(x, context)
+        h = self._first(self.embed(x.flatten(1)), t, context)
+        for layer in self._rest():
+            h = layer(h)
+        return h.unflatten(1, self.shape)
+
+    def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The velocity and :math:`J v` for directions v of shape ``(K, B, *shape)`` or ``(K, 1, *shape)``."""
+        self._check(x, context)
+        features, dh = self.embed.jvp(x.flatten(1), directions.flatten(2))
+        h, dh = self._first(features, t, context), dh @ self.net[0].weight[:, : dh.shape[2]].T
+        for layer in self._rest():
+            h, dh = push(layer, h, dh)
+        return h.unflatten(1, self.shape), dh.unflatten(2, self.shape)
+
+    def factors(
+        self, t: Tensor, context: Tensor | None
+    ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        r"""Two maps whose composition is the field: from x into its narrowest hidden layer, and on from there."""
+        cut = narrowest(self.net)
+
+        def into(x: Tensor) -> Tensor:
+            self._check(x, context)
+            return self.net[:cut](self._join(self.embed(x.flatten(1)), t, context))
+
+        return into, lambda h: self.net[cut:](h).unflatten(1, self.shape)
+
+    def _first(self, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+        """The first layer, of x and of the conditions apart: what time adds is mostly the same in all rows."""
+        first, n = self.net[0], features.shape[1]
+        if type(first) is not nn.Linear or intercepted(first):
+            return first(self._join(features, t, context))
+        shift = F.linear(self._conditions(t, len(features), context), first.weight[:, n:], first.bias)
+        W = first.weight[:, :n]
+        return F.linear(features, W, shift[0]) if len(shift) == 1 else features @ W.T + shift
+
+    def _rest(self) -> Iterator[nn.Module]:
+        return islice(self.net, 1, None)
+
+    def _join(self, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+        return torch.cat([features, self._conditions(t, len(features), context).expand(len(features), -1)], 1)
+
+    def _conditions(self, t: Tensor, batch: int, context: Tensor | None) -> Tensor:
+        """Features of time and context; one row for all where they are the same for all."""
+        if context is None:
+            return self.time(t, batch if t.ndim else 1)
+        return torch.cat([self.time(t, batch), context.flatten(1)], 1)
+
+    def _check(self, x: Tensor, context: Tensor | None) -> None:
+        check_event(x, self.shape)
+        check_declared(context, self.context, "MLP")
