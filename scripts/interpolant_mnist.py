@@ -35,7 +35,7 @@ from cnflib.continuous import CNF, adaptive, hutchinson  # noqa: E402
 from cnflib.discrete import Dequantize, Logit, mean_log_prob  # noqa: E402
 from cnflib.interpolants import linear, trigonometric, velocity_loss  # noqa: E402
 from cnflib.metrics import Estimate, bits_per_dim  # noqa: E402
-from cnflib.unet import UNet  # noqa: E402
+from cnflib.nets import UNet  # noqa: E402
 from cnflib.train import EMA, best_device, load, save, steps  # noqa: E402
 
 EVENT, LEVELS, DIMS, CLASSES = (1, 28, 28), 256, 784, 10
@@ -55,9 +55,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3600, help="training time, over all runs")
     parser.add_argument("--steps", type=int, help="number of steps instead")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=1e-3, help="largest learning rate")
+    parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--decay", type=float, default=0.999, help="of the averaged weights")
-    parser.add_argument("--path", choices=PATHS, default="linear", help="the interpolant")
+    parser.add_argument("--path", choices=PATHS, default="trigonometric", help="the interpolant")
     parser.add_argument("--front", choices=("histogram", "logit"), default="histogram")
     parser.add_argument(
         "--power", type=float, default=2.0, help="p: 1 - t = (1 - u)^p, u uniform; 1 for uniform times"
@@ -68,9 +68,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=2, help="residual blocks at each size, down and up")
     parser.add_argument("--patch", type=int, default=2, help="side of the squares of pixels seen as one")
     parser.add_argument("--attention", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--images", type=int, default=1000, help="test images to judge")
+    parser.add_argument("--images", type=int, default=2000, help="test images to judge")
     parser.add_argument("--draws", type=int, default=1, help="K, draws of the noise for each test image")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="of the solver, absolute and relative")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="of the solver, absolute and relative")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=60, help="seconds between checkpoints")
@@ -180,14 +180,14 @@ def train(args: argparse.Namespace) -> tuple[UNet, dict[str, object]]:
     optimizer, ema = torch.optim.Adam(field.parameters(), lr=args.rate), EMA(field, args.decay)
     settings = {name: getattr(args, name) for name in SETTINGS}
     objects = {"field": field, "optimizer": optimizer, "ema": ema, "generator": generator}
-    step, seconds, curve = -1, 0.0, []
+    step, seconds, cpu, curve = -1, 0.0, 0.0, []
     if path.exists():
         check_settings(path, settings)
         saved = load(path, **objects)
-        step, seconds, curve = saved["step"], saved["seconds"], saved["curve"]
+        step, seconds, cpu, curve = (saved[name] for name in ("step", "seconds", "cpu", "curve"))
         print(f"from {path}: step {step + 1}, {seconds:.0f} s", flush=True)
     done = lambda: (step + 1) / args.steps if args.steps else seconds / args.seconds  # noqa: E731
-    written, clock = seconds, time.perf_counter()
+    written, clock, busy = seconds, time.perf_counter(), time.process_time()
     mean = curve[-1]["loss"] if curve else None
     bar = tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
     n = args.steps or sys.maxsize
@@ -197,15 +197,21 @@ def train(args: argparse.Namespace) -> tuple[UNet, dict[str, object]]:
             group["lr"] = args.rate * schedule(step + 1, done())
         step, value = next(loop)
         seconds, clock = seconds + time.perf_counter() - clock, time.perf_counter()
+        cpu, busy = cpu + time.process_time() - busy, time.process_time()
         mean = value.item() if mean is None else 0.98 * mean + 0.02 * value.item()
         bar.update(min(100, 100 * done()) - bar.n)
         bar.set_postfix_str(f"step {step}, loss {mean:.4f} a pixel", refresh=False)
         if seconds - written >= args.every or done() >= 1:
             curve.append({"seconds": seconds, "step": step, "loss": mean})
-            save(path, **objects, step=step, seconds=seconds, curve=curve, settings=settings)
-            written, clock = seconds, time.perf_counter()  # writing is not training
+            plain = {"step": step, "seconds": seconds, "cpu": cpu, "curve": curve, "settings": settings}
+            save(path, **objects, **plain)
+            written, clock, busy = (
+                seconds,
+                time.perf_counter(),
+                time.process_time(),
+            )  # writing is not training
     bar.close()
-    return ema.module, {"steps": step + 1, "seconds": seconds, "training": curve}
+    return ema.module, {"steps": step + 1, "seconds": seconds, "cpu seconds": cpu, "training": curve}
 
 
 def check_settings(path: Path, settings: dict[str, object]) -> None:
