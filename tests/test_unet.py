@@ -1,5 +1,7 @@
 """The U-Net: a field on images that keeps rows apart, sees time, context and every pixel, and starts as said."""
 
+import doctest
+
 import pytest
 import torch
 from registry import Member, built, points, rng, seeded
@@ -90,6 +92,11 @@ def test_a_fresh_field_is_zero_and_not_after_a_step():
     (f(torch.tensor(0.5), x) - x).square().sum().backward()
     torch.optim.SGD(f.parameters(), 0.1).step()
     assert f(torch.tensor(0.5), x).all()
+
+
+def test_the_example_in_the_docstring_runs():
+    (test,) = doctest.DocTestFinder(recurse=False).find(UNet, "UNet", globs={"UNet": UNet})
+    assert test.examples and not doctest.DocTestRunner().run(test).failed
 
 
 def test_the_default_has_a_few_million_parameters():

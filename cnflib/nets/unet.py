@@ -1,7 +1,7 @@
 r"""A vector field for images that sees them at several resolutions.
 
-Convolutions reach a few pixels; halving the sides makes a few pixels of the coarse image the whole of the fine one. So
-a small net sees the digit and its edge at once, which a regression on noisy images needs.
+A convolution reaches a few pixels. Where the sides are halved, and halved again, a few pixels span the whole image, so
+the net sees strokes and the digit they make; on the way up the bridges bring back what halving has lost.
 """
 
 from collections.abc import Sequence
