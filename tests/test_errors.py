@@ -53,9 +53,11 @@ from cnflib.interpolants import (
     LearnableInterpolant,
     Oracle,
     Rated,
+    best_diffusion,
     beta_times,
     bridge,
     constant,
+    continuity_residual,
     cost_by_batch,
     denoiser_from_score,
     denoiser_loss,
@@ -70,11 +72,13 @@ from cnflib.interpolants import (
     optimal_transport,
     pairing_report,
     path_energy,
+    path_measure_bound,
     sample_ode,
     sample_sde,
     score_from_denoiser,
     score_from_velocity,
     score_loss,
+    score_residual,
     sigmoid,
     sinkhorn,
     sinkhorn_plan,
@@ -131,6 +135,7 @@ def sde(eps=1.0, steps=2, score=lambda t, x, c: -x, **options):
     return sample_sde(lambda t, x, c: x, score, x, eps, steps, **options)
 
 
+square = lambda t, x, c: x.square().sum(1)  # noqa: E731
 noisy = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t * (1 - t))
 
 
@@ -886,6 +891,39 @@ calls = {
         lambda: oracle.sample(torch.zeros(3), 3),
         "Expected one time t for all points",
     ),
+    "residual without batch": (
+        lambda: continuity_residual(field, square, 0.5, x[0]),
+        r"Expected x of shape \(B, \*event\)",
+    ),
+    "residual time": (
+        lambda: score_residual(field, field, 2.0, x),
+        r"Expected t in \[0, 1\].*got 2 to 2",
+    ),
+    "residual context": (
+        lambda: score_residual(field, field, 0.5, x, c[:2]),
+        "Expected context.*B = 4",
+    ),
+    "residual of values": (
+        lambda: continuity_residual(field, lambda t, x, c: x.square(), 0.5, x),
+        r"Expected log_prob.*shape \(4,\).*got \(4, 2\)\. Sum over the event",
+    ),
+    "residual field": (
+        lambda: continuity_residual(lambda t, x, c: x[:, :1], square, 0.5, x),
+        r"Expected field.*got \(4, 1\)",
+    ),
+    "residual score": (
+        lambda: score_residual(field, square, 0.5, x),
+        r"Expected field.*got \(4,\)",
+    ),
+    "bound of a negative gap": (
+        lambda: path_measure_bound(0.1, torch.tensor([0.1, -0.2]), 1.0),
+        "Expected gap_s >= 0.*got -0.2.*subtract the least",
+    ),
+    "bound of the ODE": (
+        lambda: path_measure_bound(0.1, 0.1, 0.0),
+        "Expected eps > 0; got 0.*log_prob",
+    ),
+    "diffusion of a negative gap": (lambda: best_diffusion(-1.0, 1.0), "Expected gap_b >= 0"),
     "sampling integers": (lambda: sample_ode(field, x.long()), "Expected x0 of a floating dtype"),
 }
 

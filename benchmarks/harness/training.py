@@ -4,7 +4,7 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnflib.train import EMA, steps
 
-CLIP, WARM_UP, DECAY = 5.0, 50, 0.98
+CLIP, WARM_UP = 5.0, 50
 
 
 class Kept(NamedTuple):
@@ -33,16 +33,19 @@ def train(
     module: nn.Module,
     draw: Callable[[], Tensor],
     seconds: float,
-    every: float,
+    every: float | Sequence[float],
     rate: float,
     fused: bool = False,
+    memory: float = 0.98,
 ) -> list[Kept]:
     """Adam with a warm-up and a cosine decay over the time, weights averaged, kept at every so many seconds.
 
     The clock runs in the steps alone, not in the drawing of batches. The first call of a compiled loss comes before.
+    ``every`` may be the seconds themselves; ``memory`` is the decay of the average.
     """
+    marks = [*every, seconds] if isinstance(every, Sequence) else None
     optimizer = torch.optim.Adam(module.parameters(), lr=rate, fused=fused)
-    ema, kept, clock = EMA(module, DECAY), [], 0.0
+    ema, kept, clock = EMA(module, memory), [], 0.0
     loop = steps(lambda: loss(x), optimizer, sys.maxsize, ema, CLIP, progress=False)
     while clock < seconds:
         x = draw()
@@ -52,6 +55,6 @@ def train(
             group["lr"] = rate * min(1, (ema.updates + 1) / WARM_UP) * decay
         next(loop)
         clock += time.perf_counter() - start
-        if clock >= every * (len(kept) + 1) or clock >= seconds:
+        if clock >= (marks[len(kept)] if marks else every * (len(kept) + 1)) or clock >= seconds:
             kept.append(Kept(clock, ema.updates, copy.deepcopy(ema.module)))
     return kept

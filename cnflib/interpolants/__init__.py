@@ -12,6 +12,13 @@ from cnflib.interpolants.entropic import sinkhorn, sinkhorn_plan
 from cnflib.interpolants.guidance import drop_context, guided
 from cnflib.interpolants.interpolant import Coefficients, Interpolant, Rated, Schedule, zero
 from cnflib.interpolants.learnable import FourierSchedule, GaussianBase, LearnableInterpolant
+from cnflib.interpolants.likelihood import (
+    LogDensity,
+    best_diffusion,
+    continuity_residual,
+    path_measure_bound,
+    score_residual,
+)
 from cnflib.interpolants.losses import monitor, velocity_loss, velocity_objective
 from cnflib.interpolants.noise import bridge, constant, parabola, sigmoid, sine
 from cnflib.interpolants.noise_losses import denoiser_loss, score_loss
@@ -37,6 +44,7 @@ __all__ = [
     "ImportanceTimes",
     "Interpolant",
     "LearnableInterpolant",
+    "LogDensity",
     "Mixture",
     "Oracle",
     "Pairing",
@@ -46,10 +54,12 @@ __all__ = [
     "Schedule",
     "TimeLaw",
     "TransportGap",
+    "best_diffusion",
     "beta_times",
     "bridge",
     "conditional",
     "constant",
+    "continuity_residual",
     "cost_by_batch",
     "denoiser_from_score",
     "denoiser_loss",
@@ -67,12 +77,14 @@ __all__ = [
     "pairing_report",
     "parabola",
     "path_energy",
+    "path_measure_bound",
     "reflow",
     "sample_ode",
     "sample_sde",
     "score_from_denoiser",
     "score_from_velocity",
     "score_loss",
+    "score_residual",
     "sigmoid",
     "sine",
     "sinkhorn",
