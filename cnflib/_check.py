@@ -85,6 +85,31 @@ def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
         )
 
 
+def check_ends(x0: Tensor, x1: Tensor) -> None:
+    """Check that the two ends of an interpolant agree in shape, dtype and device."""
+    check_event(x0, None, "x0")
+    check_event(x1, tuple(x0.shape[1:]), "x1")
+    check_like(x1, x0, "x1", "other end x0")
+    if x0.shape != x1.shape:
+        raise ValueError(
+            f"Expected as many x0 as x1; got {len(x0)} and {len(x1)}. Draw one for each of the other."
+        )
+
+
+def check_rows(context: Tensor, x: Tensor) -> None:
+    """Check that labels or a context have a row for each of x, on its device; integers are welcome."""
+    if not isinstance(context, Tensor) or context.ndim == 0 or len(context) != len(x):
+        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
+        raise ValueError(
+            f"Expected context to be a tensor of shape ({len(x)},) or ({len(x)}, features), one row for each of x1; "
+            f"got {got}."
+        )
+    if context.device != x.device:
+        raise ValueError(
+            f'Expected context on device {x.device}, that of x1; got {context.device}. Use context.to("{x.device}").'
+        )
+
+
 def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
     """Check that a context, where given, has dtype, device and batch size of x."""
     if context is None:
@@ -112,13 +137,24 @@ def check_declared(context: Tensor | None, features: int, owner: str) -> None:
         raise ValueError(f"Expected context of shape (B, {features}); got {tuple(context.shape)}.")
 
 
-def check_velocity(velocity: Tensor, x: Tensor) -> None:
+def check_noise(xi: Tensor | None, x0: Tensor) -> None:
+    """Check the noise of an interpolant that has some."""
+    if xi is None or xi.shape != x0.shape:
+        got = None if xi is None else tuple(xi.shape)
+        raise ValueError(
+            f"Expected noise xi of shape {tuple(x0.shape)}, as gamma2 is not zero; got {got}. "
+            "Draw it with torch.randn_like(x0)."
+        )
+    check_like(xi, x0, "xi", "ends x0 and x1")
+
+
+def check_velocity(velocity: Tensor, x: Tensor, name: str = "field") -> None:
     """Check that what a field returned at x is a tensor of x's shape."""
     if not isinstance(velocity, Tensor) or velocity.shape != x.shape:
         got = tuple(velocity.shape) if isinstance(velocity, Tensor) else type(velocity).__name__
         raise ValueError(
-            f"Expected field(t, x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}. "
-            "The field gives dx/dt: one number for each coordinate of x."
+            f"Expected {name}(t, x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}. "
+            f"The {name} gives one number for each coordinate of x" + (", dx/dt." if name == "field" else ".")
         )
 
 
@@ -137,12 +173,15 @@ def check_differentiable(
 
 
 def check_schedule(schedule: object, name: str, least: float | None = None) -> None:
-    """Check a function of time: elementwise, finite, no less than ``least``, with a true forward-mode derivative."""
+    """Check a function of time: elementwise, finite, with a true rate, nowhere below ``least`` and somewhere above."""
     if torch.compiler.is_compiling():
         return
     t = torch.linspace(0.07, 0.93, 8)
     try:
-        value, slope = jvp(schedule, (t,), (torch.ones_like(t),))
+        known = hasattr(schedule, "rate")
+        value, slope = (
+            (schedule(t), schedule.rate(t)) if known else jvp(schedule, (t,), (torch.ones_like(t),))
+        )
         step = 1e-3
         difference = (schedule(t + step) - schedule(t - step)) / (2 * step)
     except Exception as error:
@@ -161,10 +200,14 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
         raise ValueError(
             f"Expected {name} to be finite inside (0, 1){bound}; got {value.tolist()} at t = {t.tolist()}."
         )
+    if least is not None and not (value > least).any():
+        raise ValueError(
+            f"Expected {name} to be more than {least:g} somewhere; got {value.tolist()}. For none take {name}=zero."
+        )
     if not torch.allclose(slope, difference, rtol=1e-2, atol=1e-2 * (1 + value.abs().max().item())):
         raise ValueError(
             f"Expected {name} to be differentiable in t; its derivative is {slope.tolist()} where differences give "
-            f"{difference.tolist()}. Look inside it for detach(), .data, float(t), rounding, or a step."
+            f"{difference.tolist()}. Look inside it for detach(), .data, float(t), rounding, a step, or a false rate."
         )
 
 
@@ -247,10 +290,15 @@ def check_positive_int(n: int, name: str) -> None:
         raise ValueError(f"Expected {name} to be a positive int; got {n!r}.")
 
 
-def check_widths(hidden: Sequence[int]) -> None:
-    """Check that the widths of hidden layers are a sequence of positive ints."""
+def check_widths(hidden: Sequence[int], least: int = 0) -> None:
+    """Check that the widths of hidden layers are a sequence of positive ints, at least so many."""
     if not isinstance(hidden, Sequence) or not all(isinstance(width, int) and width > 0 for width in hidden):
         raise ValueError(f"Expected hidden to be a sequence of positive ints, e.g. (64, 64); got {hidden!r}.")
+    if len(hidden) < least:
+        layers = "one hidden layer" if least == 1 else f"{least} hidden layers"
+        raise ValueError(
+            f"Expected at least {layers}; got hidden={hidden!r}. Pass e.g. hidden={(64,) * least}."
+        )
 
 
 def check_features(context: int) -> None:

@@ -84,9 +84,7 @@ class MADE(nn.Module):
         super().__init__()
         check_positive_int(parameters, "parameters")
         check_features(context)
-        check_widths(hidden)
-        if not hidden:
-            raise ValueError("Expected at least one hidden layer; got hidden=(). Pass e.g. hidden=(64,).")
+        check_widths(hidden, least=1)
         self.shape, self.parameters_each, self.context = event_shape(None, shape), parameters, context
         dim = math.prod(self.shape)
         self.order = range(dim)[::-1] if reverse else range(dim)

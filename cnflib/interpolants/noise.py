@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from cnflib.interpolants.interpolant import Schedule, zero
+from cnflib.interpolants.interpolant import Rated, Schedule, zero
 
 __all__ = ["bridge", "constant", "parabola", "sigmoid", "sine"]
 
@@ -43,7 +43,7 @@ def bridge(a: float = 1.0) -> Schedule:
         tensor(0.2500)
     """
     _check_scale(a, "a")
-    return lambda t: a**2 * t * (1 - t)
+    return Rated(lambda t: a**2 * t * (1 - t), lambda t: a**2 * (1 - 2 * t))
 
 
 def parabola(a: float = 1.0) -> Schedule:
@@ -61,7 +61,7 @@ def parabola(a: float = 1.0) -> Schedule:
         tensor(0.0625)
     """
     _check_scale(a, "a")
-    return lambda t: (a * t * (1 - t)) ** 2
+    return Rated(lambda t: (a * t * (1 - t)) ** 2, lambda t: 2 * a**2 * t * (1 - t) * (1 - 2 * t))
 
 
 def sine(a: float = 1.0) -> Schedule:
@@ -79,7 +79,10 @@ def sine(a: float = 1.0) -> Schedule:
         tensor(0.2500)
     """
     _check_scale(a, "a")
-    return lambda t: (a * torch.sin(math.pi * t) ** 2) ** 2
+    return Rated(
+        lambda t: (a * torch.sin(math.pi * t) ** 2) ** 2,
+        lambda t: 4 * math.pi * a**2 * torch.sin(math.pi * t) ** 3 * torch.cos(math.pi * t),
+    )
 
 
 def sigmoid(a: float = 1.0, steepness: float = 10.0) -> Schedule:
@@ -106,10 +109,18 @@ def sigmoid(a: float = 1.0, steepness: float = 10.0) -> Schedule:
     _check_scale(a, "a")
     _check_scale(steepness, "steepness")
 
-    def height(u: Tensor) -> Tensor:
-        return torch.sigmoid(steepness * u + 1) - torch.sigmoid(steepness * u - 1)
+    f, scale = steepness, a / (1 + math.exp(-steepness) + 2 * math.cosh(1) * math.exp(-steepness / 2))
 
-    return lambda t: (a * (height(t - 0.5) - height(torch.full_like(t, 0.5)))) ** 2
+    def gamma(t: Tensor) -> Tensor:  # the difference as a product, which does not round to 0 near the ends
+        u = -(f * (t - 0.5)).abs()
+        height = torch.sigmoid(u + 1) - torch.sigmoid(u - 1)
+        return scale * height * torch.expm1(-f * t) * torch.expm1(-f * (1 - t))
+
+    def rate(t: Tensor) -> Tensor:
+        up, down = (torch.sigmoid(f * (t - 0.5) + shift) for shift in (1, -1))
+        return 2 * gamma(t) * a * f * (up * (1 - up) - down * (1 - down))
+
+    return Rated(lambda t: gamma(t) ** 2, rate)
 
 
 def constant(sigma: float) -> Schedule:
@@ -133,7 +144,7 @@ def constant(sigma: float) -> Schedule:
         tensor([0.2500, 0.2500])
     """
     _check_scale(sigma, "sigma")
-    return lambda t: torch.full_like(t, sigma**2)
+    return Rated(lambda t: torch.full_like(t, sigma**2), torch.zeros_like)
 
 
 def _check_scale(a: float, name: str) -> None:

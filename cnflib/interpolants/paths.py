@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from cnflib.interpolants.interpolant import Interpolant, Schedule, zero
+from cnflib.interpolants.interpolant import Interpolant, Rated, Schedule, zero
 from cnflib.interpolants.noise import bridge, sine
 
 __all__ = [
@@ -30,12 +30,10 @@ __all__ = [
 ]
 
 
-def _falling(t: Tensor) -> Tensor:
-    return 1 - t
-
-
-def _rising(t: Tensor) -> Tensor:
-    return t
+_falling = Rated(lambda t: 1 - t, lambda t: torch.full_like(t, -1.0))
+_rising = Rated(lambda t: t, torch.ones_like)
+_cosine = Rated(lambda t: torch.cos(math.pi / 2 * t), lambda t: -math.pi / 2 * torch.sin(math.pi / 2 * t))
+_sine = Rated(lambda t: torch.sin(math.pi / 2 * t), lambda t: math.pi / 2 * torch.cos(math.pi / 2 * t))
 
 
 def linear(gamma2: Schedule = zero) -> Interpolant:
@@ -72,7 +70,7 @@ def trigonometric(gamma2: Schedule = zero) -> Interpolant:
         >>> trigonometric()(0.5, torch.ones(1, 2), torch.ones(1, 2))
         tensor([[1.4142, 1.4142]])
     """
-    return Interpolant(lambda t: torch.cos(math.pi / 2 * t), lambda t: torch.sin(math.pi / 2 * t), gamma2)
+    return Interpolant(_cosine, _sine, gamma2)
 
 
 def _smooth_angle(t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from cnflib.nets.embeddings import FourierFeatures, TimeEmbedding
 from cnflib.nets.field import MLP, VectorField
 from cnflib.nets.layers import Tanh, feedforward, intercepted, narrowest
 from cnflib.nets.tangents import push
+from cnflib.nets.unet import UNet
 
 __all__ = [
     "MLP",
@@ -13,6 +14,7 @@ __all__ = [
     "FourierFeatures",
     "Tanh",
     "TimeEmbedding",
+    "UNet",
     "VectorField",
     "feedforward",
     "intercepted",

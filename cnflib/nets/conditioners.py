@@ -83,11 +83,7 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         check_features(context)
-        check_widths(hidden)
-        if not hidden:
-            raise ValueError(
-                "Expected at least one hidden layer; got hidden=(). One of 64 channels: hidden=(64,)."
-            )
+        check_widths(hidden, least=1)
         self.context = context
         sizes = [3, *[1] * (len(hidden) - 1)]
         self.layers = nn.ModuleList(

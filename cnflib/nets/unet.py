@@ -1,0 +1,214 @@
+r"""A vector field for images that sees them at several resolutions.
+
+A convolution reaches a few pixels. Where the sides are halved, and halved again, a few pixels span the whole image, so
+the net sees strokes and the digit they make; on the way up the bridges bring back what halving has lost.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnflib._check import check_declared, check_event, check_features, check_positive_int, event_shape
+from cnflib.nets.embeddings import TimeEmbedding
+from cnflib.nets.layers import feedforward
+
+__all__ = ["UNet"]
+
+
+class UNet(nn.Module):
+    r"""A vector field :math:`f(t, x, c)` on images by a U-Net: down to coarse images and back up, bridged at each size.
+
+    .. math:: h_0 = W * x, \quad h_{l + 1} = \downarrow B(h_l), \qquad
+        g_L = B(A(B(h_L))), \quad g_l = B(\uparrow g_{l + 1}, B(h_l)), \qquad f = V * \sigma(N(g_0))
+
+    B are residual blocks, each of two convolutions of 3 × 3 behind a normalisation N over groups of channels and a SiLU
+    :math:`\sigma`; time and context scale and shift what stands between the two. :math:`\downarrow` is a convolution of
+    stride 2, :math:`\uparrow` one of stride 1 whose every pixel is repeated four times, and A is a layer of
+    self-attention over the pixels of the coarsest image. Each row is normalised by itself, nothing is random, and every
+    part is smooth, so the log-determinant is defined. The last convolution V starts at zero, and with it the field: an
+    audit perturbs the weights before it judges.
+
+    Args:
+        shape: Shape (C, H, W) of the event x; the output has the same.
+        channels: Channels of the finest image, a multiple of ``groups``.
+        multipliers: Channels of each size, in multiples of ``channels``; as many sizes as there are multipliers.
+        blocks: Residual blocks at each size on the way down, and again on the way up.
+        attention: Whether the coarsest image attends to itself.
+        context: Number of context features; 0 for none. A label of ten is ``context=10`` and a one-hot row.
+        time_frequencies: Number of frequencies of the :class:`TimeEmbedding`.
+        patch: Side of the squares of pixels that are taken as channels of one before the first convolution. 2 makes the
+            net about four times as cheap, 1 leaves the image as it is.
+        groups: Groups of channels that are normalised together.
+
+    Raises:
+        ValueError: If the shape is not (C, H, W), a side is not a multiple of what the sizes need, the channels are not
+            one of ``groups``, or an argument is not a positive int; in a call, on a wrong shape or context.
+
+    References:
+        U-Net: Convolutional Networks for Biomedical Image Segmentation, Ronneberger et al., 2015, arXiv:1505.04597;
+        Denoising Diffusion Probabilistic Models, Ho et al., 2020, arXiv:2006.11239.
+
+    Example:
+        >>> import torch
+        >>> field = UNet((1, 28, 28), context=10)
+        >>> label = torch.nn.functional.one_hot(torch.tensor([3, 7]), 10).float()
+        >>> field(torch.tensor(0.5), torch.randn(2, 1, 28, 28), label).shape
+        torch.Size([2, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        channels: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2),
+        blocks: int = 2,
+        attention: bool = True,
+        context: int = 0,
+        time_frequencies: int = 8,
+        patch: int = 1,
+        groups: int = 8,
+    ) -> None:
+        super().__init__()
+        check_features(context)
+        self.shape = _image(shape)
+        self.context = context
+        widths = _widths(channels, multipliers, groups)
+        for value, name in ((blocks, "blocks"), (patch, "patch")):
+            check_positive_int(value, name)
+        _check_sides(self.shape, patch * 2 ** (len(widths) - 1))
+        pixel, embedded = self.shape[0] * patch**2, 4 * channels
+        self.patch = patch
+        self.time = TimeEmbedding(time_frequencies)
+        self.embed = feedforward(self.time.features + context, embedded, (embedded,), nn.SiLU)
+        self.first = nn.Conv2d(pixel, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            _stack(n, m, blocks, embedded, groups)
+            for n, m in zip([widths[0], *widths[:-1]], widths, strict=True)
+        )
+        self.shrink = nn.ModuleList(nn.Conv2d(n, n, 3, 2, 1) for n in widths[:-1])
+        self.middle = _Attention(widths[-1], groups) if attention else nn.Identity()
+        self.grow = nn.ModuleList(
+            nn.Conv2d(m, n, 3, padding=1) for n, m in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.up = nn.ModuleList(
+            _stack(n, m, blocks, embedded, groups)
+            for n, m in zip([2 * n for n in widths[:-1]] + widths[-1:], widths, strict=True)
+        )
+        self.norm = nn.GroupNorm(groups, widths[0])
+        self.last = nn.Conv2d(widths[0], pixel, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, C, H, W)``."""
+        check_event(x, self.shape)
+        check_declared(context, self.context, "UNet")
+        c = F.silu(self.embed(self._conditions(t, len(x), context)))
+        h, bridges = self.first(F.pixel_unshuffle(x, self.patch)), []
+        for blocks, shrink in zip(self.down, [*self.shrink, nn.Identity()], strict=True):
+            h = _through(blocks, h, c)
+            bridges.append(h)
+            h = shrink(h)
+        h = _through(self.up[-1], self.middle(h), c)
+        for k in reversed(range(len(self.grow))):
+            h = F.interpolate(self.grow[k](h), scale_factor=2.0)
+            h = _through(self.up[k], torch.cat([h, bridges[k]], 1), c)
+        return F.pixel_shuffle(self.last(F.silu(self.norm(h))), self.patch)
+
+    def _conditions(self, t: Tensor, batch: int, context: Tensor | None) -> Tensor:
+        """Features of time and context; one row for all where they are the same for all."""
+        if context is None:
+            return self.time(t, batch if t.ndim else 1)
+        return torch.cat([self.time(t, batch), context.flatten(1)], 1)
+
+
+class _Block(nn.Module):
+    r"""A residual block, scaled and shifted by features c of time and context.
+
+    .. math:: B(h) = R h + W_2 * \sigma\big((1 + a(c)) \odot N(W_1 * \sigma(N(h))) + b(c)\big)
+
+    R is the identity, or where the channels change a convolution of 1 × 1.
+    """
+
+    def __init__(self, inputs: int, outputs: int, embedded: int, groups: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(
+            (nn.GroupNorm(groups, inputs), nn.GroupNorm(groups, outputs, affine=False))
+        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(n, outputs, 3, padding=1) for n in (inputs, outputs))
+        self.modulate = nn.Linear(embedded, 2 * outputs)
+        self.around = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        a, b = self.modulate(c)[:, :, None, None].chunk(2, 1)
+        y = self.convolutions[0](F.silu(self.norms[0](h)))
+        y = torch.addcmul(b, 1 + a, self.norms[1](y))
+        return self.around(h) + self.convolutions[1](F.silu(y))
+
+
+class _Attention(nn.Module):
+    r"""Self-attention, one head over the pixels of an image of d channels, added to it.
+
+    .. math:: A(h) = h + W_o V \operatorname{softmax}\big(Q^\top K / \sqrt d\big)^\top, \qquad
+        (Q, K, V) = W N(h)
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.inputs = nn.Conv2d(channels, 3 * channels, 1)
+        self.outputs = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = self.inputs(self.norm(h)).flatten(2).chunk(3, 1)
+        weights = torch.softmax(q.mT @ k / q.shape[1] ** 0.5, 2)
+        return h + self.outputs((v @ weights.mT).unflatten(2, h.shape[2:]))
+
+
+def _stack(inputs: int, outputs: int, blocks: int, embedded: int, groups: int) -> nn.ModuleList:
+    return nn.ModuleList(_Block(outputs if k else inputs, outputs, embedded, groups) for k in range(blocks))
+
+
+def _through(blocks: nn.ModuleList, h: Tensor, c: Tensor) -> Tensor:
+    for block in blocks:
+        h = block(h, c)
+    return h
+
+
+def _image(shape: tuple[int, int, int]) -> tuple[int, ...]:
+    event = event_shape(None, shape)
+    if len(event) != 3:
+        raise ValueError(
+            f"Expected shape to be (C, H, W), that of an image; got {event}. For other events use MLP(shape)."
+        )
+    return event
+
+
+def _widths(channels: int, multipliers: Sequence[int], groups: int) -> list[int]:
+    check_positive_int(groups, "groups")
+    check_positive_int(channels, "channels")
+    whole = isinstance(multipliers, Sequence) and all(isinstance(m, int) and m > 0 for m in multipliers)
+    if not whole or not multipliers:
+        raise ValueError(
+            f"Expected multipliers to be a sequence of positive ints, one for each size, e.g. (1, 2, 2); got "
+            f"{multipliers!r}."
+        )
+    if channels % groups:
+        raise ValueError(
+            f"Expected channels to be a multiple of groups = {groups}; got {channels}. Take "
+            f"channels={-(-channels // groups) * groups}, or groups=1."
+        )
+    return [channels * m for m in multipliers]
+
+
+def _check_sides(shape: tuple[int, ...], factor: int) -> None:
+    """Check that every halving leaves a whole number of pixels."""
+    height, width = shape[1:]
+    if height % factor or width % factor:
+        right, bottom = -width % factor, -height % factor
+        raise ValueError(
+            f"Expected sides that are multiples of {factor} = patch · 2^(sizes - 1); got {height} × {width}. Pad x by "
+            f"torch.nn.functional.pad(x, (0, {right}, 0, {bottom})), or take fewer multipliers or a smaller patch."
+        )
