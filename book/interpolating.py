@@ -26,7 +26,7 @@ PUBLISHED = {  # Tong et al. (2023): mean and standard deviation over five seeds
     ("N to moons", "optimal transport"): {"W2^2": (0.239, 0.048)},
 }
 NAMES = {"N to ": r"$\mathcal N$ → ", "moons to ": "moons → ", "optimal transport": "OT"}
-LEVELS = (0.4, 0.3, 0.2, 0.15, 0.1, 0.075, 0.05, 0.03)  # nats above the entropy
+LEVELS = (1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.075, 0.05, 0.03)  # nats above the entropy
 
 
 def pages() -> dict[str, str]:
@@ -75,8 +75,9 @@ def checked(found: Row) -> str:
     run = runs[0]
     return (
         f"Training took {run['budget']:g} seconds of {threads(run)}, of a net of {run['parameters']:,} parameters; "
-        f"judged are {run['points']:,} fresh points. At half the tolerance the mean of $\\log p$ changes by at most "
-        f"{power(max(change, 1e-12))} nats, and a coarser grid gives the mass to {power(max(grid, 1e-12))}.\n"
+        f"judged are {run['points']:,} fresh points. At half the tolerance $\\log p$ changes by "
+        f"{power(max(change, 1e-12))} nats on average, and a coarser grid gives the mass to "
+        f"{power(max(grid, 1e-12))}.\n"
     )
 
 
@@ -102,10 +103,14 @@ def curves(found: Row) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def time_to(curve: tuple[np.ndarray, np.ndarray], level: float) -> float:
     """Seconds to come this near, linear in their logarithm; inf if it does not, minus the first if it is there."""
     seconds, gap = curve
-    gap = np.minimum.accumulate(gap)
-    if gap[-1] > level or gap[0] < level:
-        return math.inf if gap[-1] > level else -seconds[0]
-    return float(np.exp(np.interp(-level, -gap, np.log(seconds))))
+    near = np.flatnonzero(gap <= level)
+    if not len(near):
+        return math.inf
+    k = near[0]
+    if k == 0:
+        return -float(seconds[0])
+    share = (gap[k - 1] - level) / (gap[k - 1] - gap[k])
+    return float(seconds[k - 1] ** (1 - share) * seconds[k] ** share)
 
 
 def reached(found: Row) -> str:

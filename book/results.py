@@ -403,7 +403,8 @@ def regression(rows: list[Row]) -> str:
         [row["row"], *(bold(digits(row[act]["ms"][0], 3), row[act]["ms"][0] == least[act]) for act in SOLVED)]
         for row in rows
     )
-    return table(["ms", *SOLVED.values()], cells)
+    cells = ([*cell, small(row["error"])] for cell, row in zip(cells, rows, strict=True))
+    return table(["ms", *SOLVED.values(), SMALL], cells)
 
 
 def beside(found: Row) -> str:

@@ -112,7 +112,9 @@ def test_the_time_to_a_level_is_read_off_the_curve():
     assert interpolating.time_to((seconds, gap), 0.05) == math.inf
     assert interpolating.time_to((seconds, gap), 0.6) == -1
     back = np.array([0.3, 0.5, 0.1])  # a curve that turns back has been there
-    assert interpolating.time_to((seconds, back), 0.3) == pytest.approx(1)
+    assert (
+        interpolating.time_to((seconds, back), 0.3) == -1 and interpolating.time_to((seconds, back), 0.2) > 8
+    )
 
 
 @pytest.mark.parametrize(

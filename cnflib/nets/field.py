@@ -87,13 +87,12 @@ class MLP(nn.Module):
         return into, lambda h: self.net[cut:](h).unflatten(1, self.shape)
 
     def _first(self, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
-        """The first layer, of x and of the conditions apart: what time adds is mostly the same in all rows."""
-        first, n = self.net[0], features.shape[1]
-        if type(first) is not nn.Linear or intercepted(first):
-            return first(self._join(features, t, context))
-        shift = F.linear(self._conditions(t, len(features), context), first.weight[:, n:], first.bias)
-        W = first.weight[:, :n]
-        return F.linear(features, W, shift[0]) if len(shift) == 1 else features @ W.T + shift
+        """The first layer; what time adds is a bias where it is the same in all rows."""
+        first, n, conditions = self.net[0], features.shape[1], self._conditions(t, len(features), context)
+        if len(conditions) > 1 or type(first) is not nn.Linear or intercepted(first):
+            return first(torch.cat([features, conditions.expand(len(features), -1)], 1))
+        shift = F.linear(conditions, first.weight[:, n:], first.bias)
+        return F.linear(features, first.weight[:, :n], shift[0])
 
     def _rest(self) -> Iterator[nn.Module]:
         return islice(self.net, 1, None)
