@@ -1,4 +1,4 @@
-r"""Score and denoiser: the same thing wherever :math:`\gamma > 0`, :math:`\hat\xi = E[\xi | x_t] = -\gamma s`."""
+r"""Score and denoiser: the same thing wherever :math:`\gamma > 0`, :math:`\bar\xi = E[\xi | x_t] = -\gamma s`."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ __all__ = ["denoiser_from_score", "score_from_denoiser"]
 
 
 def denoiser_from_score(interpolant: Interpolant, field: VectorField) -> Derived:
-    r"""The denoiser :math:`\hat\xi = E[\xi | x_t] = -\gamma s` of a score s, under any pairing.
+    r"""The denoiser :math:`\bar\xi = E[\xi | x_t] = -\gamma s` of a score s, under any pairing.
 
     Args:
         interpolant: An interpolant with noise.
@@ -40,7 +40,7 @@ def denoiser_from_score(interpolant: Interpolant, field: VectorField) -> Derived
 
 
 def score_from_denoiser(interpolant: Interpolant, field: VectorField) -> Derived:
-    r"""The score :math:`s = -\hat\xi / \gamma` of a denoiser, under any pairing.
+    r"""The score :math:`s = -\bar\xi / \gamma` of a denoiser, under any pairing.
 
     Args:
         interpolant: An interpolant with noise.

@@ -1,6 +1,6 @@
 r"""Losses that learn what the noise of an interpolant was: its denoiser, and with it the score.
 
-.. math:: \hat\xi(t, x) = E[\xi | x_t = x] = -\gamma(t)\, s(t, x), \qquad s = \nabla_x \log p_t
+.. math:: \bar\xi(t, x) = E[\xi | x_t = x] = -\gamma(t)\, s(t, x), \qquad s = \nabla_x \log p_t
 """
 
 from torch import Generator, Tensor
@@ -22,7 +22,7 @@ def denoiser_loss(
     context: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    r"""The squared error :math:`|\hat\xi(t, x_t, c) - \xi|^2` at one time for each pair.
+    r"""The squared error :math:`|\bar\xi(t, x_t, c) - \xi|^2` at one time for each pair.
 
     Its mean is least at the denoiser :math:`E[\xi | x_t = x]`, between 0 and the dimension of the event. No rate
     enters: it is finite for every noise and at every time, the ends too.
