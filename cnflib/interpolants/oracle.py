@@ -114,7 +114,7 @@ class Oracle:
         return -self._average(parts, parts.q)
 
     def denoiser(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        r"""The denoiser :math:`\eta(t, x) = E[\xi | x_t = x] = -\gamma s`, shape ``(B, D)``; 0 without noise."""
+        r"""The denoiser :math:`\bar\xi(t, x) = E[\xi | x_t = x] = -\gamma s`, shape ``(B, D)``; 0 without noise."""
         gamma2 = self.interpolant.gamma2(check_time(t, x))
         return -gamma2.sqrt() * self.score(t, x)
 
