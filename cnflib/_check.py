@@ -88,7 +88,12 @@ def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
 def check_ends(x0: Tensor, x1: Tensor) -> None:
     """Check that the two ends of an interpolant agree in shape, dtype and device."""
     check_event(x0, None, "x0")
-    check_event(x1, tuple(x0.shape[1:]), "x1")
+    check_floating(x1, "x1")
+    if x1.shape[1:] != x0.shape[1:] or x1.ndim == 0:
+        raise ValueError(
+            f"Expected x1 of shape {_batched(tuple(x0.shape[1:]))}; got {tuple(x1.shape)}. The two ends of a path lie "
+            "in one space: bring them to one event shape, that of x0."
+        )
     check_like(x1, x0, "x1", "other end x0")
     if x0.shape != x1.shape:
         raise ValueError(

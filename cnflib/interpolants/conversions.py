@@ -41,6 +41,10 @@ def score_from_velocity(
 ) -> Derived:
     r"""The score :math:`s = (a b - \dot a x) / (\sigma^2 \dot a - a \sigma\dot\sigma)` of a velocity b.
 
+    It is the score only if the base :math:`x_0 \sim N(0, I)` was drawn independently of the data, which neither the
+    interpolant nor the field can tell: pass the ``pairing`` that was trained with, and it is checked. For two ends of
+    which neither is Gaussian say ``gaussian_end=None``.
+
     Here a is the coefficient of the end that is not Gaussian. Where both sides of the fraction vanish, as at t = 1
     without noise, s is the ratio of their derivatives in t; for this the field must be differentiable in t, and forward
     mode runs through it. An error of a learned b grows by :math:`a / (\sigma^2 \dot a - a \sigma\dot\sigma)`, which is
