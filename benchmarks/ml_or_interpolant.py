@@ -3,8 +3,8 @@
     python benchmarks/ml_or_interpolant.py [row ...] [--seconds 5 10 20 40 60] [--seeds 0 1 2] [--threads 2] [--quick]
 
 One MLP with SiLU and Fourier features of x and of time, batch 512, Adam with a warm-up and a cosine decay over the
-time, weights averaged. Three ways to train it: the velocity loss of the trigonometric interpolant, times from
-Beta(1, 1/2); maximum likelihood by this library at its fastest, six compiled steps of rk4; maximum likelihood as FFJORD was
+time, weights averaged. Three ways to train it: the velocity loss of the trigonometric interpolant, times from Beta(1,
+1/2); maximum likelihood by this library at its fastest, six compiled steps of rk4; maximum likelihood as FFJORD was
 published, dopri5 at tolerance 1e-5 with the adjoint of torchdiffeq. Steps that are compiled are so before the clock
 starts; the clock runs in training steps alone. The averaged weights are kept at each of the seconds and judged when
 all is done: by dopri5 at tolerance 1e-6 and the exact trace, on the same fresh points for all, with standard error.
