@@ -3,8 +3,8 @@
     python benchmarks/ml_or_interpolant.py [row ...] [--seconds 5 10 20 40 60] [--seeds 0 1 2] [--threads 2] [--quick]
 
 One MLP with SiLU and Fourier features of x and of time, batch 512, Adam with a warm-up and a cosine decay over the
-time, weights averaged. Three ways to train it: the velocity loss of the linear interpolant, times from Beta(1, 1/2);
-maximum likelihood by this library at its fastest, six compiled steps of rk4; maximum likelihood as FFJORD was
+time, weights averaged. Three ways to train it: the velocity loss of the trigonometric interpolant, times from Beta(1,
+1/2); maximum likelihood by this library at its fastest, six compiled steps of rk4; maximum likelihood as FFJORD was
 published, dopri5 at tolerance 1e-5 with the adjoint of torchdiffeq. Steps that are compiled are so before the clock
 starts; the clock runs in training steps alone. The averaged weights are kept at each of the seconds and judged when
 all is done: by dopri5 at tolerance 1e-6 and the exact trace, on the same fresh points for all, with standard error.
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from cnflib import Flow, StandardNormal
 from cnflib.continuous import CNF, fixed, in_chunks
 from cnflib.data.toy import checkerboard
-from cnflib.interpolants import linear, velocity_loss
+from cnflib.interpolants import trigonometric, velocity_loss
 from cnflib.metrics import nll
 from cnflib.nets import MLP
 
@@ -40,7 +40,7 @@ def net() -> MLP:
 
 
 def interpolant(mlp: MLP) -> Loss:
-    path = linear()
+    path = trigonometric()
 
     def loss(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         return velocity_loss(mlp, path, x0, x1, t).mean()

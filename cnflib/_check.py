@@ -88,7 +88,12 @@ def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
 def check_ends(x0: Tensor, x1: Tensor) -> None:
     """Check that the two ends of an interpolant agree in shape, dtype and device."""
     check_event(x0, None, "x0")
-    check_event(x1, tuple(x0.shape[1:]), "x1")
+    check_floating(x1, "x1")
+    if x1.shape[1:] != x0.shape[1:] or x1.ndim == 0:
+        raise ValueError(
+            f"Expected x1 of shape {_batched(tuple(x0.shape[1:]))}; got {tuple(x1.shape)}. The two ends of a path lie "
+            "in one space: bring them to one event shape, that of x0."
+        )
     check_like(x1, x0, "x1", "other end x0")
     if x0.shape != x1.shape:
         raise ValueError(
@@ -204,10 +209,25 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
         raise ValueError(
             f"Expected {name} to be more than {least:g} somewhere; got {value.tolist()}. For none take {name}=zero."
         )
-    if not torch.allclose(slope, difference, rtol=1e-2, atol=1e-2 * (1 + value.abs().max().item())):
+    if not torch.allclose(slope, difference, rtol=1e-2, atol=1e-2 * value.abs().max().item()):
         raise ValueError(
             f"Expected {name} to be differentiable in t; its derivative is {slope.tolist()} where differences give "
-            f"{difference.tolist()}. Look inside it for detach(), .data, float(t), rounding, a step, or a false rate."
+            f"{difference.tolist()}. Look inside it for detach(), .data, float(t), or a false rate."
+        )
+    if not known:
+        _check_connected(schedule, name)
+
+
+def _check_connected(schedule: Callable[[Tensor], Tensor], name: str) -> None:
+    """Check that a function of time changes by the integral of its derivative; over a step it does not."""
+    t = torch.linspace(0.07, 0.93, 1025)
+    value, slope = jvp(schedule, (t,), (torch.ones_like(t),))
+    missed = (value[1:] - value[0] - torch.cumulative_trapezoid(slope, t)).abs()
+    if missed.max() > 0.1 * (value.max() - value.min()) + 1e-4 * value.abs().max():
+        raise ValueError(
+            f"Expected {name} to be differentiable in t; up to t = {t[missed.argmax() + 1].item():.2f} it changes by "
+            f"{missed.max().item():.3g} more or less than its derivative says. Look inside it for a step, like "
+            "t > 0.5, or rounding."
         )
 
 

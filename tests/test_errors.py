@@ -646,6 +646,18 @@ calls = {
         lambda: Interpolant(lambda t: 1 - t, lambda t: t.detach() ** 2),
         r"Expected beta to be differentiable.*detach\(\)",
     ),
+    "schedule detached, small": (
+        lambda: linear(lambda t: (0.1 * t.detach() * (1 - t.detach())) ** 2),
+        r"Expected gamma2 to be differentiable.*detach\(\)",
+    ),
+    "schedule with a step": (
+        lambda: Interpolant(lambda t: (t < 0.5).float(), lambda t: t),
+        r"Expected alpha to be differentiable.*up to t = 0\.50 it changes by 1 .*a step",
+    ),
+    "schedule rounded": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: (8 * t).round() / 8),
+        "Expected beta to be differentiable.*rounding",
+    ),
     "schedule of one number": (
         lambda: Interpolant(lambda t: 1 - t, lambda t: torch.tensor(1.0)),
         r"Expected beta to act elementwise.*full_like",

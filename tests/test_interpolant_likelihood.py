@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from registry import interpolants, rng
+from registry import interpolants, rng, seeded
 from torch.distributions import Normal
 
 from cnflib import Flow
@@ -143,8 +143,8 @@ def test_one_time_for_all_is_the_same_time_for_each_and_images_are_carried_like_
 
 def test_a_flow_of_a_net_obeys_its_own_continuity_equation():
     """log p_t by a solve, differentiated through it, in time too; of another net it does not."""
-    torch.manual_seed(0)
-    nets = [MLP(D, (8,), context=2).double() for _ in range(2)]
+    with seeded():
+        nets = [MLP(D, (8,), context=2).double() for _ in range(2)]
     flow = Flow(CNF(nets[0], solver=fixed(30, rk4)), Normals(S0**2))
     x, context = points(), points(3, 2, seed=3)
     log_prob = lambda t, x, c: log_prob_at(flow, x, t, c)

@@ -75,6 +75,17 @@ def test_every_path_has_the_ends_it_says(name):
     assert_close(path(1.0, x0, x1, xi), x1 + noise, 1e-8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@ready
+def test_what_vanishes_at_an_end_is_exactly_zero_there(name, dtype):
+    """A sampler asks for no score where eps = gamma² is 0: rounding must not leave a rest."""
+    path, end = interpolants[name], torch.tensor([0.0, 1.0], dtype=dtype)
+    if "constant" not in name:
+        assert not path.gamma2(end).any()
+    if "mirror" not in name and "preserving" not in name:
+        assert path.alpha(end).tolist() == [1, 0] and path.beta(end).tolist() == [0, 1]
+
+
 closed = {  # gamma itself
     "bridge": lambda t: 0.8 * (t * (1 - t)).sqrt(),
     "parabola": lambda t: 2 * t * (1 - t),
@@ -103,6 +114,7 @@ def test_encoding_forgets_one_end_and_decoding_forms_the_other():
     assert_close(c.alpha, torch.tensor([math.cos(math.pi / 10) ** 2, 0, 0]).double(), 1e-7)
     assert_close(c.beta, torch.tensor([0, 0, math.cos(0.6 * math.pi) ** 2]).double(), 1e-7)
     assert_close(c.gamma2.sqrt(), torch.sin(math.pi * t) ** 2)
+    assert c.alpha[1] == 0 and c.beta[1] == 0
 
 
 def test_variance_preserving_preserves_variance_at_any_speed():

@@ -10,7 +10,7 @@ from torch.func import grad, jacrev, jvp, vmap
 from cnflib import Flow, StandardNormal
 from cnflib.continuous import CNF, adaptive
 from cnflib.data.mixture import GaussianMixture
-from cnflib.interpolants import Oracle, bridge, linear, sample_ode
+from cnflib.interpolants import Oracle, bridge, continuity_residual, linear, sample_ode
 
 rho0 = GaussianMixture(
     [0.6, 0.4], [[0.0, 2.0], [1.0, -1.0]], [[[0.3, 0.0], [0.0, 1.3]], [[0.7, 0.3], [0.3, 0.6]]]
@@ -215,3 +215,9 @@ def test_the_velocity_carries_one_law_to_the_other(gamma2):
     flow = Flow(CNF(exact.velocity, solver=solver), StandardNormal(2))
     assert_close(flow.log_prob(draw()), rho1.log_prob(draw()), 1e-6)
     assert_close(sample_ode(exact.velocity, draw(), solver), flow.bijection.decode(draw()), 0)
+
+
+def test_the_density_goes_where_a_log_density_is_asked_for():
+    closed = Oracle(linear(bridge()), rho0, rho1)
+    assert_close(closed.log_prob(0.3, draw(), None), closed.log_prob(0.3, draw()), 0)
+    assert_close(continuity_residual(closed.velocity, closed.log_prob, 0.3, draw()), torch.zeros(5).double())

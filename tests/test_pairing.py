@@ -378,3 +378,9 @@ def test_the_bias_of_small_batches_shrinks():
 def test_a_pairing_of_ones_own_meets_the_same_checks():
     with pytest.raises(ValueError, match="Expected as many x0 as x1"):
         RowPairing("mine()")(*(draw(n, 2) for n in (3, 4)))
+
+
+@pytest.mark.parametrize("pairing", [independent(), optimal_transport(), sinkhorn()], ids=str)
+def test_no_pairs_are_no_pairs(pairing):
+    x0, x1 = pairing(torch.empty(0, 3), torch.empty(0, 3))
+    assert x0.shape == x1.shape == (0, 3) and pairing.rows(x0, x1).shape == (0,)

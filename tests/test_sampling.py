@@ -14,6 +14,7 @@ from cnflib.interpolants import (
     Oracle,
     bridge,
     drop_context,
+    encoding_decoding,
     guided,
     linear,
     parabola,
@@ -95,6 +96,19 @@ def test_where_the_noise_vanishes_the_score_is_not_asked():
         lambda x: sample_sde(bend, infinite, x, path.gamma2, 4), fullgraph=True, backend="eager"
     )
     assert compiled(x0[:3]).isfinite().all()
+
+
+@pytest.mark.parametrize(("back", "dtype"), [(False, torch.float32), (True, torch.float64)], ids=str)
+def test_encoding_and_decoding_joins_two_data_sets_by_an_sde(dtype, back):
+    """The score follows from the velocity, but at the ends, where eps = gamma² is 0 in every precision."""
+    path = encoding_decoding()
+    oracle = Oracle(path, rho0, rho1)
+    score = score_from_velocity(path, oracle.velocity, gaussian_end=None)
+    start, end = (rho1, rho0) if back else (rho0, rho1)
+    t0, t1 = (1.0, 0.0) if back else (0.0, 1.0)
+    x = start.sample(1000, rng(1), dtype)
+    x = sample_sde(oracle.velocity, score, x, path.gamma2, 60, rng(2), t0=t0, t1=t1)
+    assert_same_law(x.double(), end.sample(50_000, rng(3), torch.float64))
 
 
 def test_a_score_by_conversion_serves_up_to_both_ends():

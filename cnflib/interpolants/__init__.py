@@ -1,11 +1,7 @@
 """Stochastic interpolants: vector fields learned by regression instead of by likelihood."""
 
-from cnflib.interpolants.conversions import (
-    denoiser_from_score,
-    score_from_denoiser,
-    score_from_velocity,
-    velocity_from_score,
-)
+from cnflib.interpolants.conversions import score_from_velocity, velocity_from_score
+from cnflib.interpolants.denoisers import denoiser_from_score, score_from_denoiser
 from cnflib.interpolants.diagnostics import BatchCost, PairingReport, cost_by_batch, pairing_report
 from cnflib.interpolants.energy import TransportGap, gaussian_cost, path_energy, transport_gap
 from cnflib.interpolants.entropic import sinkhorn, sinkhorn_plan

@@ -1,10 +1,8 @@
-r"""Velocity, score and denoiser: which follows from which, and where.
+r"""Velocity and score: which follows from which, and where.
 
-The score :math:`s = \nabla \log p_t` and the denoiser :math:`\eta = E[\xi | x_t]` are always the same thing, wherever
-:math:`\gamma > 0`: :math:`\eta = -\gamma s`, whatever the pairing.
-
-The velocity b is bound to them only where all but one end is Gaussian noise. Let :math:`x_0 \sim N(0, I)` be
-independent of :math:`x_1`. Then :math:`x_t = \beta x_1 + \sigma \xi'` with :math:`\sigma^2 = \alpha^2 + \gamma^2`, and
+The velocity b is bound to the score :math:`s = \nabla \log p_t` only where all but one end is Gaussian noise. Let
+:math:`x_0 \sim N(0, I)` be independent of :math:`x_1`. Then :math:`x_t = \beta x_1 + \sigma \xi'` with
+:math:`\sigma^2 = \alpha^2 + \gamma^2`, and
 
 .. math:: b = \frac{\dot\beta}{\beta} (x + \sigma^2 s) - \sigma\dot\sigma\, s, \qquad
           s = \frac{\beta\, b - \dot\beta\, x}{\sigma^2 \dot\beta - \beta\, \sigma\dot\sigma}.
@@ -25,13 +23,13 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from cnflib._check import check_event, check_time, check_velocity, eager
-from cnflib.interpolants._derived import Derived
+from cnflib._check import eager
+from cnflib.interpolants._derived import Derived, check_noisy, time_like, value_at
 from cnflib.interpolants.interpolant import Interpolant, Schedule, zero
 from cnflib.interpolants.pairing import Pairing, independent
 from cnflib.nets import VectorField
 
-__all__ = ["denoiser_from_score", "score_from_denoiser", "score_from_velocity", "velocity_from_score"]
+__all__ = ["score_from_velocity", "velocity_from_score"]
 
 
 def score_from_velocity(
@@ -42,6 +40,10 @@ def score_from_velocity(
     pairing: Pairing | None = None,
 ) -> Derived:
     r"""The score :math:`s = (a b - \dot a x) / (\sigma^2 \dot a - a \sigma\dot\sigma)` of a velocity b.
+
+    It is the score only if the base :math:`x_0 \sim N(0, I)` was drawn independently of the data, which neither the
+    interpolant nor the field can tell: pass the ``pairing`` that was trained with, and it is checked. For two ends of
+    which neither is Gaussian say ``gaussian_end=None``.
 
     Here a is the coefficient of the end that is not Gaussian. Where both sides of the fraction vanish, as at t = 1
     without noise, s is the ratio of their derivatives in t; for this the field must be differentiable in t, and forward
@@ -79,9 +81,9 @@ def score_from_velocity(
     def score(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         def above(t: Tensor) -> Tensor:
             value, rate = _with_rate(a, t)
-            return value * _at(field, t, x, context) - rate * x
+            return value * value_at(field, t, x, context) - rate * x
 
-        t = _time(t, x)
+        t = time_like(t, x)
         (value, rate), (bottom, slope) = _with_rate(a, t), _with_rate(below, t)
         alone = (value == 0) & (rate == 0)  # x_t is the Gaussian and nothing else
         removable = _vanishes(bottom, slope) & ~alone
@@ -130,11 +132,11 @@ def velocity_from_score(
 
     def velocity(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         def scaled(t: Tensor) -> Tensor:
-            return sigma2(t) * _at(field, t, x, context)
+            return sigma2(t) * value_at(field, t, x, context)
 
-        t = _time(t, x)
+        t = time_like(t, x)
         (value, rate), (_, growth) = _with_rate(a, t), _with_rate(sigma2, t)
-        s = _at(field, t, x, context)
+        s = value_at(field, t, x, context)
         removable = _vanishes(value, rate)
         forming = rate / torch.where(removable, 1, value) * (x + sigma2(t) * s)
         if not eager(value) or removable.any():
@@ -142,69 +144,6 @@ def velocity_from_score(
         return forming - growth / 2 * s
 
     return Derived(field, velocity, "velocity from score")
-
-
-def denoiser_from_score(interpolant: Interpolant, field: VectorField) -> Derived:
-    r"""The denoiser :math:`\eta = E[\xi | x_t] = -\gamma s` of a score s, under any pairing.
-
-    Args:
-        interpolant: An interpolant with noise.
-        field: Its score ``s(t, x, context)``.
-
-    Returns:
-        The field ``eta(t, x, context)``.
-
-    Raises:
-        ValueError: If ``gamma2`` is :func:`zero`.
-
-    Example:
-        >>> import torch
-        >>> from cnflib.interpolants import constant, linear
-        >>> denoiser_from_score(linear(constant(0.5)), lambda t, x, context: -x)(0.3, torch.ones(1, 2))
-        tensor([[0.5000, 0.5000]])
-    """
-    _check_noise(interpolant)
-
-    def denoiser(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        t = _time(t, x)
-        return -interpolant.gamma2(t).sqrt() * _at(field, t, x, context)
-
-    return Derived(field, denoiser, "denoiser from score")
-
-
-def score_from_denoiser(interpolant: Interpolant, field: VectorField) -> Derived:
-    r"""The score :math:`s = -\eta / \gamma` of a denoiser, under any pairing.
-
-    Args:
-        interpolant: An interpolant with noise.
-        field: Its denoiser ``eta(t, x, context)``.
-
-    Returns:
-        The field ``s(t, x, context)``.
-
-    Raises:
-        ValueError: If ``gamma2`` is :func:`zero`, or, when called outside of compilation, at a time where γ = 0.
-
-    Example:
-        >>> import torch
-        >>> from cnflib.interpolants import constant, linear
-        >>> score_from_denoiser(linear(constant(0.5)), lambda t, x, context: x)(0.3, torch.ones(1, 2))
-        tensor([[-2., -2.]])
-    """
-    _check_noise(interpolant)
-
-    def score(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        t = _time(t, x)
-        gamma = interpolant.gamma2(t).sqrt()
-        none = gamma <= 10 * torch.finfo(gamma.dtype).eps
-        if eager(gamma) and none.any():
-            raise ValueError(
-                f"Expected times where gamma > 0; got gamma = 0 at t = {t[none][0].item():g}: a denoiser says nothing "
-                "of the score there. Stay inside (0, 1), or let eps vanish there, e.g. eps=interpolant.gamma2."
-            )
-        return -_at(field, t, x, context) / gamma
-
-    return Derived(field, score, "score from denoiser")
 
 
 def _split(
@@ -234,19 +173,6 @@ def _vanishes(value: Tensor, rate: Tensor) -> Tensor:
     return value.abs() <= torch.finfo(value.dtype).eps ** 0.5 * rate.abs()
 
 
-def _time(t: float | Tensor, x: Tensor) -> Tensor:
-    """The time as a tensor that broadcasts against x."""
-    check_event(x, None)
-    return check_time(t, x).contiguous()
-
-
-def _at(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-    """The field at a time that broadcasts against x."""
-    value = field(t.flatten() if len(t) == len(x) else t.reshape(()), x, context)
-    check_velocity(value, x)
-    return value
-
-
 def _check_fixed(t: Tensor, bottom: Tensor, scale: Tensor, alone: Tensor) -> None:
     """Refuse times at which rounding leaves the quotient by ``bottom`` no digits."""
     if not eager(bottom):
@@ -260,18 +186,10 @@ def _check_fixed(t: Tensor, bottom: Tensor, scale: Tensor, alone: Tensor) -> Non
         )
 
 
-def _check_noise(interpolant: Interpolant) -> None:
-    if interpolant.gamma2 is zero:
-        raise ValueError(
-            "Expected an interpolant with noise, of which a denoiser is the mean; got gamma2=zero. With a Gaussian end "
-            "use score_from_velocity; with none, give the path noise: linear(parabola())."
-        )
-
-
 def _check_apart(interpolant: Interpolant) -> None:
     """Refuse a path on which two ends that are not Gaussian are mixed, or are not smoothed by noise."""
     if interpolant.gamma2 is zero or torch.compiler.is_compiling():
-        _check_noise(interpolant)
+        check_noisy(interpolant)
         return
     t = torch.linspace(0, 1, 101)
     if (interpolant.alpha(t) * interpolant.beta(t)).abs().max() > 1e-6:

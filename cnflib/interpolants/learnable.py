@@ -86,7 +86,7 @@ class LearnableInterpolant(nn.Module):
     The ends are exact whatever the coefficients. Learned as above, the path gets shorter, and no shorter than
     :math:`W_2^2`, which two scalar schedules do not reach in general:
     :func:`~cnflib.interpolants.transport_gap` reports by how much. They approach it between independent Gaussians of
-    one mean whose covariances are multiples of one another.
+    mean 0 whose covariances are multiples of one another.
 
     Args:
         order: The number M of coefficients of each schedule.

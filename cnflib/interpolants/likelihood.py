@@ -139,7 +139,9 @@ def path_measure_bound(gap_b: float | Tensor, gap_s: float | Tensor, eps: float 
 
     Args:
         gap_b: :math:`\int E |\hat b - b|^2\,dt`, in squared data units.
-        gap_s: :math:`\int E |\hat s - s|^2\,dt`.
+        gap_s: :math:`\int E |\hat s - s|^2\,dt`. It is not the excess of
+            :func:`~cnflib.interpolants.score_loss`, which has a weight :math:`\gamma^2` in the integral: where the
+            exact score is known, take the mean of :math:`|\hat s - s|^2`.
         eps: The diffusion :math:`\varepsilon > 0`. Where it depends on time, hand squared errors at uniform
             times and :math:`\varepsilon` at these times, elementwise, and average the result.
 

@@ -79,9 +79,13 @@ def sine(a: float = 1.0) -> Schedule:
         tensor(0.2500)
     """
     _check_scale(a, "a")
+
+    def half(t: Tensor) -> Tensor:  # of the nearer end, so that it is exactly 0 at both
+        return torch.sin(math.pi * torch.where(t < 0.5, t, 1 - t))
+
     return Rated(
-        lambda t: (a * torch.sin(math.pi * t) ** 2) ** 2,
-        lambda t: 4 * math.pi * a**2 * torch.sin(math.pi * t) ** 3 * torch.cos(math.pi * t),
+        lambda t: (a * half(t) ** 2) ** 2,
+        lambda t: 4 * math.pi * a**2 * half(t) ** 3 * torch.cos(math.pi * t),
     )
 
 

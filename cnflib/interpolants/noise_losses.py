@@ -1,6 +1,6 @@
 r"""Losses that learn what the noise of an interpolant was: its denoiser, and with it the score.
 
-.. math:: \eta(t, x) = E[\xi | x_t = x] = -\gamma(t)\, s(t, x), \qquad s = \nabla_x \log p_t
+.. math:: \bar\xi(t, x) = E[\xi | x_t = x] = -\gamma(t)\, s(t, x), \qquad s = \nabla_x \log p_t
 """
 
 from torch import Generator, Tensor
@@ -22,13 +22,13 @@ def denoiser_loss(
     context: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    r"""The squared error :math:`|\eta(t, x_t, c) - \xi|^2` at one time for each pair.
+    r"""The squared error :math:`|\bar\xi(t, x_t, c) - \xi|^2` at one time for each pair.
 
     Its mean is least at the denoiser :math:`E[\xi | x_t = x]`, between 0 and the dimension of the event. No rate
     enters: it is finite for every noise and at every time, the ends too.
 
     Args:
-        denoiser: The net ``eta(t, x, context)``; t arrives with shape ``(B,)``.
+        denoiser: The net ``denoiser(t, x, context)``; t arrives with shape ``(B,)``.
         interpolant: An interpolant with noise.
         x0: Base points, shape ``(B, *event)``.
         x1: Data points, shape ``(B, *event)``.

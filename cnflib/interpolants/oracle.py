@@ -54,8 +54,8 @@ class _Parts(NamedTuple):
 class Oracle:
     r"""The exact velocity, score, denoiser and density of an interpolant between independent Gaussian mixtures.
 
-    Every method that takes ``(t, x, context=None)`` is a field; the context is ignored. Times are floats or tensors of
-    shape ``()`` or ``(B,)``, points of shape ``(B, D)``; dtype and device are those of the points.
+    Every method but :meth:`sample` takes ``(t, x, context=None)``, as fields do; the context is ignored. Times are
+    floats or tensors of shape ``()`` or ``(B,)``, points of shape ``(B, D)``; dtype and device are those of the points.
 
     Args:
         interpolant: Any interpolant.
@@ -89,6 +89,7 @@ class Oracle:
             raise ValueError(
                 f"Expected rho0 and rho1 in the same dimension; got {m.shape[1]} and {n.shape[1]}."
             )
+        v, m, C = (part.to(w.device) for part in (v, m, C))
         self.interpolant = interpolant
         self.log_weights = (v[:, None] * w).flatten().log()
         self.means = tuple(torch.broadcast_tensors(m[:, None], n[None]))
@@ -113,11 +114,11 @@ class Oracle:
         return -self._average(parts, parts.q)
 
     def denoiser(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        r"""The denoiser :math:`\eta(t, x) = E[\xi | x_t = x] = -\gamma s`, shape ``(B, D)``; 0 without noise."""
+        r"""The denoiser :math:`\bar\xi(t, x) = E[\xi | x_t = x] = -\gamma s`, shape ``(B, D)``; 0 without noise."""
         gamma2 = self.interpolant.gamma2(check_time(t, x))
         return -gamma2.sqrt() * self.score(t, x)
 
-    def ends(self, t: float | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def ends(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""The means :math:`E[x_0 | x_t = x]` and :math:`E[x_1 | x_t = x]`, shape ``(B, D)`` each.
 
         .. math:: E[x_0 | x_t = x] = \sum_{ij} r_{ij} \big[m_i + \alpha C_i q_{ij}\big], \qquad
@@ -129,8 +130,8 @@ class Oracle:
         x1 = self._mean(zero, one, x)[..., None] + self._covariance(zero, c.beta, zero, x) @ q
         return self._average(parts, x0), self._average(parts, x1)
 
-    def log_prob(self, t: float | Tensor, x: Tensor) -> Tensor:
-        r"""The log-density :math:`\log p_t(x)` in nats, shape ``(B,)``."""
+    def log_prob(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        r"""The log-density :math:`\log p_t(x)` in nats, shape ``(B,)``; a :data:`~cnflib.interpolants.LogDensity`."""
         return self._at(t, x).log_joint.logsumexp(1).flatten()
 
     def sample(

@@ -83,7 +83,7 @@ class RowPairing:
 
     @torch.no_grad()
     def _rows(self, x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor | None) -> Tensor:
-        if self.pick is None:
+        if self.pick is None or not len(x0):
             return torch.arange(len(x0), device=x0.device)
         return self.pick(x0, x1, generator, context)
 

@@ -32,8 +32,15 @@ __all__ = [
 
 _falling = Rated(lambda t: 1 - t, lambda t: torch.full_like(t, -1.0))
 _rising = Rated(lambda t: t, torch.ones_like)
-_cosine = Rated(lambda t: torch.cos(math.pi / 2 * t), lambda t: -math.pi / 2 * torch.sin(math.pi / 2 * t))
-_sine = Rated(lambda t: torch.sin(math.pi / 2 * t), lambda t: math.pi / 2 * torch.cos(math.pi / 2 * t))
+
+
+def _quarter(t: Tensor) -> Tensor:
+    return torch.sin(math.pi / 2 * t)
+
+
+# The cosine as the sine of 1 - t, which is exactly 0 at t = 1, and keeps its digits on the way there.
+_cosine = Rated(lambda t: _quarter(1 - t), lambda t: -math.pi / 2 * _quarter(t))
+_sine = Rated(_quarter, lambda t: math.pi / 2 * _quarter(1 - t))
 
 
 def linear(gamma2: Schedule = zero) -> Interpolant:
@@ -104,8 +111,8 @@ def one_sided(alpha: Schedule = _falling, beta: Schedule = _rising) -> Interpola
     r"""The path :math:`x_t = \alpha(t)\,x_0 + \beta(t)\,x_1` of a Gaussian base, where :math:`x_0` is the noise.
 
     A base :math:`N(0, I)` drawn independently of the data smooths :math:`x_1` all the way, so no :math:`\xi` is
-    needed: score and denoiser follow from the velocity, see :func:`~cnflib.interpolants.score_from_velocity`. The
-    default is the path of :func:`linear`.
+    needed: the score s follows from the velocity, see :func:`~cnflib.interpolants.score_from_velocity`, and with it
+    :math:`E[x_0 | x_t] = -\alpha s`. The default is the path of :func:`linear`.
 
     Args:
         alpha: The schedule :math:`\alpha`, from 1 to 0.
@@ -123,6 +130,22 @@ def one_sided(alpha: Schedule = _falling, beta: Schedule = _rising) -> Interpola
     return Interpolant(alpha, beta)
 
 
+def _square(t: Tensor) -> Tensor:  # cos² πt, exactly 0 at t = ½
+    return torch.sin(math.pi * (t - 0.5)) ** 2
+
+
+def _square_rate(t: Tensor) -> Tensor:
+    return math.pi * torch.sin(2 * math.pi * (t - 0.5))
+
+
+_encoding = Rated(
+    lambda t: torch.where(t < 0.5, _square(t), 0), lambda t: torch.where(t < 0.5, _square_rate(t), 0)
+)
+_decoding = Rated(
+    lambda t: torch.where(t < 0.5, 0, _square(t)), lambda t: torch.where(t < 0.5, 0, _square_rate(t))
+)
+
+
 def encoding_decoding() -> Interpolant:
     r"""The path that forgets :math:`x_0` until t = ½, where it is pure noise, and then forms :math:`x_1`.
 
@@ -138,11 +161,8 @@ def encoding_decoding() -> Interpolant:
         >>> encoding_decoding()(0.25, torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1))
         tensor([[0.5000]])
     """
-    return Interpolant(
-        lambda t: torch.where(t < 0.5, torch.cos(math.pi * t) ** 2, 0),
-        lambda t: torch.where(t < 0.5, 0, torch.cos(math.pi * t) ** 2),
-        sine(),
-    )
+
+    return Interpolant(_encoding, _decoding, sine())
 
 
 _BRIDGE = bridge()

@@ -42,7 +42,8 @@ def sample_ode(
 ) -> Tensor:
     r"""Carry base points to data by the probability flow :math:`\dot x = b(t, x)`, or data to base.
 
-    For their density hand the field to a flow: ``Flow(CNF(field), base).log_prob``.
+    For their density hand the field to a flow: ``Flow(CNF(field), base).log_prob``. Gradients reach the field and
+    x0 through every step; to draw points only, call it under ``torch.no_grad()``.
 
     Args:
         field: The velocity ``b(t, x, context)``.
@@ -86,6 +87,7 @@ def sample_sde(
 
     Heun's method with one draw a step, of weak order 2 as the noise does not depend on x; for ε = 0 it is that of
     ``fixed(steps, heun)``. Each step evaluates both fields twice, at its two ends, so t0 and t1 are among the times.
+    Gradients reach both through every step, which takes memory: to draw points only, use ``torch.no_grad()``.
 
     Where ε(t) = 0 the score is not asked. Let ε vanish where a score is singular or unknown: a multiple of
     :math:`\gamma^2` (``eps=interpolant.gamma2``), or of :math:`\alpha^2 + \gamma^2` from a Gaussian base, keeps
