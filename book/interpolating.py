@@ -71,12 +71,12 @@ def checked(found: Row) -> str:
     """The budget, and how far solver and grid can be trusted."""
     runs = found["runs"]
     change = max(run["change at half the tolerance"] for run in runs)
-    grid = max(abs(run["mass"] - run["mass, coarser grid"]) for run in runs)
+    grid = max(abs(run["mass"] - run["mass, fewer nodes"]) for run in runs)
     run = runs[0]
     return (
         f"Training took {run['budget']:g} seconds of {threads(run)}, of a net of {run['parameters']:,} parameters; "
         f"judged are {run['points']:,} fresh points. At half the tolerance $\\log p$ changes by "
-        f"{power(max(change, 1e-12))} nats on average, and a coarser grid gives the mass to "
+        f"{power(max(change, 1e-12))} nats on average, and fewer nodes give the mass to "
         f"{power(max(grid, 1e-12))}.\n"
     )
 
