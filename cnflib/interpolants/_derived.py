@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from cnflib._check import check_event, check_time, check_velocity
+from cnflib._check import check_event, check_velocity
+from cnflib.interpolants._checks import check_time
 from cnflib.interpolants.interpolant import Interpolant, zero
 from cnflib.nets import VectorField
 

@@ -3,16 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import (
-    check_context,
-    check_ends,
-    check_like,
-    check_noise,
-    check_time,
-    check_velocity,
-    eager,
-    reference,
-)
+from cnflib._check import check_context, check_like, check_velocity, eager, reference
+from cnflib.interpolants._checks import check_ends, check_noise, check_time
 from cnflib.interpolants.interpolant import Coefficients, Interpolant, zero
 from cnflib.nets import VectorField
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_ends, check_positive_int
+from cnflib._check import check_positive_int
+from cnflib.interpolants._checks import check_ends
 from cnflib.interpolants.pairing import Pairing
 
 __all__ = ["BatchCost", "PairingReport", "cost_by_batch", "pairing_report"]

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_ends, check_finite, check_positive_int
+from cnflib._check import check_finite, check_positive_int
+from cnflib.interpolants._checks import check_ends
 from cnflib.interpolants.pairing import RowPairing
 
 __all__ = ["sinkhorn", "sinkhorn_plan"]

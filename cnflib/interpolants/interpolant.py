@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from cnflib._check import check_ends, check_noise, check_schedule, check_time
+from cnflib.interpolants._checks import check_ends, check_noise, check_schedule, check_time
 
 __all__ = ["Coefficients", "Interpolant", "Rated", "Schedule", "zero"]
 

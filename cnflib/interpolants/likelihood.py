@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from cnflib._check import check_context, check_event, check_time, check_velocity
+from cnflib._check import check_context, check_event, check_velocity
 from cnflib.continuous import exact
+from cnflib.interpolants._checks import check_time
 from cnflib.nets import VectorField
 
 __all__ = ["LogDensity", "best_diffusion", "continuity_residual", "path_measure_bound", "score_residual"]

@@ -16,8 +16,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_event, check_positive_int, check_time
+from cnflib._check import check_event, check_positive_int
 from cnflib.flow import StandardNormal
+from cnflib.interpolants._checks import check_time
 from cnflib.interpolants.interpolant import Coefficients, Interpolant
 
 __all__ = ["Mixture", "Oracle"]

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_ends, check_rows
+from cnflib.interpolants._checks import check_ends, check_rows
 
 __all__ = ["Pairing", "RowPairing", "conditional", "independent", "paired"]
 
