@@ -30,6 +30,7 @@ from nbformat import NotebookNode
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
 import figures  # noqa: E402
+import interpolating  # noqa: E402
 import map as chapter_map  # noqa: E402
 import results  # noqa: E402
 import targets  # noqa: E402
@@ -221,7 +222,7 @@ def write_pages(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
     write(PAGES / "map-table.md", chapter_map.table(parts, glossary_terms()))
     costs = [(chapter_map.page(read_chapter(path)), cost_of(cache, path)) for path in chapters]
     write(PAGES / "run-times.md", run_times(costs))
-    for name, table in {**results.pages(), **targets.pages()}.items():
+    for name, table in {**results.pages(), **targets.pages(), **interpolating.pages()}.items():
         write(PAGES / f"{name}.md", table)
 
 
@@ -259,6 +260,7 @@ def main() -> None:
         raise SystemExit("book/hero.py failed; its traceback stands above.") from None
     figures.draw(PICTURES)
     targets.draw(PICTURES)
+    interpolating.draw(PICTURES)
     try:
         build_html()
     except subprocess.CalledProcessError:

@@ -47,6 +47,7 @@ def pages() -> dict[str, str]:
     """What the page includes: Markdown by name."""
     traces, gradients = load("divergences"), load("gradients")
     speed, quality, discrete = load("continuous"), load("quality"), load("discrete")
+    regression = load("interpolants")
     return {
         "costs-traces-measured": measured(traces["machine"]),
         "costs-exact": exact(traces["time"]),
@@ -77,6 +78,11 @@ def pages() -> dict[str, str]:
         "discrete-summary": losing(discrete["summary"]),
         **{f"discrete-{act}": libraries(discrete["cost"], act) for act in (*ACTS, "MiB")},
         "discrete-measured": measured(discrete["machine"], discrete["packages"]),
+        "flow-matching-times": by_dimension(regression["runs"]),
+        "flow-matching-summary": beside(regression),
+        "flow-matching-measured": measured(
+            {**regression["machine"], "threads": regression["runs"][0]["threads"]}, regression["packages"]
+        ),
     }
 
 
@@ -379,6 +385,39 @@ def libraries(cases: list[Row], act: str) -> str:
         cells = (bold(digits(value, 3), value == min(values)) for value in values)
         rows.append([case["title"], *cells])
     return table(["MiB" if act == "MiB" else "ms", *names], rows)
+
+
+# Speed of flow matching.
+
+SOLVED = {"training": "training step", "midpoint, 20 steps": "midpoint", "dopri5, 1e-5": "dopri5"}
+
+
+def by_dimension(runs: list[Row]) -> str:
+    """One table for each dimension: a row a library, medians in ms of a training step and of sampling two ways."""
+    return "\n".join(f"*$D = {run['dim']}$*\n\n{regression(run['rows'])}" for run in runs)
+
+
+def regression(rows: list[Row]) -> str:
+    least = {act: min(row[act]["ms"][0] for row in rows) for act in SOLVED}
+    cells = (
+        [row["row"], *(bold(digits(row[act]["ms"][0], 3), row[act]["ms"][0] == least[act]) for act in SOLVED)]
+        for row in rows
+    )
+    return table(["ms", *SOLVED.values()], cells)
+
+
+def beside(found: Row) -> str:
+    """The means of the ratios to the fastest peer, the worst, and how far the rows agree."""
+    said = "; ".join(
+        f"*{name}*: {digits(ratio['mean'], 2)}, at worst {digits(ratio['worst'], 2)}"
+        for name, ratio in found["summary"].items()
+    )
+    same = max(run["deviation"][k] for run in found["runs"] for k in ("loss", "gradient", "ends"))
+    return (
+        "Time over that of the fastest peer in the same column, geometric mean of the "
+        f"{3 * len(found['runs'])} columns: {said}. Loss, gradient and the ends of the midpoint rule of all rows agree "
+        f"to {power(max(same, 1e-12))}.\n"
+    )
 
 
 def bold(cell: str, which: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import vjp
+from torch.func import jvp, vjp
 
 
 def reference(*modules: object) -> Tensor | None:
@@ -85,6 +85,36 @@ def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
         )
 
 
+def check_ends(x0: Tensor, x1: Tensor) -> None:
+    """Check that the two ends of an interpolant agree in shape, dtype and device."""
+    check_event(x0, None, "x0")
+    check_floating(x1, "x1")
+    if x1.shape[1:] != x0.shape[1:] or x1.ndim == 0:
+        raise ValueError(
+            f"Expected x1 of shape {_batched(tuple(x0.shape[1:]))}; got {tuple(x1.shape)}. The two ends of a path lie "
+            "in one space: bring them to one event shape, that of x0."
+        )
+    check_like(x1, x0, "x1", "other end x0")
+    if x0.shape != x1.shape:
+        raise ValueError(
+            f"Expected as many x0 as x1; got {len(x0)} and {len(x1)}. Draw one for each of the other."
+        )
+
+
+def check_rows(context: Tensor, x: Tensor) -> None:
+    """Check that labels or a context have a row for each of x, on its device; integers are welcome."""
+    if not isinstance(context, Tensor) or context.ndim == 0 or len(context) != len(x):
+        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
+        raise ValueError(
+            f"Expected context to be a tensor of shape ({len(x)},) or ({len(x)}, features), one row for each of x1; "
+            f"got {got}."
+        )
+    if context.device != x.device:
+        raise ValueError(
+            f'Expected context on device {x.device}, that of x1; got {context.device}. Use context.to("{x.device}").'
+        )
+
+
 def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
     """Check that a context, where given, has dtype, device and batch size of x."""
     if context is None:
@@ -112,13 +142,24 @@ def check_declared(context: Tensor | None, features: int, owner: str) -> None:
         raise ValueError(f"Expected context of shape (B, {features}); got {tuple(context.shape)}.")
 
 
-def check_velocity(velocity: Tensor, x: Tensor) -> None:
+def check_noise(xi: Tensor | None, x0: Tensor) -> None:
+    """Check the noise of an interpolant that has some."""
+    if xi is None or xi.shape != x0.shape:
+        got = None if xi is None else tuple(xi.shape)
+        raise ValueError(
+            f"Expected noise xi of shape {tuple(x0.shape)}, as gamma2 is not zero; got {got}. "
+            "Draw it with torch.randn_like(x0)."
+        )
+    check_like(xi, x0, "xi", "ends x0 and x1")
+
+
+def check_velocity(velocity: Tensor, x: Tensor, name: str = "field") -> None:
     """Check that what a field returned at x is a tensor of x's shape."""
     if not isinstance(velocity, Tensor) or velocity.shape != x.shape:
         got = tuple(velocity.shape) if isinstance(velocity, Tensor) else type(velocity).__name__
         raise ValueError(
-            f"Expected field(t, x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}. "
-            "The field gives dx/dt: one number for each coordinate of x."
+            f"Expected {name}(t, x, context) to return a tensor of x's shape {tuple(x.shape)}; got {got}. "
+            f"The {name} gives one number for each coordinate of x" + (", dx/dt." if name == "field" else ".")
         )
 
 
@@ -134,6 +175,73 @@ def check_differentiable(
             "Expected field to be differentiable in x; its value changes with x and its derivative is exactly 0. "
             "Look inside it for detach(), .data, torch.no_grad(), rounding, or a sign."
         )
+
+
+def check_schedule(schedule: object, name: str, least: float | None = None) -> None:
+    """Check a function of time: elementwise, finite, with a true rate, nowhere below ``least`` and somewhere above."""
+    if torch.compiler.is_compiling():
+        return
+    t = torch.linspace(0.07, 0.93, 8)
+    try:
+        known = hasattr(schedule, "rate")
+        value, slope = (
+            (schedule(t), schedule.rate(t)) if known else jvp(schedule, (t,), (torch.ones_like(t),))
+        )
+        step = 1e-3
+        difference = (schedule(t + step) - schedule(t - step)) / (2 * step)
+    except Exception as error:
+        raise ValueError(
+            f"Expected {name} to be a function of a tensor t that torch can differentiate; it failed with "
+            f"{type(error).__name__}: {error}. Write it with torch operations, e.g. lambda t: torch.cos(t)."
+        ) from error
+    if not isinstance(value, Tensor) or value.shape != t.shape:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"Expected {name} to act elementwise, with a result of t's shape {tuple(t.shape)}; got {got}. "
+            "For a constant: lambda t: torch.full_like(t, 0.5)."
+        )
+    if not torch.isfinite(value).all() or (least is not None and (value < least).any()):
+        bound = "" if least is None else f" of at least {least:g}"
+        raise ValueError(
+            f"Expected {name} to be finite inside (0, 1){bound}; got {value.tolist()} at t = {t.tolist()}."
+        )
+    if least is not None and not (value > least).any():
+        raise ValueError(
+            f"Expected {name} to be more than {least:g} somewhere; got {value.tolist()}. For none take {name}=zero."
+        )
+    if not torch.allclose(slope, difference, rtol=1e-2, atol=1e-2 * value.abs().max().item()):
+        raise ValueError(
+            f"Expected {name} to be differentiable in t; its derivative is {slope.tolist()} where differences give "
+            f"{difference.tolist()}. Look inside it for detach(), .data, float(t), or a false rate."
+        )
+    if not known:
+        _check_connected(schedule, name)
+
+
+def _check_connected(schedule: Callable[[Tensor], Tensor], name: str) -> None:
+    """Check that a function of time changes by the integral of its derivative; over a step it does not."""
+    t = torch.linspace(0.07, 0.93, 1025)
+    value, slope = jvp(schedule, (t,), (torch.ones_like(t),))
+    missed = (value[1:] - value[0] - torch.cumulative_trapezoid(slope, t)).abs()
+    if missed.max() > 0.1 * (value.max() - value.min()) + 1e-4 * value.abs().max():
+        raise ValueError(
+            f"Expected {name} to be differentiable in t; up to t = {t[missed.argmax() + 1].item():.2f} it changes by "
+            f"{missed.max().item():.3g} more or less than its derivative says. Look inside it for a step, like "
+            "t > 0.5, or rounding."
+        )
+
+
+def check_time(t: float | Tensor, x: Tensor) -> Tensor:
+    """Check a time in [0, 1], a float or shape () or (B,), and return it as a tensor that broadcasts against x."""
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
+        raise ValueError(f"Expected t of shape () or ({len(x)},); got {tuple(t.shape)}.")
+    if eager(t) and not ((t >= 0) & (t <= 1)).all():
+        raise ValueError(
+            f"Expected t in [0, 1], from base to data; got {t.min().item():g} to {t.max().item():g}. "
+            "Divide by the end time, or turn time round with 1 - t."
+        )
+    return t.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def eager(x: Tensor) -> bool:

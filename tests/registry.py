@@ -49,6 +49,21 @@ from cnflib.discrete import (
     russian_roulette,
 )
 from cnflib.flow import tempered
+from cnflib.interpolants import (
+    Interpolant,
+    bridge,
+    constant,
+    encoding_decoding,
+    linear,
+    mirror,
+    one_sided,
+    parabola,
+    sigmoid,
+    sine,
+    trigonometric,
+    variance_preserving,
+    zero,
+)
 from cnflib.models import (
     ffjord,
     glow,
@@ -320,3 +335,24 @@ def points(
     return member.domain(x), torch.randn(
         n, member.context, generator=generator, dtype=dtype
     ) if member.context else None
+
+
+noises = {
+    "zero": zero,
+    "bridge": bridge(0.8),
+    "parabola": parabola(2.0),
+    "sine": sine(0.7),
+    "sigmoid": sigmoid(1.5),
+    "constant": constant(0.4),
+}
+interpolants: dict[str, Interpolant] = {
+    **{f"linear, {name}": linear(gamma2) for name, gamma2 in noises.items()},
+    **{f"trigonometric, {name}": trigonometric(gamma2) for name, gamma2 in noises.items()},
+    **{f"mirror, {name}": mirror(gamma2) for name, gamma2 in noises.items() if gamma2 is not zero},
+    "encoding-decoding": encoding_decoding(),
+    "one-sided": one_sided(beta=lambda t: t**2),
+    "variance-preserving": variance_preserving(),
+    "variance-preserving, of a diffusion": variance_preserving(torch.asin),
+    "of a user": Interpolant(lambda t: 1 - t, lambda t: t**2, lambda t: t * (1 - t)),
+}
+"""Every ready path with every noise it takes, and one that is not ready."""

@@ -1,5 +1,8 @@
 """Errors at the boundary: each is a ValueError that names the argument and says what was expected."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,7 @@ from cnflib.continuous import (
     kinetic_energy,
     path_derivative,
 )
+from cnflib.data.toy import checkerboard
 from cnflib.discrete import (
     MADE,
     ActNorm,
@@ -42,7 +46,52 @@ from cnflib.discrete import (
     truncated_series,
 )
 from cnflib.flow import tempered
-from cnflib.interpolants import Interpolant, linear, sample_ode, velocity_loss
+from cnflib.interpolants import (
+    GaussianBase,
+    ImportanceTimes,
+    Interpolant,
+    LearnableInterpolant,
+    Oracle,
+    Rated,
+    best_diffusion,
+    beta_times,
+    bridge,
+    constant,
+    continuity_residual,
+    cost_by_batch,
+    denoiser_from_score,
+    denoiser_loss,
+    drop_context,
+    encoding_decoding,
+    gaussian_cost,
+    guided,
+    independent,
+    linear,
+    mirror,
+    monitor,
+    optimal_transport,
+    pairing_report,
+    path_energy,
+    path_measure_bound,
+    sample_ode,
+    sample_sde,
+    score_from_denoiser,
+    score_from_velocity,
+    score_loss,
+    score_residual,
+    sigmoid,
+    sinkhorn,
+    sinkhorn_plan,
+    transport_gap,
+    uniform_times,
+    velocity_from_score,
+    velocity_loss,
+    velocity_objective,
+    zero,
+)
+from cnflib.interpolants import (
+    conditional as conditioned,
+)
 from cnflib.models import (
     ffjord,
     glow,
@@ -78,6 +127,15 @@ conditional = {
     "residual_flow": residual_flow(dim=2, layers=2, hidden=(4,), context=3),
 }
 cnf, field = flows["ffjord"].bijection, flows["ffjord"].bijection.field
+oracle = Oracle(linear(), StandardNormal(2), StandardNormal(2))
+flat = torch.zeros(1, 1, 1)
+
+
+def sde(eps=1.0, steps=2, score=lambda t, x, c: -x, **options):
+    return sample_sde(lambda t, x, c: x, score, x, eps, steps, **options)
+
+
+square = lambda t, x, c: x.square().sum(1)  # noqa: E731
 noisy = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t * (1 - t))
 
 
@@ -575,6 +633,51 @@ calls = {
     "xi missing": (lambda: noisy(0.5, x, x), r"Expected noise xi of shape \(4, 2\).*got None"),
     "xi of other shape": (lambda: noisy.rate(0.5, x, x, x[:1]), r"Expected noise xi.*got \(1, 2\)"),
     "xi of other dtype": (lambda: noisy(0.5, x, x, x.double()), "Expected xi of dtype torch.float32"),
+    "t of a row above 1": (
+        lambda: linear()(torch.tensor([0, 0, 0, 2.0]), x, x),
+        r"Expected t in \[0, 1\].*0 to 2",
+    ),
+    "t of a row nan": (lambda: linear()(torch.full((4,), math.nan), x, x), r"Expected t in \[0, 1\].*nan"),
+    "schedule in numbers": (
+        lambda: Interpolant(lambda t: math.cos(t), lambda t: t),
+        "Expected alpha to be a function of a tensor t.*torch operations",
+    ),
+    "schedule detached": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: t.detach() ** 2),
+        r"Expected beta to be differentiable.*detach\(\)",
+    ),
+    "schedule detached, small": (
+        lambda: linear(lambda t: (0.1 * t.detach() * (1 - t.detach())) ** 2),
+        r"Expected gamma2 to be differentiable.*detach\(\)",
+    ),
+    "schedule with a step": (
+        lambda: Interpolant(lambda t: (t < 0.5).float(), lambda t: t),
+        r"Expected alpha to be differentiable.*up to t = 0\.50 it changes by 1 .*a step",
+    ),
+    "schedule rounded": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: (8 * t).round() / 8),
+        "Expected beta to be differentiable.*rounding",
+    ),
+    "schedule of one number": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: torch.tensor(1.0)),
+        r"Expected beta to act elementwise.*full_like",
+    ),
+    "schedule infinite": (
+        lambda: Interpolant(lambda t: 1 / (t - t), lambda t: t),
+        r"Expected alpha to be finite inside \(0, 1\)",
+    ),
+    "schedule negative": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: t, lambda t: t - 1),
+        "Expected gamma2 to be finite.*at least 0",
+    ),
+    "schedule of no noise": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: t, lambda t: 0 * t),
+        "Expected gamma2 to be more than 0 somewhere.*gamma2=zero",
+    ),
+    "noise of no scale": (lambda: bridge(0.0), "Expected a to be a positive number; got 0.0.*gamma2=zero"),
+    "noise of infinite scale": (lambda: constant(math.inf), "Expected sigma to be a positive number"),
+    "noise of negative steepness": (lambda: sigmoid(1.0, -1.0), "Expected steepness to be a positive number"),
+    "mirror without noise": (lambda: mirror(zero), r"Expected gamma2 to be a noise like bridge\(\)"),
     "loss ends": (lambda: velocity_loss(field, linear(), x, c), r"Expected x1 of shape \(B, 2\)"),
     "loss field": (
         lambda: velocity_loss(lambda t, x, c: x[:, :1], linear(), x, x),
@@ -590,10 +693,249 @@ calls = {
         lambda: velocity_loss(field, linear(), x, x, context=c[:2]),
         "Expected context.*B = 4",
     ),
+    "pairing of other batch": (
+        lambda: optimal_transport()(x, x[:3]),
+        "Expected as many x0 as x1; got 4 and 3",
+    ),
+    "pairing of other dimension": (lambda: sinkhorn()(x, c), r"Expected x1 of shape \(B, 2\); got \(4, 3\)"),
+    "pairing of other dtype": (lambda: independent()(x, x.double()), "Expected x1 of dtype torch.float32"),
+    "pairing NaN": (
+        lambda: optimal_transport()(bad, bad),
+        "Expected finite x0; got NaN or inf in 1 of 4 rows",
+    ),
+    "pairing NaN in data": (lambda: sinkhorn()(x, bad), "Expected finite x1; got NaN or inf in 1 of 4 rows"),
+    "labels that a pairing ignores": (
+        lambda: optimal_transport()(x, x, context=torch.arange(4)),
+        r"Expected no context.*optimal_transport\(\) ignores it.*Use conditional\(optimal_transport\(\)\)",
+    ),
+    "labels missing": (lambda: conditioned(sinkhorn())(x, x), "Expected a context.*got None.*context=labels"),
+    "labels of other batch": (
+        lambda: conditioned(optimal_transport())(x, x, context=torch.arange(3)),
+        r"Expected context to be a tensor of shape \(4,\) or \(4, features\).*got \(3,\)",
+    ),
+    "labels in a list": (
+        lambda: conditioned(optimal_transport())(x, x, context=[0, 1, 0, 1]),
+        "Expected context to be a tensor.*got list",
+    ),
+    "conditional of a factory": (lambda: conditioned(sinkhorn), "Expected pairing.*called first"),
+    "conditional twice": (lambda: conditioned(conditioned(independent())), "conditional already"),
+    "conditional weight": (lambda: conditioned(independent(), 0.0), "Expected weight > 0.*got 0.0"),
+    "regularization 0": (lambda: sinkhorn(0.0), "Expected regularization to be positive and finite; got 0.0"),
+    "tolerance inf": (lambda: sinkhorn(tolerance=math.inf), "Expected tolerance to be positive and finite"),
+    "no iterations": (lambda: sinkhorn(iterations=0), "Expected iterations to be a positive int; got 0"),
+    "too few iterations": (
+        lambda: sinkhorn_plan(torch.eye(4), torch.arange(16.0).reshape(4, 4), 1e-3, 1, 1e-6),
+        "Expected Sinkhorn's marginal error.*iterations=1; got.*optimal_transport",
+    ),
+    "report on one row": (lambda: pairing_report(independent(), x[:1], x[:1]), "Expected at least 2 rows"),
+    "batch too large": (
+        lambda: cost_by_batch(independent(), x, x, [3]),
+        "Expected sizes of at most half of the 4 rows.*got 3",
+    ),
+    "loss time of other batch": (
+        lambda: velocity_loss(field, linear(), x, x, torch.rand(3)),
+        r"Expected t of shape \(\) or \(4,\); got \(3,\)",
+    ),
+    "loss time above 1": (
+        lambda: denoiser_loss(field, noisy, x, x, torch.full((4,), 2.0)),
+        r"Expected t in \[0, 1\]",
+    ),
+    "loss noise of other shape": (
+        lambda: score_loss(field, noisy, x, x, xi=x[:1]),
+        r"Expected noise xi of shape \(4, 2\).*got \(1, 2\)",
+    ),
+    "loss where noise vanishes": (
+        lambda: velocity_loss(field, noisy, x, x, torch.tensor([0.0, 0.5, 0.5, 1.0])),
+        r"times at which the noise gamma2 .*is positive.*got 2 of 4 where it is 0.*open \(0, 1\)",
+    ),
+    "objective where noise vanishes": (
+        lambda: velocity_objective(field, noisy, x, x, torch.zeros(4)),
+        "got 4 of 4 where it is 0",
+    ),
+    "monitor context batch": (
+        lambda: monitor(field, noisy, x, x, context=c[:2]),
+        r"Expected context of shape \(B, features\) with B = 4",
+    ),
+    "score of no noise": (
+        lambda: score_loss(field, linear(), x, x),
+        r"Expected an interpolant with noise, of which a score is learned.*parabola\(\).*score_from_velocity",
+    ),
+    "denoiser of no noise": (
+        lambda: denoiser_loss(field, linear(), x, x),
+        "Expected an interpolant with noise, of which a denoiser is learned",
+    ),
+    "score of other shape": (
+        lambda: score_loss(lambda t, x, c: x[:, :1], noisy, x, x),
+        r"Expected score\(t, x, context\).*got \(4, 1\)",
+    ),
+    "energy field": (lambda: path_energy(lambda t, x, c: x[0], linear(), x, x), "Expected field.*got"),
+    "false rate": (
+        lambda: Interpolant(lambda t: 1 - t, Rated(torch.square, lambda t: t)),
+        "Expected beta to be differentiable in t.*a false rate",
+    ),
+    "beta of 0": (lambda: beta_times(0.0, 1.0), "Expected a to be a positive number; got 0.0"),
+    "beta of NaN": (lambda: beta_times(1.0, math.nan), "Expected b to be a positive number; got nan"),
+    "no times": (lambda: uniform_times()(0), "Expected n to be a positive int; got 0"),
+    "no bins": (lambda: ImportanceTimes(0), "Expected bins to be a positive int; got 0"),
+    "no uniform share": (lambda: ImportanceTimes(uniform=0.0), "Expected 0 < uniform <= 1.*got 0.0"),
+    "no memory": (lambda: ImportanceTimes(memory=0.5), "Expected memory of at least 1 batch; got 0.5"),
+    "a mean recorded": (
+        lambda: ImportanceTimes().record(torch.rand(4), torch.tensor(1.0)),
+        r"same shape \(n,\); got \(4,\) and \(\).*before the mean",
+    ),
+    "NaN recorded": (
+        lambda: ImportanceTimes().record(torch.rand(1), torch.tensor([math.nan])),
+        "Expected finite losses",
+    ),
+    "path of no order": (lambda: LearnableInterpolant(0), "Expected order to be a positive int; got 0"),
+    "base of no shape": (lambda: GaussianBase(0), "positive int; got 0"),
+    "covariance of a number": (
+        lambda: gaussian_cost(x[0], torch.eye(2), x[1], torch.tensor(1.0)),
+        r"got covariance1 of shape \(\).*variance \* torch.eye\(D\)",
+    ),
+    "mean of a number": (
+        lambda: gaussian_cost(torch.tensor(0.0), torch.eye(2), x[1], torch.eye(2)),
+        r"got mean0 of shape \(\)",
+    ),
+    "gap of a mean": (lambda: transport_gap(torch.tensor(3.0), 2.0), "Expected energy of shape"),
+    "gap of one": (lambda: transport_gap(torch.ones(1), 2.0), "at least two"),
     "sampling without batch": (
         lambda: sample_ode(field, x[0]),
         r"Expected x0 of shape \(B, \*event\); got \(2,\)",
     ),
+    "sampling outside of time": (
+        lambda: sample_ode(field, x, t0=1.0, t1=2.0),
+        r"Expected times in \[0, 1\].*2.0",
+    ),
+    "sde outside of time": (lambda: sde(t1=1.5), r"Expected t0 and t1 in \[0, 1\].*got 0.0 and 1.5"),
+    "sde steps": (lambda: sde(steps=0), "Expected steps to be a positive int; got 0"),
+    "sde eps negative": (
+        lambda: sde(-1.0),
+        r"Expected eps\(t\) >= 0 and finite.*got -1 to -1.*swap t0 and t1",
+    ),
+    "sde eps negative somewhere": (
+        lambda: sde(lambda t: 0.5 - t),
+        r"Expected eps\(t\) >= 0.*got -0.5 to 0.5",
+    ),
+    "sde eps infinite": (lambda: sde(lambda t: 1 / t), r"Expected eps\(t\) >= 0 and finite"),
+    "sde eps of a constant": (
+        lambda: sde(lambda t: 0.5),
+        "Expected eps to be a number.*got float.*the number itself",
+    ),
+    "sde eps of another shape": (lambda: sde(lambda t: t[:1]), r"Expected eps.*shape \(3,\); got \(1,\)"),
+    "sde score shape": (lambda: sde(score=lambda t, x, c: x[:, :1]), r"Expected field.*got \(4, 1\)"),
+    "sde dtype": (
+        lambda: sample_sde(field, field, x.double(), 1.0, 2),
+        "Expected x0 of dtype torch.float32.*field",
+    ),
+    "sde context": (lambda: sde(context=c[:2]), "Expected context.*B = 4"),
+    "sde dropout": (
+        lambda: sde(score=nn.Dropout()),
+        "Expected field to be a function of each row alone.*Dropout",
+    ),
+    "guided by nothing": (
+        lambda: guided(field, 1.0)(torch.tensor(0.5), x),
+        "Expected a context.*to guide towards",
+    ),
+    "guidance weight": (lambda: guided(field, math.nan), "Expected a finite weight; got nan"),
+    "dropping too much": (lambda: drop_context(c, 1.5), r"Expected a probability p in \[0, 1\]; got 1.5"),
+    "dropping labels": (
+        lambda: drop_context(torch.arange(4)[:, None]),
+        "Expected context of a floating dtype",
+    ),
+    "score between two data sets": (
+        lambda: score_from_velocity(linear(bridge()), field, gaussian_end=None),
+        "Expected a path on which the ends never meet.*score_loss",
+    ),
+    "score without noise": (
+        lambda: score_from_velocity(linear(), field, gaussian_end=None),
+        "Expected an interpolant with noise",
+    ),
+    "score of an end in between": (
+        lambda: score_from_velocity(linear(), field, gaussian_end=2),
+        "Expected gaussian_end to be 0, 1 or None.*got 2",
+    ),
+    "score of dependent ends": (
+        lambda: score_from_velocity(linear(), field, pairing=lambda x0, x1, generator=None: (x0, x0)),
+        "Expected an independent pairing.*score_loss",
+    ),
+    "velocity of dependent ends": (
+        lambda: velocity_from_score(linear(), field, pairing=lambda x0, x1, generator=None: (x0, x0)),
+        "Expected an independent pairing",
+    ),
+    "score where it does not exist": (
+        lambda: score_from_velocity(encoding_decoding(), field, gaussian_end=None)(1.0, x),
+        "Expected times at which the velocity fixes the score; at t = 1 it does not",
+    ),
+    "score of a denoiser without noise": (
+        lambda: score_from_denoiser(linear(), field),
+        "Expected an interpolant with noise.*score_from_velocity",
+    ),
+    "denoiser without noise": (
+        lambda: denoiser_from_score(linear(), field),
+        "Expected an interpolant with noise",
+    ),
+    "score of a denoiser at an end": (
+        lambda: score_from_denoiser(linear(bridge()), field)(0.0, x),
+        "Expected times where gamma > 0; got gamma = 0 at t = 0",
+    ),
+    "converted time": (lambda: score_from_velocity(linear(), field)(1.5, x), r"Expected t in \[0, 1\]"),
+    "oracle of no mixture": (
+        lambda: Oracle(linear(), checkerboard, StandardNormal(2)),
+        "Expected rho0 to be a Gaussian mixture.*GaussianMixture or StandardNormal",
+    ),
+    "oracle of two dimensions": (
+        lambda: Oracle(linear(), StandardNormal(2), StandardNormal(3)),
+        "Expected rho0 and rho1 in the same dimension; got 2 and 3",
+    ),
+    "oracle of a flat Gaussian": (
+        lambda: Oracle(
+            linear(),
+            StandardNormal(1),
+            SimpleNamespace(weights=1 + flat[0, 0], means=flat[0], covariances=flat),
+        ),
+        "Expected rho1 with positive weights and positive definite covariances",
+    ),
+    "oracle points": (lambda: oracle.score(0.5, torch.zeros(4, 3)), r"Expected x of shape \(B, 2\)"),
+    "oracle time": (lambda: oracle.velocity(-0.1, x), r"Expected t in \[0, 1\]"),
+    "oracle samples": (lambda: oracle.sample(0.5, 0), "Expected n to be a positive int"),
+    "oracle samples at many times": (
+        lambda: oracle.sample(torch.zeros(3), 3),
+        "Expected one time t for all points",
+    ),
+    "residual without batch": (
+        lambda: continuity_residual(field, square, 0.5, x[0]),
+        r"Expected x of shape \(B, \*event\)",
+    ),
+    "residual time": (
+        lambda: score_residual(field, field, 2.0, x),
+        r"Expected t in \[0, 1\].*got 2 to 2",
+    ),
+    "residual context": (
+        lambda: score_residual(field, field, 0.5, x, c[:2]),
+        "Expected context.*B = 4",
+    ),
+    "residual of values": (
+        lambda: continuity_residual(field, lambda t, x, c: x.square(), 0.5, x),
+        r"Expected log_prob.*shape \(4,\).*got \(4, 2\)\. Sum over the event",
+    ),
+    "residual field": (
+        lambda: continuity_residual(lambda t, x, c: x[:, :1], square, 0.5, x),
+        r"Expected field.*got \(4, 1\)",
+    ),
+    "residual score": (
+        lambda: score_residual(field, square, 0.5, x),
+        r"Expected field.*got \(4,\)",
+    ),
+    "bound of a negative gap": (
+        lambda: path_measure_bound(0.1, torch.tensor([0.1, -0.2]), 1.0),
+        "Expected gap_s >= 0.*got -0.2.*subtract the least",
+    ),
+    "bound of the ODE": (
+        lambda: path_measure_bound(0.1, 0.1, 0.0),
+        "Expected eps > 0; got 0.*log_prob",
+    ),
+    "diffusion of a negative gap": (lambda: best_diffusion(-1.0, 1.0), "Expected gap_b >= 0"),
     "sampling integers": (lambda: sample_ode(field, x.long()), "Expected x0 of a floating dtype"),
 }
 

@@ -1,4 +1,4 @@
-"""Every class and function of discrete flows, and every builder, shows an example, and the examples run."""
+"""Every class and function of discrete flows and interpolants, and every builder, shows an example that runs."""
 
 import doctest
 import importlib
@@ -12,7 +12,7 @@ import cnflib
 
 shown = [
     name
-    for package in (cnflib.discrete, cnflib.models)
+    for package in (cnflib.discrete, cnflib.interpolants, cnflib.models)
     for _, name, _ in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
     if "._" not in name
 ]

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from fitting import log_volumes
 from registry import built, devices, flows, points, rng
 
 from cnflib import Chain, Flow, Standardize, StandardNormal
@@ -84,11 +85,9 @@ def test_a_trained_flow_is_a_bijection_with_the_log_determinant_of_its_jacobian(
         optimizer.step()
     z, logdet = flow.bijection(x, context)
     back, logdet_back = flow.bijection.inverse(z, context)
-    jacobian = torch.autograd.functional.jacobian(lambda y: flow.bijection(y, context)[0].sum(0), x)
-    rows = jacobian.reshape(x[0].numel(), len(x), x[0].numel()).movedim(1, 0)
     precision = 1e-9 if closed else 1e-6
     assert_close(back, x, precision)
-    assert_close(logdet, torch.linalg.slogdet(rows).logabsdet, precision)
+    assert_close(logdet, log_volumes(flow.bijection, x, context), precision)
     assert_close(logdet_back, -logdet, precision)
 
 

@@ -4,20 +4,29 @@ import math
 
 import pytest
 import torch
-from registry import rng
+from registry import interpolants, noises, rng
 from torch import nn
 
 from cnflib import Chain, Flow, Standardize, StandardNormal
 from cnflib.continuous import CNF, adaptive
-from cnflib.interpolants import Interpolant, independent, linear, sample_ode, trigonometric, velocity_loss
-from cnflib.interpolants.interpolant import zero
+from cnflib.interpolants import (
+    encoding_decoding,
+    independent,
+    linear,
+    sample_ode,
+    trigonometric,
+    variance_preserving,
+    velocity_loss,
+    zero,
+)
 
 S0, S1, D = 1.5, 0.4, 3
 precise = adaptive("dopri8", rtol=1e-8, atol=1e-8)
 paths = {"linear": linear(), "trigonometric": trigonometric()}
-noisy = Interpolant(lambda t: 1 - t, lambda t: t**2, lambda t: t * (1 - t))
+noisy = interpolants["of a user"]
 silent = pytest.mark.parametrize("path", paths.values(), ids=paths)
 every = pytest.mark.parametrize("path", [*paths.values(), noisy], ids=[*paths, "noisy"])
+ready = pytest.mark.parametrize("name", interpolants)
 times = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
 
 
@@ -58,6 +67,64 @@ def test_a_path_leads_from_base_to_data(path):
     assert_close(path(1.0, x0, x1), x1)
 
 
+@ready
+def test_every_path_has_the_ends_it_says(name):
+    (x0, x1), xi, path = ends(), draw(), interpolants[name]
+    noise = 0.4 * xi if "constant" in name else 0
+    assert_close(path(0.0, x0, x1, xi), (x1 if "mirror" in name else x0) + noise, 1e-8)
+    assert_close(path(1.0, x0, x1, xi), x1 + noise, 1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@ready
+def test_what_vanishes_at_an_end_is_exactly_zero_there(name, dtype):
+    """A sampler asks for no score where eps = gamma² is 0: rounding must not leave a rest."""
+    path, end = interpolants[name], torch.tensor([0.0, 1.0], dtype=dtype)
+    if "constant" not in name:
+        assert not path.gamma2(end).any()
+    if "mirror" not in name and "preserving" not in name:
+        assert path.alpha(end).tolist() == [1, 0] and path.beta(end).tolist() == [0, 1]
+
+
+closed = {  # gamma itself
+    "bridge": lambda t: 0.8 * (t * (1 - t)).sqrt(),
+    "parabola": lambda t: 2 * t * (1 - t),
+    "sine": lambda t: 0.7 * (1 - torch.cos(2 * math.pi * t)) / 2,
+    "sigmoid": lambda t: (
+        1.5
+        * (
+            (torch.tanh(5 * t - 2) - torch.tanh(5 * t - 3)) / 2
+            - 1 / (1 + math.exp(-6))
+            + 1 / (1 + math.exp(-4))
+        )
+    ),
+    "constant": lambda t: 0.4 + 0 * t,
+}
+
+
+@pytest.mark.parametrize("name", closed)
+def test_every_noise_is_that_of_its_formula(name):
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    assert_close(noises[name](t).sqrt(), closed[name](t), 1e-9)
+
+
+def test_encoding_forgets_one_end_and_decoding_forms_the_other():
+    t = torch.tensor([0.1, 0.5, 0.6], dtype=torch.float64)
+    c = encoding_decoding().coefficients(t)
+    assert_close(c.alpha, torch.tensor([math.cos(math.pi / 10) ** 2, 0, 0]).double(), 1e-7)
+    assert_close(c.beta, torch.tensor([0, 0, math.cos(0.6 * math.pi) ** 2]).double(), 1e-7)
+    assert_close(c.gamma2.sqrt(), torch.sin(math.pi * t) ** 2)
+    assert c.alpha[1] == 0 and c.beta[1] == 0
+
+
+def test_variance_preserving_preserves_variance_at_any_speed():
+    for path in (variance_preserving(), variance_preserving(torch.asin)):
+        c = path.coefficients(times)
+        assert_close(c.alpha**2 + c.beta**2, torch.ones_like(times))
+        assert_close(c.alpha * c.alpha_rate + c.beta * c.beta_rate, torch.zeros_like(times))
+    assert_close(c.alpha, (1 - times**2).sqrt())
+
+
 def test_the_two_paths_are_those_of_their_formulas():
     x0, x1 = ends()
     a = math.pi / 2 * times[:, None]
@@ -67,12 +134,13 @@ def test_the_two_paths_are_those_of_their_formulas():
     assert_close(trigonometric().rate(times, x0, x1), math.pi / 2 * (a.cos() * x1 - a.sin() * x0))
 
 
-@every
-def test_rate_is_the_derivative_of_the_point(path):
-    (x0, x1), xi, h = ends(), draw(), 1e-5
+@ready
+def test_rate_is_the_derivative_of_the_point(name):
+    path, (x0, x1), xi, h = interpolants[name], ends(), draw(), 1e-5
+    times = torch.tensor([0.2, 0.47, 0.9], dtype=torch.float64)
     rate = path.rate(times, x0, x1, xi)
     difference = (path(times + h, x0, x1, xi) - path(times - h, x0, x1, xi)) / (2 * h)
-    assert_close(rate, difference, 1e-8)
+    assert_close(rate, difference, 1e-7)
     for i, t in enumerate(times):
         point = torch.autograd.functional.jacobian(lambda t: path(t, x0, x1, xi), t)  # noqa: B023
         assert_close(rate[i], point[i])
@@ -94,6 +162,17 @@ def test_images_are_carried_like_vectors(path):
     for call in (path, path.rate):
         carried = call(times, x0.reshape(image), x1.reshape(image), xi.reshape(image))
         assert_close(carried, call(times, x0, x1, xi).reshape(image))
+
+
+@ready
+def test_coefficients_are_those_of_point_and_rate(name):
+    path, one, none = interpolants[name], torch.ones(3, 1).double(), torch.zeros(3, 1).double()
+    c, out = path.coefficients(times), lambda call, *ends: call(times, *ends)[:, 0]
+    assert_close(c.alpha, out(path, one, none, none))
+    assert_close(c.beta, out(path, none, one, none))
+    assert_close(c.alpha_rate, out(path.rate, one, none, none))
+    assert_close(c.beta_rate, out(path.rate, none, one, none))
+    assert_close(c.gamma2_rate, 2 * out(path, none, none, one) * out(path.rate, none, none, one))
 
 
 @every

@@ -18,8 +18,8 @@ import figures  # noqa: E402
 import gradients  # noqa: E402
 import results  # noqa: E402
 
-FILES = ("divergences", "gradients", "continuous", "quality", "discrete")
-TRACES, GRADIENTS, SPEED, QUALITY, DISCRETE = map(results.load, FILES)
+FILES = ("divergences", "gradients", "continuous", "quality", "discrete", "interpolants")
+TRACES, GRADIENTS, SPEED, QUALITY, DISCRETE, REGRESSION = map(results.load, FILES)
 PAGE, SPEED_PAGE = ((ROOT / f"book/{name}.md").read_text(encoding="utf-8") for name in ("costs", "speed"))
 WAYS = {(row["field"], row["divergence"], row["product"]): row for row in TRACES["time"]}
 KINDS = tuple(results.KINDS)
@@ -40,8 +40,11 @@ def pages_of(tmp_path, monkeypatch) -> Callable[..., dict[str, str]]:
         speed: dict = SPEED,
         quality: dict = QUALITY,
         discrete: dict = DISCRETE,
+        regression: dict = REGRESSION,
     ) -> dict[str, str]:
-        for name, content in zip(FILES, (traces, gradients, speed, quality, discrete), strict=True):
+        for name, content in zip(
+            FILES, (traces, gradients, speed, quality, discrete, regression), strict=True
+        ):
             (tmp_path / f"{name}.json").write_text(json.dumps(content))
         return results.pages()
 
@@ -101,13 +104,23 @@ CHANGES = {
     "discrete-sampling": ("discrete", ["cost", 5, "rows", 3, "sampling", "ms", 0]),
     "discrete-MiB": ("discrete", ["cost", 2, "rows", 0, "MiB"]),
     "discrete-measured": ("discrete", ["packages", "nflows"]),
+    "flow-matching-times": ("regression", ["runs", 0, "rows", 0, "training", "ms", 0]),
+    "flow-matching-summary": ("regression", ["summary", "cnflib", "mean"]),
+    "flow-matching-measured": ("regression", ["packages", "torchcfm"]),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_number_changes_its_table(pages_of, name):
     file, (*path, last) = CHANGES[name]
-    known = dict(traces=TRACES, gradients=GRADIENTS, speed=SPEED, quality=QUALITY, discrete=DISCRETE)
+    known = dict(
+        traces=TRACES,
+        gradients=GRADIENTS,
+        speed=SPEED,
+        quality=QUALITY,
+        discrete=DISCRETE,
+        regression=REGRESSION,
+    )
     changed = copy.deepcopy(known[file])
     place = changed
     for key in path:
@@ -428,3 +441,28 @@ def test_a_losing_row_is_named_and_a_winning_one_is_not():
     found = {**DISCRETE["summary"], "losing": [["MAF, D = 2", "sampling", 1.25]]}
     assert "slower than the fastest peer here: MAF, $D = 2$, sampling (1.25)." in results.losing(found)
     assert "slower nowhere" in results.losing({**found, "losing": []})
+
+
+# Flow matching.
+
+
+def test_the_summary_of_flow_matching_is_that_of_its_tables():
+    """A ratio is to the fastest of the peers, and the rows computed the same before they were timed."""
+    for run in REGRESSION["runs"]:
+        rows = {row["row"]: row for row in run["rows"]}
+        assert set(rows) == {*REGRESSION["summary"], "flow_matching", "torchcfm"}
+        assert max(run["deviation"][k] for k in ("loss", "gradient", "ends")) < 1e-4
+        for act in results.SOLVED:
+            best = min(rows[name][act]["ms"][0] for name in ("flow_matching", "torchcfm"))
+            for row in rows.values():
+                assert row[act]["ratio"] == pytest.approx(row[act]["ms"][0] / best, rel=1e-4)
+    for name, found in REGRESSION["summary"].items():
+        ratios = [
+            r[a]["ratio"]
+            for run in REGRESSION["runs"]
+            for r in run["rows"]
+            if r["row"] == name
+            for a in results.SOLVED
+        ]
+        assert len(ratios) == 6 and found["worst"] == max(ratios)
+        assert math.prod(ratios) ** (1 / 6) == pytest.approx(found["mean"], rel=1e-4)

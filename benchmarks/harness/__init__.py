@@ -107,7 +107,28 @@ def record(name: str, tables: dict[str, object]) -> None:
     folder = pathlib.Path(__file__).parents[1] / "results"
     folder.mkdir(exist_ok=True)
     text = json.dumps(shorten({"machine": machine(), **tables}), indent=1)
-    (folder / f"{name}.json").write_text(text + "\n")
+    whole = folder / f"{name}.json"
+    part = whole.with_suffix(".part")
+    part.write_text(text + "\n")
+    part.replace(whole)
+
+
+def kept(name: str) -> list[dict[str, object]]:
+    """The runs that a benchmark has written."""
+    path = pathlib.Path(__file__).parents[1] / f"results/{name}.json"
+    return json.loads(path.read_text())["runs"] if path.exists() else []
+
+
+def keep(name: str, run: dict[str, object], same: tuple[str, ...], **tables: object) -> None:
+    """Put one run in the place of the one that agrees with it in the keys ``same``, and write all, in their order."""
+    others = [other for other in kept(name) if any(other[k] != run[k] for k in same)]
+    record(name, {**tables, "runs": sorted([*others, run], key=lambda r: [str(r[k]) for k in same])})
+
+
+def missing(name: str, wanted: list[tuple], same: tuple[str, ...], budget: dict[str, object]) -> list[tuple]:
+    """What of the wanted runs is not there yet with this budget."""
+    there = {tuple(run[k] for k in same) for run in kept(name) if run.items() >= budget.items()}
+    return [run for run in wanted if run not in there]
 
 
 def shorten(value: object) -> object:

@@ -2,12 +2,15 @@
 
 import copy
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from cnflib.train import EMA, steps
 
 CLIP, WARM_UP = 5.0, 50
 
@@ -30,33 +33,28 @@ def train(
     module: nn.Module,
     draw: Callable[[], Tensor],
     seconds: float,
-    every: float,
+    every: float | Sequence[float],
     rate: float,
     fused: bool = False,
+    memory: float = 0.98,
 ) -> list[Kept]:
     """Adam with a warm-up and a cosine decay over the time, weights averaged, kept at every so many seconds.
 
     The clock runs in the steps alone, not in the drawing of batches. The first call of a compiled loss comes before.
+    ``every`` may be the seconds themselves; ``memory`` is the decay of the average.
     """
+    marks = [*every, seconds] if isinstance(every, Sequence) else None
     optimizer = torch.optim.Adam(module.parameters(), lr=rate, fused=fused)
-    average, kept, clock, step = copy.deepcopy(module), [], 0.0, 0
+    ema, kept, clock = EMA(module, memory), [], 0.0
+    loop = steps(lambda: loss(x), optimizer, sys.maxsize, ema, CLIP, progress=False)
     while clock < seconds:
         x = draw()
         start = time.perf_counter()
         decay = 0.5 * (1 + math.cos(math.pi * clock / seconds))
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / WARM_UP) * decay
-        optimizer.zero_grad()
-        loss(x).backward()
-        nn.utils.clip_grad_norm_(module.parameters(), CLIP)
-        optimizer.step()
-        with torch.no_grad():
-            weight = min(0.98, step / (step + 10))
-            for mean, now in zip(average.parameters(), module.parameters(), strict=True):
-                mean.lerp_(now, 1 - weight)
-            for held, now in zip(average.buffers(), module.buffers(), strict=True):
-                held.copy_(now)
-        clock, step = clock + time.perf_counter() - start, step + 1
-        if clock >= every * (len(kept) + 1) or clock >= seconds:
-            kept.append(Kept(clock, step, copy.deepcopy(average)))
+            group["lr"] = rate * min(1, (ema.updates + 1) / WARM_UP) * decay
+        next(loop)
+        clock += time.perf_counter() - start
+        if clock >= (marks[len(kept)] if marks else every * (len(kept) + 1)) or clock >= seconds:
+            kept.append(Kept(clock, ema.updates, copy.deepcopy(ema.module)))
     return kept

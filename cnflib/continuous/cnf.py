@@ -116,15 +116,26 @@ class CNF(Bijection):
         return solution.x, solution.logdet
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        self._check(z, context)
+        return self.carry(z, 0.0, 1.0, context)
+
+    def carry(
+        self, x: Tensor, t0: float | Tensor, t1: float | Tensor, context: Tensor | None = None
+    ) -> Tensor:
+        """The points of :meth:`solve` alone, without log-determinant and costs: one evaluation of the field a stage."""
+        times = _times((t0, t1), x)
+        self._check(x, context)
+        same = _same(t0, t1, times)
+        if same and not times.requires_grad:
+            return x
 
         def rhs(t: Tensor, state: State) -> State:
             velocity = self.field(t, state[0], context)
             check_velocity(velocity, state[0])
             return (velocity,)
 
-        (x,), _ = self._integrate(rhs, (z,), _times((0.0, 1.0), z), context, self.solver)
-        return x[-1]
+        solver = fixed(1, euler) if same else self.solver
+        (path,), _ = self._integrate(rhs, (x,), times, context, solver)
+        return path[-1]
 
     def solve(
         self,

@@ -4,27 +4,16 @@ Times inside a solve are fractions of the way from one requested time to the nex
 asked for ends there, nothing is evaluated beyond the ends, and a gradient reaches both of them.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import FunctionType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnflib._check import check_finite, check_plain, check_positive_int
-from cnflib.continuous.solvers import (
-    RightHandSide,
-    SolveError,
-    Solver,
-    State,
-    Stats,
-    Work,
-    combine,
-    spread,
-    weighted,
-)
+from cnflib.continuous._step import EAGER, Compiled, Size
+from cnflib.continuous.solvers import RightHandSide, SolveError, Solver, State, Stats, Work, spread
 from cnflib.continuous.tableaus import Tableau, adaptive_heun, bosh3, dopri5, dopri8
 
 __all__ = ["Norm", "adaptive", "largest", "row_by_row"]
@@ -34,8 +23,6 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
 Norm = Callable[[State], Tensor]
 """Size of a state in units of its tolerance, shape ``()``, or ``(B,)`` where every row keeps its own steps."""
-
-Size = Callable[[State, State, State], Tensor]
 
 
 def adaptive(
@@ -92,7 +79,7 @@ def adaptive(
         atol=atol,
         max_steps=max_steps,
         norm=row_by_row if per_row else largest,
-        parts=tuple(map(_Compiled, EAGER)) if compiled else EAGER,
+        parts=tuple(map(Compiled, EAGER)) if compiled else EAGER,
         pieces=1,
     )
 
@@ -218,73 +205,6 @@ class _Run:
         )
 
 
-def _begin(
-    rhs: RightHandSide, tableau: Tableau, size: Size, start: Tensor, end: Tensor, state: State
-) -> tuple[State, Tensor]:
-    r"""The slope at the start and a first step, as a part of the way: where the Taylor remainder meets the tolerance.
-
-    With the slope f and its rate of change :math:`L = |f'| / |f|`, by one evaluation more, the remainder is taken as
-    :math:`h^{p+1} |f| L^p / (p+1)!`.
-    """
-    slope, p, h = rhs(start, state), tableau.order, end - start
-    with torch.no_grad():
-        speed = size(_times(h, slope), state, state)
-        probe = (0.01 * size(state, state, state) / speed).nan_to_num(0.01).clamp(1e-4, 0.01)
-        near = rhs(torch.lerp(start, end, probe), combine(state, probe * h, (1,), [slope]))
-        bend = size(_times(h / probe, tuple(b - a for a, b in zip(slope, near, strict=True))), state, state)
-        speed = speed.double().maximum(1e-3 * bend)
-        step = (math.factorial(p + 1) / (speed * (bend / speed) ** p)) ** (1 / (p + 1))
-        return slope, torch.where(bend == 0, 1.0, step).nan_to_num(1e-3).clamp(1e-6, 1.0)
-
-
-def _step(
-    rhs: RightHandSide,
-    tableau: Tableau,
-    size: Size,
-    start: Tensor,
-    end: Tensor,
-    at: Tensor,
-    state: State,
-    slope: State,
-) -> tuple[State, State | None, Tensor]:
-    """The state a step further, the slope there if the method has asked for it, and the size of the error.
-
-    The step goes from the part ``at[0]`` of the way to ``at[-1]``, through the stages between them.
-    """
-    h, times = (at[-1] - at[0]) * (end - start), torch.lerp(start, end, at)
-    slopes, y = [slope], state
-    for t, row in zip(times[1:], tableau.a[1:], strict=False):
-        y = combine(state, h, row, slopes)
-        slopes.append(rhs(t, y))
-    last = tableau.b == (*tableau.a[-1], 0)
-    y = y if last else combine(state, h, tableau.b, slopes)
-    with torch.no_grad():
-        error = size(_times(h, weighted(tableau.e, slopes)), state, y)
-    return y, slopes[-1] if last else None, error
-
-
-EAGER = (_begin, _step)
-
-
-class _Compiled:
-    """A function compiled at its first call, as a copy: torch counts what it compiles for each function apart."""
-
-    def __init__(self, function: Callable) -> None:
-        self.function, self.compiled = function, None
-
-    def __call__(self, *args: object) -> object:
-        if self.compiled is None:
-            copy = FunctionType(self.function.__code__.replace(), self.function.__globals__)
-            options = (
-                {"cpp_wrapper": True} if args[-1][0].is_cpu else {}
-            )  # calls kernels from C++, not from Python
-            self.compiled = torch.compile(copy, fullgraph=True, dynamic=False, options=options)
-        return self.compiled(*args)
-
-    def __reduce__(self) -> tuple:
-        return _Compiled, (self.function,)
-
-
 def _size(error: State, before: State, after: State, norm: Norm, rtol: float, atol: float) -> Tensor:
     """How large an error is in units of its tolerance."""
     scales = (atol + rtol * a.abs().maximum(b.abs()) for a, b in zip(before, after, strict=True))
@@ -310,10 +230,6 @@ def _stages(tableau: Tableau, part: np.ndarray, left: np.ndarray, like: Tensor) 
     """Parts of the way at which a step asks for slopes, and after them its end."""
     c = np.array([*tableau.c, 1]).reshape(-1, *[1] * part.ndim)
     return torch.from_numpy((1 - left + c * part).clip(max=1)).to(like)
-
-
-def _times(h: Tensor, parts: State) -> State:
-    return tuple(spread(h, y) * y for y in parts)
 
 
 def _choose(good: np.ndarray, new: State, old: State) -> State:

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from cnflib.continuous._step import EAGER
 from cnflib.continuous._visible import check_hooks, check_same, check_visible, vjps
-from cnflib.continuous.control import EAGER, _adaptive, adaptive, largest
+from cnflib.continuous.control import _adaptive, adaptive, largest
 from cnflib.continuous.solvers import (
     RightHandSide,
     SolveError,

@@ -4,22 +4,14 @@ from cnflib.discrete.autoregressive import MADE, MaskedAutoregressive
 from cnflib.discrete.coupling import Coupling, checkerboard, halves
 from cnflib.discrete.elementwise import Elementwise, Scale, additive, affine
 from cnflib.discrete.linear import ActNorm, InvertibleConv1x1
-from cnflib.discrete.lipschitz import (
-    Activation,
-    Contraction,
-    Linearized,
-    Product,
-    Settled,
-    lipswish,
-    sine,
-    spectral_norm,
-)
+from cnflib.discrete.lipschitz import Activation, Contraction, Linearized, Product, Settled, lipswish, sine
 from cnflib.discrete.logdets import LogDet, exact_logdet, russian_roulette, truncated_series
 from cnflib.discrete.multiscale import Flatten, Split, Squeeze
 from cnflib.discrete.pixels import Dequantize, Logit, mean_log_prob
 from cnflib.discrete.planar import Planar
 from cnflib.discrete.radial import Radial
 from cnflib.discrete.residual import Residual
+from cnflib.discrete.spectral import spectral_norm
 from cnflib.discrete.spline import rational_quadratic
 
 __all__ = [

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, cat, nn
 
-from cnflib._check import check_features
+from cnflib._check import (
+    check_context,
+    check_declared,
+    check_event,
+    check_features,
+    check_like,
+    reference,
+)
 from cnflib.nets import Conditioner
 
 __all__: list[str] = []
@@ -21,3 +28,12 @@ def conditioned(constants: Sequence[Tensor], net: nn.Module | None, context: Ten
     theta = cat(tuple(constants))[None]
     theta = theta if net is None else theta + net(context)
     return list(theta.split([len(constant) for constant in constants], 1))
+
+
+def check_call(layer: nn.Module, x: Tensor, context: Tensor | None, name: str) -> None:
+    """Check what a layer with an event shape and a number of context features is called with."""
+    owner = type(layer).__name__
+    check_event(x, layer.shape, name)
+    check_like(x, reference(layer), name, owner)
+    check_context(context, x, name)
+    check_declared(context, layer.context, owner)

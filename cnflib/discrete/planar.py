@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_context, check_declared, check_event, check_like, event_shape
+from cnflib._check import event_shape
 from cnflib.bijection import Bijection
-from cnflib.discrete._conditional import conditioned, conditioner
+from cnflib.discrete._conditional import check_call, conditioned, conditioner
 
 __all__ = ["Planar"]
 
@@ -92,10 +92,7 @@ class Planar(Bijection):
 
     def _at(self, x: Tensor, context: Tensor | None, name: str) -> tuple[Tensor, ...]:
         r""":math:`w, \hat u, b` and :math:`c = 1 + w \cdot \hat u`, one row for all or one for each."""
-        check_event(x, self.shape, name)
-        check_like(x, self.w, name, "Planar")
-        check_context(context, x, name)
-        check_declared(context, self.context, "Planar")
+        check_call(self, x, context, name)
         w, u, b = conditioned((self.w, self.u, self.b), self.net, context)
         square, wu = w.square().sum(1, keepdim=True), (w * u).sum(1, keepdim=True)
         vanishes = square < torch.finfo(w.dtype).tiny

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_context, check_declared, check_event, check_like, event_shape
+from cnflib._check import event_shape
 from cnflib.bijection import Bijection
-from cnflib.discrete._conditional import conditioned, conditioner
+from cnflib.discrete._conditional import check_call, conditioned, conditioner
 
 __all__ = ["Radial"]
 
@@ -95,10 +95,7 @@ class Radial(Bijection):
 
     def _at(self, x: Tensor, context: Tensor | None, name: str) -> tuple[Tensor, ...]:
         r""":math:`x_0`, :math:`\alpha` and :math:`q = \alpha + \hat\beta`, one row for all or one for each."""
-        check_event(x, self.shape, name)
-        check_like(x, self.x0, name, "Radial")
-        check_context(context, x, name)
-        check_declared(context, self.context, "Radial")
+        check_call(self, x, context, name)
         x0, a, beta = conditioned((self.x0, self.a, self.beta), self.net, context)
         tiny = torch.finfo(a.dtype).tiny
         return x0, F.softplus(a).clamp(min=tiny), F.softplus(beta).clamp(min=tiny)

@@ -1,13 +1,17 @@
-r"""Losses that learn the velocity of an interpolant by regression."""
+r"""Losses that learn the velocity :math:`b(t, x) = E[\dot x_t | x_t = x]` of an interpolant by regression.
+
+:func:`velocity_loss` is the plain squared error. :func:`velocity_objective` has the same minimiser and stays finite
+where :math:`\dot\gamma` is not. :func:`monitor` tells a field that is not at the minimum.
+"""
 
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_context, check_event, check_like, check_velocity, reference
-from cnflib.interpolants.interpolant import Interpolant, zero
+from cnflib.interpolants._pairs import check, dot, draw, evaluate, roots
+from cnflib.interpolants.interpolant import Interpolant
 from cnflib.nets import VectorField
 
-__all__ = ["velocity_loss"]
+__all__ = ["monitor", "velocity_loss", "velocity_objective"]
 
 
 def velocity_loss(
@@ -23,14 +27,16 @@ def velocity_loss(
     r"""The squared error :math:`|f(t, x_t, c) - \dot x_t|^2` at one time for each pair.
 
     Its mean over pairs, noise and times is least at the velocity :math:`b(t, x) = E[\dot x_t | x_t = x]`, and is there
-    :math:`E \operatorname{Var}(\dot x_t | x_t)`, not 0.
+    :math:`E \operatorname{Var}(\dot x_t | x_t)`, not 0. It is infinite where :math:`\dot\gamma` is not square
+    integrable, as with :func:`~cnflib.interpolants.bridge`: take :func:`velocity_objective` there.
 
     Args:
         field: The vector field ``f(t, x, context)``; t arrives with shape ``(B,)``.
         interpolant: The interpolant.
         x0: Base points, shape ``(B, *event)``.
         x1: Data points, shape ``(B, *event)``.
-        t: Times, shape ``(B,)``; drawn uniformly on [0, 1] by default.
+        t: Times in [0, 1], shape ``(B,)``; drawn uniformly on the open interval by default, never 0 or 1. See
+            :func:`~cnflib.interpolants.beta_times` for other laws.
         xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default where the interpolant has noise.
         context: What the field is conditioned on, shape ``(B, features)``.
         generator: Source of t and xi.
@@ -39,19 +45,141 @@ def velocity_loss(
         The error summed over the event, no factor ½, shape ``(B,)``, in squared data units.
 
     Raises:
-        ValueError: If ends, times, noise, context or the field's result disagree in shape, dtype or device.
+        ValueError: If ends, times, noise, context or the field's result disagree in shape, dtype or device, or if a
+            given t is one at which the noise of the interpolant vanishes.
 
     References:
         Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import linear
+        >>> from cnflib.nets import MLP
+        >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
+        >>> velocity_loss(MLP(2), linear(), x0, x1).shape
+        torch.Size([64])
     """
-    check_event(x0, None, "x0")
-    check_like(x0, reference(field), "x0", "field")
-    check_context(context, x0, "x0")
-    if t is None:
-        t = torch.rand(x0.shape[:1], generator=generator, dtype=x0.dtype, device=x0.device)
-    if xi is None and interpolant.gamma2 is not zero:
-        xi = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
-    rate = interpolant.rate(t, x0, x1, xi)
-    velocity = field(t, interpolant(t, x0, x1, xi), context)
-    check_velocity(velocity, x0)
-    return (velocity - rate).square().flatten(1).sum(1)
+    check(field, "field", x0, x1, context)
+    given = t is not None
+    t, xi = draw(interpolant, x0, t, xi, generator)
+    c = interpolant.coefficients(t.reshape(-1, *[1] * (x0.ndim - 1)))
+    x_t, rate = c.alpha * x0 + c.beta * x1, c.alpha_rate * x0 + c.beta_rate * x1
+    if xi is not None:
+        gamma, gamma_rate = roots(c, given)
+        x_t, rate = x_t + gamma * xi, rate + gamma_rate * xi
+    return (evaluate(field, "field", t, x_t, context) - rate).square().flatten(1).sum(1)
+
+
+def velocity_objective(
+    field: VectorField,
+    interpolant: Interpolant,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    xi: Tensor | None = None,
+    context: Tensor | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    r"""The part :math:`|f|^2 - 2\, \dot x_t \cdot f` of the velocity loss that depends on the field.
+
+    The rest, :math:`E|\dot x_t|^2`, is the same for all fields, so the minimiser is the same: the velocity b, where the
+    mean is :math:`-E|b|^2`. With noise the point is taken at :math:`\pm\xi`,
+
+    .. math:: x^\pm = \alpha x_0 + \beta x_1 \pm \gamma \xi, \qquad
+        \tfrac12 \big(|f^+|^2 + |f^-|^2\big) - (\dot\alpha x_0 + \dot\beta x_1) \cdot (f^+ + f^-)
+        - \dot\gamma\, \xi \cdot (f^+ - f^-),
+
+    and is finite, with finite variance, where :math:`\dot\gamma` is infinite: :math:`f^+ - f^-` vanishes like
+    :math:`\gamma`. The field is evaluated at 2B rows at once then, at B without noise.
+
+    Args:
+        field: The vector field ``f(t, x, context)``, Lipschitz in x; t arrives with a number for each row of x.
+        interpolant: The interpolant.
+        x0: Base points, shape ``(B, *event)``.
+        x1: Data points, shape ``(B, *event)``.
+        t: Times in [0, 1], shape ``(B,)``; drawn uniformly on the open interval by default.
+        xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default where the interpolant has noise.
+        context: What the field is conditioned on, shape ``(B, features)``.
+        generator: Source of t and xi.
+
+    Returns:
+        Shape ``(B,)``, in squared data units; negative where the field has learned something.
+
+    Raises:
+        ValueError: As :func:`velocity_loss`.
+
+    References:
+        Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import bridge, linear
+        >>> from cnflib.nets import MLP
+        >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
+        >>> velocity_objective(MLP(2), linear(bridge()), x0, x1).shape
+        torch.Size([64])
+    """
+    square, product = _moments(field, interpolant, x0, x1, t, xi, context, generator)
+    return square - 2 * product
+
+
+def monitor(
+    field: VectorField,
+    interpolant: Interpolant,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    xi: Tensor | None = None,
+    context: Tensor | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    r"""The balance :math:`2 f \cdot (f - \dot x_t)`, of mean 0 at the velocity.
+
+    Its mean is :func:`velocity_objective` plus :math:`E|f|^2`, and :math:`2 E[f \cdot (f - b)]`. That it vanishes is
+    *necessary only*: it does at every field :math:`f = b - g` with g orthogonal to f, such as :math:`f \equiv 0`, which
+    is where a net begins whose last layer is zero. A mean several standard errors from 0 says that the field is not at
+    the minimum; a mean near 0 says nothing, unless the objective has fallen as well.
+
+    Arguments, antithetic noise and errors are those of :func:`velocity_objective`.
+
+    Returns:
+        Shape ``(B,)``, in squared data units; the standard error of its mean is ``.std() / B**0.5``.
+
+    References:
+        Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import linear
+        >>> monitor(lambda t, x, context: 0 * x, linear(), *torch.randn(2, 3, 2)).tolist()  # and yet not learned
+        [0.0, 0.0, 0.0]
+    """
+    square, product = _moments(field, interpolant, x0, x1, t, xi, context, generator)
+    return 2 * (square - product)
+
+
+def _moments(
+    field: VectorField,
+    interpolant: Interpolant,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None,
+    xi: Tensor | None,
+    context: Tensor | None,
+    generator: Generator | None,
+) -> tuple[Tensor, Tensor]:
+    r"""The rows :math:`|f|^2` and :math:`\dot x_t \cdot f`, with noise the means over :math:`\pm \xi`."""
+    check(field, "field", x0, x1, context)
+    given = t is not None
+    t, xi = draw(interpolant, x0, t, xi, generator)
+    c = interpolant.coefficients(t.reshape(-1, *[1] * (x0.ndim - 1)))
+    x_t, rate = c.alpha * x0 + c.beta * x1, c.alpha_rate * x0 + c.beta_rate * x1
+    if xi is None:
+        f = evaluate(field, "field", t, x_t, context)
+        return dot(f, f), dot(rate, f)
+    gamma, gamma_rate = roots(c, given)
+    x = torch.cat([x_t + gamma * xi, x_t - gamma * xi])
+    both = None if context is None else torch.cat([context, context])
+    plus, minus = evaluate(field, "field", torch.cat([t, t]), x, both).chunk(2)
+    product = dot(rate, plus + minus) + dot(gamma_rate * xi, plus - minus)
+    return (dot(plus, plus) + dot(minus, minus)) / 2, product / 2

@@ -74,7 +74,7 @@ def realnvp(
     r"""RealNVP: affine couplings that keep one half of the coordinates and the other in turn.
 
     Images ``(C, H, W)`` get convolutional couplings at several resolutions, of pixels on a checkerboard and, squeezed,
-    of channels: :func:`cnflib.models.images.pixels_then_channels`.
+    of channels: :func:`~cnflib.models.images.pixels_then_channels`.
 
     It starts as the identity. Standardise the data, or put a :class:`cnflib.Standardize` in front:
     ``Flow(Chain(Standardize(mean, std), flow.bijection), flow.base)``.

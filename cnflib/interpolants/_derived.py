@@ -1,0 +1,49 @@
+"""A field computed from another, and what such a computation begins with."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from cnflib._check import check_event, check_time, check_velocity
+from cnflib.interpolants.interpolant import Interpolant, zero
+from cnflib.nets import VectorField
+
+Rule = Callable[[VectorField, Tensor, Tensor, Tensor | None], Tensor]
+"""``rule(field, t, x, context)``: the value of the new field."""
+
+
+class Derived(nn.Module):
+    """A field that keeps the one it is computed from, with its parameters, so that a solver sees them."""
+
+    def __init__(self, field: VectorField, rule: Rule, name: str) -> None:
+        super().__init__()
+        self.field = field
+        self.rule = rule
+        self.name = name
+
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.rule(self.field, t, x, context)
+
+    def extra_repr(self) -> str:
+        return self.name
+
+
+def time_like(t: float | Tensor, x: Tensor) -> Tensor:
+    """The time as a tensor that broadcasts against x."""
+    check_event(x, None)
+    return check_time(t, x).contiguous()
+
+
+def value_at(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+    """The field at a time that broadcasts against x."""
+    value = field(t.flatten() if len(t) == len(x) else t.reshape(()), x, context)
+    check_velocity(value, x)
+    return value
+
+
+def check_noisy(interpolant: Interpolant) -> None:
+    if interpolant.gamma2 is zero:
+        raise ValueError(
+            "Expected an interpolant with noise, of which a denoiser is the mean; got gamma2=zero. With a Gaussian end "
+            "use score_from_velocity; with none, give the path noise: linear(parabola())."
+        )

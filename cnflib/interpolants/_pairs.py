@@ -1,0 +1,71 @@
+"""What every loss begins with: its arguments checked once, times and noise drawn where none were given."""
+
+import torch
+from torch import Generator, Tensor
+
+from cnflib._check import (
+    check_context,
+    check_ends,
+    check_like,
+    check_noise,
+    check_time,
+    check_velocity,
+    eager,
+    reference,
+)
+from cnflib.interpolants.interpolant import Coefficients, Interpolant, zero
+from cnflib.nets import VectorField
+
+__all__ = ["check", "dot", "draw", "evaluate", "inside", "roots"]
+
+
+def check(model: VectorField, name: str, x0: Tensor, x1: Tensor, context: Tensor | None) -> None:
+    """Check what a loss is given besides time and noise."""
+    check_ends(x0, x1)
+    check_like(x0, reference(model), "x0", name)
+    check_context(context, x0, "x0")
+
+
+def inside(t: Tensor) -> Tensor:
+    """Times of [0, 1] in the open interval: an end moves by half the precision of its dtype."""
+    least = torch.finfo(t.dtype).eps / 2
+    return t.clamp(least, 1 - least)
+
+
+def draw(
+    interpolant: Interpolant, x0: Tensor, t: Tensor | None, xi: Tensor | None, generator: Generator | None
+) -> tuple[Tensor, Tensor | None]:
+    """A time inside (0, 1) for each pair, shape ``(B,)``, and noise where the interpolant has some; or those given."""
+    if t is None:
+        t = inside(torch.rand(x0.shape[:1], generator=generator, dtype=x0.dtype, device=x0.device))
+    else:
+        t = check_time(t, x0).flatten().expand(len(x0)).contiguous()
+    if interpolant.gamma2 is zero:
+        return t, None
+    if xi is None:
+        xi = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+    check_noise(xi, x0)
+    return t, xi
+
+
+def roots(c: Coefficients, given: bool) -> tuple[Tensor, Tensor]:
+    r"""The noise :math:`\gamma` and its rate; times that a caller has given are checked for one."""
+    if given and eager(c.gamma2) and not (c.gamma2 > 0).all():
+        raise ValueError(
+            "Expected times at which the noise gamma2 of the interpolant is positive, as its rate is divided by gamma; "
+            f"got {(c.gamma2 <= 0).sum().item()} of {c.gamma2.numel()} where it is 0. Keep t inside the open (0, 1)."
+        )
+    gamma = c.gamma2.sqrt()
+    return gamma, c.gamma2_rate / (2 * gamma)
+
+
+def evaluate(model: VectorField, name: str, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+    """What the model says at x, checked for its shape."""
+    value = model(t, x, context)
+    check_velocity(value, x, name)
+    return value
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of each row, shape ``(B,)``."""
+    return (a * b).flatten(1).sum(1)

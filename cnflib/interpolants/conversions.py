@@ -1,0 +1,209 @@
+r"""Velocity and score: which follows from which, and where.
+
+The velocity b is bound to the score :math:`s = \nabla \log p_t` only where all but one end is Gaussian noise. Let
+:math:`x_0 \sim N(0, I)` be independent of :math:`x_1`. Then :math:`x_t = \beta x_1 + \sigma \xi'` with
+:math:`\sigma^2 = \alpha^2 + \gamma^2`, and
+
+.. math:: b = \frac{\dot\beta}{\beta} (x + \sigma^2 s) - \sigma\dot\sigma\, s, \qquad
+          s = \frac{\beta\, b - \dot\beta\, x}{\sigma^2 \dot\beta - \beta\, \sigma\dot\sigma}.
+
+For :math:`x_1 \sim N(0, I)` exchange α and β. Where the two ends never meet in :math:`x_t` (:math:`\alpha\beta = 0`, as
+in :func:`~cnflib.interpolants.mirror` and :func:`~cnflib.interpolants.encoding_decoding`) neither need be Gaussian:
+α + β stands for β, and γ² for σ².
+
+A dependent pairing breaks this. Between N(0, 1) and N(0, 4), paired by :math:`x_1 = 2 x_0`, the velocity of the linear
+path at t = ½ is 0.67 x and the score -0.44 x; the formula would give -1.33 x.
+
+References:
+    Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571;
+    Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
+"""
+
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from cnflib._check import eager
+from cnflib.interpolants._derived import Derived, check_noisy, time_like, value_at
+from cnflib.interpolants.interpolant import Interpolant, Schedule, zero
+from cnflib.interpolants.pairing import Pairing, independent
+from cnflib.nets import VectorField
+
+__all__ = ["score_from_velocity", "velocity_from_score"]
+
+
+def score_from_velocity(
+    interpolant: Interpolant,
+    field: VectorField,
+    *,
+    gaussian_end: int | None = 0,
+    pairing: Pairing | None = None,
+) -> Derived:
+    r"""The score :math:`s = (a b - \dot a x) / (\sigma^2 \dot a - a \sigma\dot\sigma)` of a velocity b.
+
+    It is the score only if the base :math:`x_0 \sim N(0, I)` was drawn independently of the data, which neither the
+    interpolant nor the field can tell: pass the ``pairing`` that was trained with, and it is checked. For two ends of
+    which neither is Gaussian say ``gaussian_end=None``.
+
+    Here a is the coefficient of the end that is not Gaussian. Where both sides of the fraction vanish, as at t = 1
+    without noise, s is the ratio of their derivatives in t; for this the field must be differentiable in t, and forward
+    mode runs through it. An error of a learned b grows by :math:`a / (\sigma^2 \dot a - a \sigma\dot\sigma)`, which is
+    t / (1 - t) on the linear path: where the score matters near such a time, learn it or its denoiser as well.
+
+    Args:
+        interpolant: The interpolant.
+        field: Its velocity ``b(t, x, context)``.
+        gaussian_end: The time, 0 or 1, of the end that is N(0, I) and independent of the other; None if neither is,
+            for a path on which the ends never meet.
+        pairing: The pairing that was trained with, to be checked; None states that the ends are independent.
+
+    Returns:
+        The field ``s(t, x, context)``.
+
+    Raises:
+        ValueError: If the pairing is not known to be independent, if the velocity does not fix the score (neither
+            end is Gaussian and both meet), or, when called outside of compilation, at a time where it does not.
+
+    Example:
+        >>> import torch
+        >>> from cnflib import StandardNormal
+        >>> from cnflib.interpolants import Oracle, linear
+        >>> oracle = Oracle(linear(), StandardNormal(2), StandardNormal(2))
+        >>> score_from_velocity(linear(), oracle.velocity)(0.5, torch.ones(1, 2))
+        tensor([[-2., -2.]])
+    """
+    a, sigma2 = _split(interpolant, gaussian_end, pairing)
+
+    def below(t: Tensor) -> Tensor:
+        (value, rate), (variance, growth) = _with_rate(a, t), _with_rate(sigma2, t)
+        return variance * rate - value * growth / 2
+
+    def score(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        def above(t: Tensor) -> Tensor:
+            value, rate = _with_rate(a, t)
+            return value * value_at(field, t, x, context) - rate * x
+
+        t = time_like(t, x)
+        (value, rate), (bottom, slope) = _with_rate(a, t), _with_rate(below, t)
+        alone = (value == 0) & (rate == 0)  # x_t is the Gaussian and nothing else
+        removable = _vanishes(bottom, slope) & ~alone
+        bottom = torch.where(removable, slope, bottom)
+        _check_fixed(t, bottom, torch.where(removable, 1, rate.abs()), alone)
+        if eager(bottom) and not removable.any():
+            top = above(t)
+        else:
+            top = torch.where(removable, *reversed(_with_rate(above, t)))
+        return torch.where(alone, -x, top) / torch.where(alone, sigma2(t), bottom)
+
+    return Derived(field, score, "score from velocity")
+
+
+def velocity_from_score(
+    interpolant: Interpolant,
+    field: VectorField,
+    *,
+    gaussian_end: int | None = 0,
+    pairing: Pairing | None = None,
+) -> Derived:
+    r"""The velocity :math:`b = \tfrac{\dot a}{a} (x + \sigma^2 s) - \sigma\dot\sigma\, s` of a score s.
+
+    Here a is the coefficient of the end that is not Gaussian. Where it vanishes, as at t = 0, the first term is taken
+    as :math:`\tfrac{d}{dt} (\sigma^2 s)`, its limit; for this the score must be differentiable in t.
+
+    Args:
+        interpolant: The interpolant.
+        field: Its score ``s(t, x, context)``; of a denoiser take :func:`score_from_denoiser` first.
+        gaussian_end: As in :func:`score_from_velocity`.
+        pairing: As in :func:`score_from_velocity`.
+
+    Returns:
+        The field ``b(t, x, context)``.
+
+    Raises:
+        ValueError: As :func:`score_from_velocity`, at any time but where a schedule has no finite rate.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import linear
+        >>> velocity_from_score(linear(), lambda t, x, c: -x / (t**2 + (1 - t)**2))(0.75, torch.ones(1, 2))
+        tensor([[0.8000, 0.8000]])
+    """
+    a, sigma2 = _split(interpolant, gaussian_end, pairing)
+
+    def velocity(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        def scaled(t: Tensor) -> Tensor:
+            return sigma2(t) * value_at(field, t, x, context)
+
+        t = time_like(t, x)
+        (value, rate), (_, growth) = _with_rate(a, t), _with_rate(sigma2, t)
+        s = value_at(field, t, x, context)
+        removable = _vanishes(value, rate)
+        forming = rate / torch.where(removable, 1, value) * (x + sigma2(t) * s)
+        if not eager(value) or removable.any():
+            forming = torch.where(removable, _with_rate(scaled, t)[1], forming)
+        return forming - growth / 2 * s
+
+    return Derived(field, velocity, "velocity from score")
+
+
+def _split(
+    interpolant: Interpolant, gaussian_end: int | None, pairing: Pairing | None
+) -> tuple[Schedule, Schedule]:
+    """The coefficient a of what is not Gaussian in x_t, and the variance of what is."""
+    alpha, beta, gamma2 = interpolant.alpha, interpolant.beta, interpolant.gamma2
+    if gaussian_end not in (0, 1, None):
+        raise ValueError(
+            f"Expected gaussian_end to be 0, 1 or None: the time of the end that is N(0, I); got {gaussian_end!r}."
+        )
+    if gaussian_end is None:
+        _check_apart(interpolant)
+        return lambda t: alpha(t) + beta(t), gamma2
+    _check_independent(pairing)
+    a, other = (beta, alpha) if gaussian_end == 0 else (alpha, beta)
+    return a, lambda t: other(t) ** 2 + gamma2(t)
+
+
+def _with_rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """A function of time and its rate of change."""
+    return jvp(schedule, (t,), (torch.ones_like(t),))
+
+
+def _vanishes(value: Tensor, rate: Tensor) -> Tensor:
+    """Whether a zero is so near in time that a quotient by it has fewer true digits than the limit there."""
+    return value.abs() <= torch.finfo(value.dtype).eps ** 0.5 * rate.abs()
+
+
+def _check_fixed(t: Tensor, bottom: Tensor, scale: Tensor, alone: Tensor) -> None:
+    """Refuse times at which rounding leaves the quotient by ``bottom`` no digits."""
+    if not eager(bottom):
+        return
+    lost = ~bottom.isfinite() | (bottom.abs() <= 10 * torch.finfo(bottom.dtype).eps * scale) & ~alone
+    if lost.any():
+        raise ValueError(
+            f"Expected times at which the velocity fixes the score; at t = {t[lost][0].item():g} it does not: the path "
+            "is at rest there, or a schedule has no finite rate. Stay away from it, learn the score as well "
+            "(score_loss or denoiser_loss), or take an eps that vanishes there."
+        )
+
+
+def _check_apart(interpolant: Interpolant) -> None:
+    """Refuse a path on which two ends that are not Gaussian are mixed, or are not smoothed by noise."""
+    if interpolant.gamma2 is zero or torch.compiler.is_compiling():
+        check_noisy(interpolant)
+        return
+    t = torch.linspace(0, 1, 101)
+    if (interpolant.alpha(t) * interpolant.beta(t)).abs().max() > 1e-6:
+        raise ValueError(
+            "Expected a path on which the ends never meet, alpha beta = 0, where gaussian_end=None: else the velocity "
+            "does not fix the score. Learn that too, by score_loss or denoiser_loss; or say gaussian_end=0 or 1 where "
+            "an end is N(0, I)."
+        )
+
+
+def _check_independent(pairing: Pairing | None) -> None:
+    if pairing is not None and pairing is not independent and not getattr(pairing, "independent", False):
+        raise ValueError(
+            f"Expected an independent pairing; got {getattr(pairing, '__name__', repr(pairing))}. Where the Gaussian "
+            "end depends on the other the velocity does not fix the score: learn that too, by score_loss or "
+            "denoiser_loss, which hold for any pairing."
+        )

@@ -1,0 +1,167 @@
+r"""How long a path is, and how much longer than the shortest.
+
+The energy of a path is :math:`\int_0^1 E|b(t, x_t)|^2\,dt \ge W_2^2(\rho_0, \rho_1)`, with equality only for optimal
+transport.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from cnflib.interpolants._pairs import check, dot, draw, evaluate
+from cnflib.interpolants.interpolant import Interpolant
+from cnflib.nets import VectorField
+
+__all__ = ["TransportGap", "gaussian_cost", "path_energy", "transport_gap"]
+
+
+class TransportGap(NamedTuple):
+    """The energy of a path beside the cost of optimal transport; prints as a table.
+
+    Attributes:
+        energy: The energy of the path, in squared data units.
+        error: The standard error of the energy.
+        cost: The cost of optimal transport, :math:`W_2^2`.
+
+    Example:
+        >>> print(TransportGap(energy=6.0, error=0.5, cost=4.0))
+        path energy        6.0000 ± 0.5000
+        W2 squared         4.0000
+        gap                2.0000
+    """
+
+    energy: float
+    error: float
+    cost: float
+
+    @property
+    def gap(self) -> float:
+        """Energy minus cost."""
+        return self.energy - self.cost
+
+    @property
+    def normalised(self) -> float:
+        r"""The gap over the cost, :math:`|E - W_2^2| / W_2^2`: the normalised path energy of OT-CFM."""
+        return abs(self.gap) / self.cost
+
+    def __str__(self) -> str:
+        return (
+            f"path energy    {self.energy:10.4f} ± {self.error:.4f}\n"
+            f"W2 squared     {self.cost:10.4f}\n"
+            f"gap            {self.gap:10.4f}"
+        )
+
+
+def path_energy(
+    field: VectorField,
+    interpolant: Interpolant,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    xi: Tensor | None = None,
+    context: Tensor | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    r"""The energy :math:`|f(t, x_t, c)|^2` of a field at one point of each pair.
+
+    At the velocity its mean is the energy :math:`\int E|b|^2\,dt` of the path. Of another field it is that of the field
+    on the path's points, not along its own trajectories: for these integrate
+    :func:`~cnflib.continuous.kinetic_energy`.
+
+    Arguments and errors are those of :func:`~cnflib.interpolants.velocity_loss`, except that times at which noise
+    vanishes are welcome.
+
+    Returns:
+        Shape ``(B,)``, in squared data units.
+
+    References:
+        Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import linear
+        >>> path_energy(lambda t, x, context: torch.ones_like(x), linear(), *torch.randn(2, 3, 2)).tolist()
+        [2.0, 2.0, 2.0]
+    """
+    check(field, "field", x0, x1, context)
+    t, xi = draw(interpolant, x0, t, xi, generator)
+    f = evaluate(field, "field", t, interpolant(t, x0, x1, xi), context)
+    return dot(f, f)
+
+
+def gaussian_cost(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor) -> Tensor:
+    r"""The cost of optimal transport between two Gaussians, in closed form.
+
+    .. math:: W_2^2 = |m_1 - m_0|^2 + \operatorname{tr}\big(C_0 + C_1 - 2 (C_0^{1/2} C_1 C_0^{1/2})^{1/2}\big)
+
+    Args:
+        mean0: :math:`m_0`, shape ``(D,)``.
+        covariance0: :math:`C_0`, symmetric and positive semi-definite, shape ``(D, D)``.
+        mean1: :math:`m_1`, shape ``(D,)``.
+        covariance1: :math:`C_1`, shape ``(D, D)``.
+
+    Returns:
+        Shape ``()``, in squared data units.
+
+    Raises:
+        ValueError: If the shapes disagree.
+
+    References:
+        The distance between two random vectors with given dispersion matrices, Olkin & Pukelsheim, 1982.
+
+    Example:
+        >>> import torch
+        >>> gaussian_cost(torch.zeros(1), torch.eye(1), torch.zeros(1), 9 * torch.eye(1))
+        tensor(4.)
+    """
+    D = len(mean0) if mean0.ndim == 1 else -1
+    for name, value, shape in (
+        ("mean0", mean0, (D,)),
+        ("mean1", mean1, (D,)),
+        ("covariance0", covariance0, (D, D)),
+        ("covariance1", covariance1, (D, D)),
+    ):
+        if value.shape != shape:
+            raise ValueError(
+                f"Expected means of shape (D,) and covariances of shape (D, D); got {name} of shape "
+                f"{tuple(value.shape)}. For a variance: variance * torch.eye(D)."
+            )
+    values, vectors = torch.linalg.eigh(covariance0)
+    root = vectors * values.clamp_min(0).sqrt()  # any root of C0 serves: eigenvalues are those of C0 C1
+    roots = torch.linalg.eigvalsh(root.T @ covariance1 @ root).clamp_min(0).sqrt()
+    return (mean1 - mean0).square().sum() + covariance0.trace() + covariance1.trace() - 2 * roots.sum()
+
+
+def transport_gap(energy: Tensor, cost: float | Tensor) -> TransportGap:
+    r"""How much longer a path is than optimal transport.
+
+    Args:
+        energy: The energies of :func:`path_energy`, shape ``(B,)``.
+        cost: :math:`W_2^2` of the two ends: :func:`gaussian_cost`, or between samples the mean of
+            :math:`|x_1 - x_0|^2` over pairs of an exact assignment of many points. That of B points is biased, and
+            an assignment of one batch can lie above the energy of a good path.
+            The energy, too, is only as good as the field: that of one not yet at the minimum can lie below
+            :math:`W_2^2`, and :func:`~cnflib.interpolants.monitor` is then not 0.
+
+    Returns:
+        Energy with its standard error, cost and gap.
+
+    Raises:
+        ValueError: If the energies are not of shape ``(B,)`` with B at least 2.
+
+    References:
+        Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport, Tong et al., 2023,
+        arXiv:2302.00482.
+
+    Example:
+        >>> import torch
+        >>> transport_gap(torch.tensor([5.0, 7.0]), 4.0).normalised
+        0.5
+    """
+    if energy.ndim != 1 or len(energy) < 2:
+        raise ValueError(
+            "Expected energy of shape (B,) with at least two rows, for its standard error; "
+            f"got {tuple(energy.shape)}. Pass the rows of path_energy, not their mean."
+        )
+    return TransportGap(energy.mean().item(), (energy.std() / len(energy) ** 0.5).item(), float(cost))

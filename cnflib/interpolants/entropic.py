@@ -1,0 +1,121 @@
+r"""Entropic optimal transport: a plan between two batches, made by Sinkhorn's iterations, and pairs drawn from it.
+
+.. math:: P = \arg\min_P \sum_{ij} P_{ij} C_{ij} + \varepsilon \bar C \sum_{ij} P_{ij} \log P_{ij},
+    \qquad C_{ij} = |x_0^i - x_1^j|^2
+"""
+
+import math
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from cnflib._check import check_ends, check_finite, check_positive_int
+from cnflib.interpolants.pairing import RowPairing
+
+__all__ = ["sinkhorn", "sinkhorn_plan"]
+
+EVERY = 10  # iterations between two looks at the error, each of which waits for the device
+
+
+def sinkhorn(regularization: float = 0.05, iterations: int = 2000, tolerance: float = 0.01) -> RowPairing:
+    r"""Pairs drawn from the entropic plan: each :math:`x_1^j` gets an :math:`x_0^i` at random by the plan.
+
+    As the regularization :math:`\varepsilon \to 0` this becomes :func:`optimal_transport`, as
+    :math:`\varepsilon \to \infty` a pairing at random. All of it runs where the points are, in :math:`O(B^2)` memory
+    and time per iteration; the smaller :math:`\varepsilon`, the more iterations.
+
+    Every data point is used once. A base point may be drawn several times or never: its marginal holds on average over
+    the draws, up to the tolerance, and not in one batch.
+
+    Args:
+        regularization: The weight :math:`\varepsilon > 0` of the entropy, in units of the mean :math:`\bar C` of the
+            squared distance over all pairs of the batch, so that it means the same at every scale and dimension.
+        iterations: The most iterations.
+        tolerance: The largest error of the marginal of x0, :math:`\sum_i |\sum_j P_{ij} - 1/B|`, in [0, 2].
+
+    Raises:
+        ValueError: If an argument is out of its range; when called, if the iterations do not reach the tolerance.
+
+    References:
+        Sinkhorn Distances, Cuturi, 2013, arXiv:1306.0895;
+        Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport, Tong et al., 2023,
+        arXiv:2302.00482.
+
+    Example:
+        >>> import torch
+        >>> x0, x1 = torch.randn(2, 64, 2)
+        >>> near, _ = sinkhorn(0.02)(x0, x1)
+        >>> bool((near - x1).square().sum() < (x0 - x1).square().sum())
+        True
+    """
+    _check(regularization, iterations, tolerance)
+    arguments = dict(regularization=regularization, iterations=iterations, tolerance=tolerance)
+    name = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    return RowPairing(f"sinkhorn({name})", partial(_drawn, **arguments))
+
+
+def sinkhorn_plan(
+    x0: Tensor, x1: Tensor, regularization: float = 0.05, iterations: int = 2000, tolerance: float = 0.01
+) -> Tensor:
+    r"""The entropic plan P between two batches, shape ``(B, B)``: rows are those of x0, columns those of x1.
+
+    Iterated on logarithms, :math:`P_{ij} = e^{u_i + v_j - C_{ij} / \varepsilon \bar C}`, until the rows sum to
+    :math:`1/B` up to the tolerance. The columns do exactly.
+
+    Args:
+        x0: Base points, shape ``(B, *event)``.
+        x1: Data points, shape ``(B, *event)``.
+        regularization: The weight :math:`\varepsilon`, in units of the mean :math:`\bar C` of C.
+        iterations: The most iterations.
+        tolerance: The largest :math:`\sum_i |\sum_j P_{ij} - 1/B|`.
+
+    Raises:
+        ValueError: If the ends differ in shape, dtype or device or are not finite, or the iterations do not suffice.
+
+    Example:
+        >>> import torch
+        >>> plan = sinkhorn_plan(torch.randn(4, 2), torch.randn(4, 2))
+        >>> torch.allclose(plan.sum(0), torch.full((4,), 0.25))
+        True
+    """
+    check_ends(x0, x1)
+    _check(regularization, iterations, tolerance)
+    check_finite(x0, "x0")
+    check_finite(x1, "x1")
+    cost = _squared_distance(x0.flatten(1), x1.flatten(1))
+    scores = -cost / (regularization * cost.mean()).clamp_min(torch.finfo(cost.dtype).tiny)
+    u, v, logB = torch.zeros_like(cost[0]), torch.zeros_like(cost[0]), math.log(len(cost))
+    for k in range(1, iterations + 1):
+        u = -logB - (scores + v).logsumexp(1)
+        v = -logB - (scores + u[:, None]).logsumexp(0)
+        if k % EVERY == 0 or k == iterations:
+            plan = (scores + u[:, None] + v).exp()
+            error = (plan.sum(1) - 1 / len(plan)).abs().sum()
+            if error <= tolerance:
+                return plan
+    raise ValueError(
+        f"Expected Sinkhorn's marginal error to reach tolerance={tolerance} in iterations={iterations}; "
+        f"got {error:.3g} at regularization={regularization}. "
+        "Raise iterations or regularization, or take optimal_transport(), which is exact."
+    )
+
+
+def _drawn(
+    x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor | None, **arguments: float
+) -> Tensor:
+    return torch.multinomial(sinkhorn_plan(x0, x1, **arguments).T, 1, generator=generator)[:, 0]
+
+
+def _squared_distance(x0: Tensor, x1: Tensor) -> Tensor:
+    """|x0_i - x1_j|², from centred points so that little cancels."""
+    centre = x0.mean(0)
+    x0, x1 = x0 - centre, x1 - centre
+    return (x0.square().sum(1)[:, None] + x1.square().sum(1) - 2 * x0 @ x1.T).clamp_min(0)
+
+
+def _check(regularization: float, iterations: int, tolerance: float) -> None:
+    check_positive_int(iterations, "iterations")
+    for name, value in {"regularization": regularization, "tolerance": tolerance}.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"Expected {name} to be positive and finite; got {value}.")

@@ -1,0 +1,174 @@
+r"""Interpolants that are learned: the path on which the least velocity loss is largest, which is the shortest.
+
+The minimum of :func:`~cnflib.interpolants.velocity_objective` over fields is :math:`-\int E|b|^2\,dt`, minus the
+energy of the path. A path that *maximises* this minimum has the least energy of its family. One optimizer
+serves both players::
+
+    optimizer = torch.optim.Adam([
+        {"params": field.parameters(), "lr": 3e-3},
+        {"params": path.parameters(), "lr": 1e-3, "maximize": True},
+    ])
+    for _ in range(steps):
+        loss = velocity_objective(field, path.interpolant, x0, x1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+The path must learn more slowly than the field: its gradient is true only at the field's minimum.
+"""
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.func import jvp
+
+from cnflib._check import check_event, check_positive_int, event_shape
+from cnflib.flow import StandardNormal
+from cnflib.interpolants.interpolant import Interpolant, Schedule
+from cnflib.interpolants.paths import linear
+
+__all__ = ["FourierSchedule", "GaussianBase", "LearnableInterpolant"]
+
+_START = linear()
+
+
+class FourierSchedule(nn.Module):
+    r"""A schedule with a learned sine series that leaves both its ends where they are.
+
+    .. math:: \alpha(t) = \alpha_0(t) + \sum_{m=1}^M a_m \sin \pi m t
+
+    Args:
+        start: The schedule :math:`\alpha_0`.
+        order: The number of coefficients M.
+
+    Attributes:
+        coefficients: The coefficients :math:`a_m`, shape ``(M,)``, zero at the start.
+
+    Raises:
+        ValueError: If ``order`` is not a positive int.
+
+    References:
+        Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
+
+    Example:
+        >>> import torch
+        >>> FourierSchedule(lambda t: t, order=3)(torch.tensor(0.5)).item()
+        0.5
+    """
+
+    def __init__(self, start: Schedule, order: int) -> None:
+        super().__init__()
+        check_positive_int(order, "order")
+        self.start = start
+        self.coefficients = nn.Parameter(torch.zeros(order))
+        self.register_buffer("m", torch.arange(1.0, order + 1), persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """The schedule at t, of any shape."""
+        m, a = self.m.to(t), self.coefficients.to(t)
+        late = (t > 0.5)[..., None]  # from there the sine of 1 - t, so that it is exactly 0 at t = 1
+        sine = torch.sin(math.pi * m * torch.where(late, 1 - t[..., None], t[..., None]))
+        return self.start(t) + (torch.where(late, (2 * (m % 2) - 1) * sine, sine) * a).sum(-1)
+
+    def rate(self, t: Tensor) -> Tensor:
+        r"""Its rate :math:`\dot\alpha_0 + \sum a_m \pi m \cos \pi m t`."""
+        w, a = math.pi * self.m.to(t), self.coefficients.to(t)
+        start = self.start.rate(t) if hasattr(self.start, "rate") else _rate(self.start, t)
+        return start + (torch.cos(t[..., None] * w) * (a * w)).sum(-1)
+
+
+class LearnableInterpolant(nn.Module):
+    r"""A path whose :math:`\alpha` and :math:`\beta` are learned, the same for all coordinates; :math:`\gamma` is kept.
+
+    .. math:: \alpha = \alpha_0 + \sum_{m=1}^M a_m \sin \pi m t, \qquad \beta = \beta_0 + \sum_{m=1}^M b_m \sin \pi m t
+
+    The ends are exact whatever the coefficients. Learned as above, the path gets shorter, and no shorter than
+    :math:`W_2^2`, which two scalar schedules do not reach in general:
+    :func:`~cnflib.interpolants.transport_gap` reports by how much. They approach it between independent Gaussians of
+    mean 0 whose covariances are multiples of one another.
+
+    Args:
+        order: The number M of coefficients of each schedule.
+        start: The interpolant to begin with, by default :func:`~cnflib.interpolants.linear`.
+
+    Attributes:
+        interpolant: The :class:`Interpolant`, whose gradients reach the coefficients; it follows them as they change.
+        alpha, beta: The two :class:`FourierSchedule`.
+
+    Raises:
+        ValueError: If ``order`` is not a positive int.
+
+    References:
+        Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import velocity_objective
+        >>> from cnflib.nets import MLP
+        >>> path = LearnableInterpolant(order=4)
+        >>> loss = velocity_objective(MLP(2), path.interpolant, torch.randn(64, 2), torch.rand(64, 2)).mean()
+        >>> loss.backward()
+        >>> path.alpha.coefficients.grad.shape
+        torch.Size([4])
+    """
+
+    def __init__(self, order: int = 4, start: Interpolant = _START) -> None:
+        super().__init__()
+        self.alpha = FourierSchedule(start.alpha, order)
+        self.beta = FourierSchedule(start.beta, order)
+        self.interpolant = Interpolant(self.alpha, self.beta, start.gamma2)
+
+
+class GaussianBase(nn.Module):
+    r"""A base :math:`N(m, \operatorname{diag} \sigma^2)` of learned mean and scale, for a flow or as one end of a path.
+
+    .. math:: x_0 = m + \sigma z, \qquad \log p(x_0) = \log N(z; 0, I) - \sum_i \log \sigma_i
+
+    Learned together with a path it moves towards the data, which is shorter still; samples carry gradients.
+
+    Args:
+        shape: The event shape, an int or a tuple of ints.
+
+    Attributes:
+        mean: m, of the event's shape, 0 at the start.
+        log_scale: :math:`\log \sigma`, of the event's shape, 0 at the start.
+
+    References:
+        Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
+
+    Example:
+        >>> base = GaussianBase(2)
+        >>> x0 = base.sample(512)
+        >>> base.log_prob(x0).shape, x0.requires_grad
+        (torch.Size([512]), True)
+    """
+
+    def __init__(self, shape: int | tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = event_shape(None, shape)
+        self.normal = StandardNormal(self.shape)
+        self.mean = nn.Parameter(torch.zeros(self.shape))
+        self.log_scale = nn.Parameter(torch.zeros(self.shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The point m + σ z for standard normal z, shape ``(B, *shape)``."""
+        check_event(z, self.shape, "z")
+        return self.mean + self.log_scale.exp() * z
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density in nats at points of shape ``(B, *shape)``; shape ``(B,)``."""
+        check_event(z, self.shape, "z")
+        return self.normal.log_prob((z - self.mean) * (-self.log_scale).exp()) - self.log_scale.sum()
+
+    def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        """Draw n points, shape ``(n, *shape)``, with gradients to mean and scale."""
+        return self(self.normal.sample(n, context, generator))
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}"
+
+
+def _rate(schedule: Schedule, t: Tensor) -> Tensor:
+    """The rate of a schedule in forward mode."""
+    return jvp(schedule, (t.contiguous(),), (torch.ones_like(t),))[1]

@@ -1,0 +1,218 @@
+r"""Closed forms: what a perfect net would have learned between two Gaussian mixtures.
+
+Ends drawn independently from :math:`\rho_0 = \sum_i v_i N(m_i, C_i)` and :math:`\rho_1 = \sum_j w_j N(n_j, D_j)` make
+of :math:`x_t = \alpha x_0 + \beta x_1 + \gamma \xi` a mixture of one Gaussian for each pair of components,
+
+.. math:: p_t = \sum_{ij} v_i w_j\, N(\mu_{ij}, \Sigma_{ij}), \qquad \mu_{ij} = \alpha m_i + \beta n_j, \qquad
+          \Sigma_{ij} = \alpha^2 C_i + \beta^2 D_j + \gamma^2 I,
+
+and within a pair everything is jointly Gaussian. All means given :math:`x_t = x` then follow from the posterior
+:math:`r_{ij}(x) \propto v_i w_j\, N(x; \mu_{ij}, \Sigma_{ij})` and :math:`q_{ij}(x) = \Sigma_{ij}^{-1} (x - \mu_{ij})`.
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from cnflib._check import check_event, check_positive_int, check_time
+from cnflib.flow import StandardNormal
+from cnflib.interpolants.interpolant import Coefficients, Interpolant
+
+__all__ = ["Mixture", "Oracle"]
+
+
+class Mixture(Protocol):
+    """A Gaussian mixture: anything with these three, such as :class:`cnflib.data.mixture.GaussianMixture`.
+
+    Attributes:
+        weights: Positive, of sum 1, shape ``(K,)``.
+        means: Shape ``(K, D)``.
+        covariances: Symmetric and positive definite, shape ``(K, D, D)``.
+
+    Example:
+        >>> from cnflib.data.mixture import GaussianMixture
+        >>> two = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[[0.1]], [[0.1]]])
+        >>> two.means.shape
+        torch.Size([2, 1])
+    """
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
+
+class _Parts(NamedTuple):
+    """One Gaussian for each pair of components, with an axis T of times, 1 or B; n = B / T points share a time."""
+
+    c: Coefficients
+    log_joint: Tensor  # log v w N(x; mu, Sigma), shape (T, K, n)
+    q: Tensor  # shape (T, K, D, n)
+
+
+class Oracle:
+    r"""The exact velocity, score, denoiser and density of an interpolant between independent Gaussian mixtures.
+
+    Every method but :meth:`sample` takes ``(t, x, context=None)``, as fields do; the context is ignored. Times are
+    floats or tensors of shape ``()`` or ``(B,)``, points of shape ``(B, D)``; dtype and device are those of the points.
+
+    Args:
+        interpolant: Any interpolant.
+        rho0: The law of :math:`x_0`: a :class:`Mixture`, or a :class:`cnflib.StandardNormal`.
+        rho1: The law of :math:`x_1`, in the same dimension D.
+
+    Raises:
+        ValueError: If an end is not a Gaussian mixture or their dimensions differ.
+
+    References:
+        Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
+
+    Example:
+        >>> import torch
+        >>> from cnflib import StandardNormal
+        >>> from cnflib.data.mixture import GaussianMixture
+        >>> from cnflib.interpolants import linear, sample_ode
+        >>> two = GaussianMixture([0.5, 0.5], [[-2.0], [2.0]], [[[0.1]], [[0.1]]])
+        >>> oracle = Oracle(linear(), StandardNormal(1), two)
+        >>> sample_ode(oracle.velocity, torch.tensor([[-1.0], [1.0]])).round(decimals=2)
+        tensor([[-2.1500],
+                [ 2.1500]])
+    """
+
+    def __init__(
+        self, interpolant: Interpolant, rho0: Mixture | StandardNormal, rho1: Mixture | StandardNormal
+    ) -> None:
+        v, m, C = _mixture(rho0, "rho0")
+        w, n, D = _mixture(rho1, "rho1")
+        if m.shape[1] != n.shape[1]:
+            raise ValueError(
+                f"Expected rho0 and rho1 in the same dimension; got {m.shape[1]} and {n.shape[1]}."
+            )
+        v, m, C = (part.to(w.device) for part in (v, m, C))
+        self.interpolant = interpolant
+        self.log_weights = (v[:, None] * w).flatten().log()
+        self.means = tuple(torch.broadcast_tensors(m[:, None], n[None]))
+        self.covariances = tuple(torch.broadcast_tensors(C[:, None], D[None]))
+
+    def velocity(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        r"""The velocity :math:`b(t, x) = E[\dot x_t | x_t = x]`, shape ``(B, D)``.
+
+        .. math:: b = \sum_{ij} r_{ij} \Big[\dot\alpha m_i + \dot\beta n_j + \tfrac12 \dot\Sigma_{ij}\, q_{ij}\Big],
+                  \qquad \tfrac12 \dot\Sigma_{ij} = \alpha\dot\alpha C_i + \beta\dot\beta D_j + \gamma\dot\gamma I
+
+        It is NaN or infinite where :math:`\dot\alpha` or :math:`\dot\beta` is.
+        """
+        c, _, q = parts = self._at(t, x)
+        rate = self._mean(c.alpha_rate, c.beta_rate, x)[..., None]
+        half = self._covariance(c.alpha * c.alpha_rate, c.beta * c.beta_rate, c.gamma2_rate / 2, x)
+        return self._average(parts, rate + half @ q)
+
+    def score(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        r"""The score :math:`s = \nabla \log p_t(x) = -\sum_{ij} r_{ij} q_{ij}`, shape ``(B, D)``."""
+        parts = self._at(t, x)
+        return -self._average(parts, parts.q)
+
+    def denoiser(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        r"""The denoiser :math:`\bar\xi(t, x) = E[\xi | x_t = x] = -\gamma s`, shape ``(B, D)``; 0 without noise."""
+        gamma2 = self.interpolant.gamma2(check_time(t, x))
+        return -gamma2.sqrt() * self.score(t, x)
+
+    def ends(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        r"""The means :math:`E[x_0 | x_t = x]` and :math:`E[x_1 | x_t = x]`, shape ``(B, D)`` each.
+
+        .. math:: E[x_0 | x_t = x] = \sum_{ij} r_{ij} \big[m_i + \alpha C_i q_{ij}\big], \qquad
+                  E[x_1 | x_t = x] = \sum_{ij} r_{ij} \big[n_j + \beta D_j q_{ij}\big]
+        """
+        c, _, q = parts = self._at(t, x)
+        zero, one = torch.zeros_like(c.alpha), torch.ones_like(c.alpha)
+        x0 = self._mean(one, zero, x)[..., None] + self._covariance(c.alpha, zero, zero, x) @ q
+        x1 = self._mean(zero, one, x)[..., None] + self._covariance(zero, c.beta, zero, x) @ q
+        return self._average(parts, x0), self._average(parts, x1)
+
+    def log_prob(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        r"""The log-density :math:`\log p_t(x)` in nats, shape ``(B,)``; a :data:`~cnflib.interpolants.LogDensity`."""
+        return self._at(t, x).log_joint.logsumexp(1).flatten()
+
+    def sample(
+        self, t: float | Tensor, n: int, generator: Generator | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        r"""Draw n points of :math:`p_t` at one time, shape ``(n, D)``, on the generator's device.
+
+        Args:
+            t: Time in [0, 1], a float or shape ``()``.
+            n: The number of points.
+            generator: The source of randomness; None is torch's default generator.
+            dtype: The dtype of the points; None is torch's default dtype.
+
+        Raises:
+            ValueError: If n is not a positive int, or t not one time in [0, 1].
+        """
+        check_positive_int(n, "n")
+        if isinstance(t, Tensor) and t.ndim:
+            raise ValueError(
+                f"Expected one time t for all points; got shape {tuple(t.shape)}. Call once for each."
+            )
+        device = "cpu" if generator is None else generator.device
+        z = torch.randn(n, self.means[0].shape[-1], generator=generator, dtype=dtype, device=device)
+        c = self._coefficients(t, z)
+        k = self.log_weights.to(z).exp().multinomial(n, replacement=True, generator=generator)
+        means = self._mean(c.alpha, c.beta, z)[0]
+        factors = torch.linalg.cholesky(self._covariance(c.alpha**2, c.beta**2, c.gamma2, z))[0]
+        return means[k] + (factors[k] @ z[..., None])[..., 0]
+
+    def _at(self, t: float | Tensor, x: Tensor) -> _Parts:
+        """Posterior and q of each pair, from one factor of its covariance at each time."""
+        D = self.means[0].shape[-1]
+        check_event(x, (D,))
+        c = self._coefficients(t, x)
+        residual = x.reshape(len(c.alpha), 1, -1, D).mT - self._mean(c.alpha, c.beta, x)[..., None]
+        factor = torch.linalg.cholesky(self._covariance(c.alpha**2, c.beta**2, c.gamma2, x))
+        z = torch.linalg.solve_triangular(factor, residual, upper=False)
+        q = torch.linalg.solve_triangular(factor.mT, z, upper=True)
+        log_volume = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) + D / 2 * math.log(2 * math.pi)
+        log_weights = self.log_weights.to(x) - log_volume
+        return _Parts(c, log_weights[..., None] - z.square().sum(-2) / 2, q)
+
+    def _coefficients(self, t: float | Tensor, x: Tensor) -> Coefficients:
+        """The schedules and their rates, shape (T, 1)."""
+        return self.interpolant.coefficients(check_time(t, x))
+
+    def _mean(self, a: Tensor, b: Tensor, x: Tensor) -> Tensor:
+        r""":math:`a\,m_i + b\,n_j`, shape (T, K, D)."""
+        m, n = (mean.flatten(0, 1).to(x) for mean in self.means)
+        return a[..., None] * m + b[..., None] * n
+
+    def _covariance(self, a: Tensor, b: Tensor, c: Tensor, x: Tensor) -> Tensor:
+        r""":math:`a\,C_i + b\,D_j + c\,I`, shape (T, K, D, D)."""
+        C, D = (covariance.flatten(0, 1).to(x) for covariance in self.covariances)
+        a, b, c = (k[..., None, None] for k in (a, b, c))
+        return a * C + b * D + c * torch.eye(C.shape[-1], dtype=x.dtype, device=x.device)
+
+    @staticmethod
+    def _average(parts: _Parts, of: Tensor) -> Tensor:
+        r""":math:`\sum_{ij} r_{ij} f_{ij}` for f of shape (T, K, D, n), as (B, D)."""
+        return (parts.log_joint.softmax(1)[:, :, None] * of).sum(1).mT.flatten(0, 1)
+
+
+def _mixture(rho: Mixture | StandardNormal, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, means and covariances in float64."""
+    if isinstance(rho, StandardNormal):
+        D = rho.origin.numel()
+        parts = (torch.ones(1), torch.zeros(1, D), torch.eye(D)[None])
+    else:
+        parts = tuple(getattr(rho, part, None) for part in ("weights", "means", "covariances"))
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else None for part in parts]
+    K, D = shapes[1] if shapes[1] is not None and len(shapes[1]) == 2 else (None, None)
+    if shapes != [(K,), (K, D), (K, D, D)]:
+        raise ValueError(
+            f"Expected {name} to be a Gaussian mixture with weights (K,), means (K, D) and covariances (K, D, D); got "
+            f"{type(rho).__name__} with {shapes}. Take cnflib.data.mixture.GaussianMixture or StandardNormal(D)."
+        )
+    weights, means, covariances = (part.double() for part in parts)
+    if not (weights > 0).all() or torch.linalg.cholesky_ex(covariances).info.any():
+        raise ValueError(
+            f"Expected {name} with positive weights and positive definite covariances; got {weights.tolist()} and "
+            f"{covariances.tolist()}. Drop components of no weight, and add a little to each diagonal."
+        )
+    return weights, means, covariances

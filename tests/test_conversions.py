@@ -1,0 +1,234 @@
+"""Velocity, score and denoiser of one another, against their closed forms, and where they do not hold."""
+
+from itertools import product
+
+import pytest
+import torch
+from registry import interpolants, rng
+from test_oracle import assert_close, draw, rho0, rho1
+from torch import nn
+
+from cnflib import Flow, StandardNormal
+from cnflib.continuous import CNF, adaptive, adjoint
+from cnflib.interpolants import (
+    Oracle,
+    bridge,
+    denoiser_from_score,
+    encoding_decoding,
+    independent,
+    linear,
+    mirror,
+    optimal_transport,
+    paired,
+    parabola,
+    sample_ode,
+    score_from_denoiser,
+    score_from_velocity,
+    trigonometric,
+    velocity_from_score,
+    velocity_loss,
+)
+from cnflib.nets import MLP
+
+normal = StandardNormal(2)
+apart = [name for name in interpolants if "mirror" in name or "decoding" in name]
+cases = {
+    **{f"{name}, x0 normal": (name, 0, (normal, rho1)) for name in interpolants if "mirror" not in name},
+    **{f"{name}, x1 normal": (name, 1, (rho1, normal)) for name in interpolants},
+    **{f"{name}, x0 absent": (name, 0, (rho1, rho1)) for name in interpolants if "mirror" in name},
+    **{f"{name}, none normal": (name, None, (rho1 if "mirror" in name else rho0, rho1)) for name in apart},
+}
+every = pytest.mark.parametrize("case", cases)
+near = [0.0, 0.01, 0.2, 0.49, 0.5, 0.5 + 1e-3, 0.8, 0.99, 1.0]
+unfixed = {  # times at which the velocity says nothing of the score
+    "mirror, sine, x0 absent": (0.0, 1.0),
+    "mirror, sine, none normal": (0.0, 1.0),
+    "mirror, constant, x0 absent": near,
+    "mirror, constant, none normal": near,
+    "encoding-decoding, x0 normal": (1.0,),
+    "encoding-decoding, x1 normal": (0.0,),
+    "encoding-decoding, none normal": (0.0, 1.0),
+    "one-sided, x1 normal": (0.0,),
+    "variance-preserving, x0 normal": (1.0,),
+    "variance-preserving, x1 normal": (0.0,),
+    "variance-preserving, of a diffusion, x0 normal": (1.0,),
+    "variance-preserving, of a diffusion, x1 normal": (1.0,),
+}
+
+
+def exact(case):
+    name, end, ends = cases[case]
+    return interpolants[name], end, Oracle(interpolants[name], *ends)
+
+
+@every
+def test_score_follows_from_velocity_where_it_does(case):
+    interpolant, end, oracle = exact(case)
+    score, x = score_from_velocity(interpolant, oracle.velocity, gaussian_end=end), draw()
+    lost = unfixed.get(case, ())
+    for t in near:
+        if t in lost:
+            with pytest.raises(
+                ValueError, match="Expected times at which the velocity fixes the score.*at rest"
+            ):
+                score(t, x)
+        else:
+            assert_close(score(t, x), oracle.score(t, x), 1e-9)
+    times = torch.tensor([t for t in near if t not in lost] or [0.3], dtype=torch.float64)
+    if set(lost) != set(near):
+        y = draw(len(times))
+        assert_close(score(times, y), oracle.score(times, y), 1e-9)
+
+
+@every
+def test_velocity_follows_from_score(case):
+    interpolant, end, oracle = exact(case)
+    velocity, x = velocity_from_score(interpolant, oracle.score, gaussian_end=end), draw()
+    times = torch.tensor(near[:-1] if "of a diffusion" in case else near, dtype=torch.float64)
+    for t in times:
+        assert_close(velocity(t, x), oracle.velocity(t, x), 1e-9)
+    y = draw(len(times))
+    assert_close(velocity(times, y), oracle.velocity(times, y), 1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, path in interpolants.items() if path.gamma2(torch.tensor(0.3)) > 0]
+)
+def test_denoiser_and_score_are_the_same_thing(name):
+    interpolant, oracle, x = interpolants[name], Oracle(interpolants[name], rho0, rho1), draw()
+    denoiser = denoiser_from_score(interpolant, oracle.score)
+    score = score_from_denoiser(interpolant, oracle.denoiser)
+    for t in (0.01, 0.3, torch.linspace(0.1, 0.9, 5, dtype=torch.float64)):
+        assert_close(denoiser(t, x), oracle.denoiser(t, x))
+        assert_close(score(t, x), oracle.score(t, x), 1e-9)
+    assert_close(denoiser(0.0, x), oracle.denoiser(0.0, x), 1e-9)
+    if "constant" not in name:
+        with pytest.raises(ValueError, match="gamma > 0; got gamma = 0 at t = 0: a denoiser says nothing"):
+            score(torch.linspace(0, 1, 5, dtype=torch.float64), x)
+
+
+@pytest.mark.parametrize("distance", [1e-10, 1e-8, 1e-6, 1e-4])
+def test_no_digits_are_lost_on_the_way_to_a_limit(distance):
+    oracle, x = Oracle(trigonometric(parabola()), normal, rho1), draw()
+    for path in (linear(), trigonometric(parabola()), linear(bridge())):
+        oracle = Oracle(path, normal, rho1)
+        score, velocity = score_from_velocity(path, oracle.velocity), velocity_from_score(path, oracle.score)
+        assert_close(score(1 - distance, x), oracle.score(1 - distance, x), 1e-7)
+        assert_close(velocity(distance, x), oracle.velocity(distance, x), 1e-7)
+        single = score_from_velocity(path, oracle.velocity)(1 - distance, x.float())
+        assert_close(single.double(), oracle.score(1 - distance, x), 2e-2)
+
+
+def test_the_sign_is_that_of_the_closed_form_of_the_trigonometric_path():
+    oracle, x = Oracle(trigonometric(), normal, rho1), draw()
+    score = score_from_velocity(trigonometric(), oracle.velocity)
+    for t in (0.1, 0.5, 0.9):
+        tangent = torch.tan(torch.tensor(torch.pi * t / 2, dtype=torch.float64))
+        assert_close(score(t, x), -x + 2 / torch.pi * tangent * oracle.velocity(t, x))
+    one = torch.ones((), dtype=torch.float64)
+    rate = torch.func.jvp(lambda t: oracle.velocity(t, x), (one,), (one,))[1]
+    assert_close(score(1.0, x), -x - 4 / torch.pi**2 * rate)
+
+
+def test_a_dependent_pairing_breaks_the_conversion_and_is_refused():
+    """N(0, 1) to N(0, 4) by x1 = 2 x0: x_t = (1 + t) x0, so b = x / (1 + t) and s = -x / (1 + t)²."""
+    velocity = lambda t, x, context: x / (1 + t)
+    false = score_from_velocity(linear(), velocity)(0.5, torch.ones(1, 1).double())
+    assert_close(false, torch.tensor([[-4 / 3]], dtype=torch.float64))
+    assert abs(false.item() + 1 / 1.5**2) > 0.8
+    refused = {"doubled": doubled, "optimal_transport": optimal_transport(), "paired": paired()}
+    for (name, pairing), convert in product(refused.items(), (score_from_velocity, velocity_from_score)):
+        with pytest.raises(ValueError, match=f"(?s)Expected an independent pairing; got {name}.*score_loss"):
+            convert(linear(), velocity, pairing=pairing)
+
+
+def doubled(x0, x1, generator=None):
+    return x0, 2 * x0
+
+
+def test_a_pairing_that_says_it_is_independent_is_accepted():
+    def shuffled(x0, x1, generator=None):
+        return x0, x1[torch.randperm(len(x1), generator=generator)]
+
+    shuffled.independent = True
+    for pairing in (independent, independent(), shuffled, None):
+        score_from_velocity(linear(), lambda t, x, c: x, pairing=pairing)
+    score_from_velocity(mirror(), lambda t, x, c: x, gaussian_end=None, pairing=doubled)
+
+
+def test_the_half_time_of_encoding_decoding_is_standard_normal():
+    score = score_from_velocity(encoding_decoding(), lambda t, x, c: t * x, gaussian_end=None)
+    assert_close(score(0.5, draw()), -draw(), 1e-12)
+
+
+def test_images_context_and_parameters_pass_through():
+    """A conversion is a module that holds the field, so that an adjoint solve reaches its weights."""
+    net = nn.Linear(3, 1).double()
+    field = Held(net)
+    x, context = torch.randn(4, 1, 2, 2, generator=rng(), dtype=torch.float64), torch.ones(4, 3).double()
+    score = score_from_velocity(linear(), field)
+    half = (0.5 * (net(context)[:, :, None, None] * x) - x) / 0.5
+    assert_close(score(0.5, x, context), half)
+    assert list(score.parameters()) == list(net.parameters())
+    end = velocity_from_score(linear(), field)
+    sample_ode(end, x, adjoint(rtol=1e-3, atol=1e-3), context).sum().backward()
+    assert net.weight.grad.any()
+
+
+class Held(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, t, x, context=None):
+        return self.net(context)[:, :, None, None] * x
+
+
+def test_conversions_compile_and_transform():
+    oracle, x = Oracle(trigonometric(), normal, rho1), draw()
+    score = score_from_velocity(trigonometric(), lambda t, x, c: (1 + t) * x.sin())
+    compiled = torch.compile(score, fullgraph=True, backend="eager")
+    for t in (0.3, 1.0):
+        t = torch.tensor(t, dtype=torch.float64)
+        assert_close(compiled(t, x), score(t, x))
+        assert (
+            torch.compile(velocity_from_score(linear(), oracle.score), backend="eager")(t, x).isfinite().all()
+        )
+    exact = score_from_velocity(trigonometric(), oracle.velocity)
+    times = torch.tensor([0.2, 0.6, 1.0], dtype=torch.float64)
+    each = torch.func.vmap(lambda t: exact(t, x))(times)
+    assert_close(each, torch.stack([oracle.score(t, x) for t in times]), 1e-9)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda y: exact(0.7, y[None])[0]))(x)
+    assert_close(jacobian, jacobian.mT, 1e-9)
+
+
+def test_what_is_learned_is_what_is_known():
+    """A small net after 1,000 steps: velocity, score by conversion and likelihood, against the closed forms."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = MLP(2, hidden=(48, 48))
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-2, total_steps=1000)
+    source = rng(1)
+    for _ in range(1000):
+        x0, x1 = normal.sample(512, generator=source), rho1.sample(512, source)
+        loss = velocity_loss(net, linear(), x0, x1, generator=source).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    oracle, score = Oracle(linear(), normal, rho1), score_from_velocity(linear(), net)
+    with torch.no_grad():
+        for t in (0.1, 0.5, 0.9):
+            x = oracle.sample(t, 4000, source)
+            assert _error(net(torch.tensor(t), x), oracle.velocity(t, x)) < 0.02
+            if t < 0.9:  # the error of the velocity comes in times t / (1 - t), squared
+                assert _error(score(t, x), oracle.score(t, x)) < 0.02
+        x = rho1.sample(4000, source)
+        gap = rho1.log_prob(x) - Flow(CNF(net, solver=adaptive(rtol=1e-4, atol=1e-4)), normal).log_prob(x)
+        assert -4 * gap.std() / 4000**0.5 < gap.mean() < 0.06 and gap.abs().mean() < 0.3
+
+
+def _error(a, b):
+    """The mean squared error in parts of the mean square."""
+    return ((a - b).square().mean() / b.square().mean()).item()

@@ -1,0 +1,386 @@
+"""Pairings against all permutations of a small batch, duality, closed forms, and what a label must not see."""
+
+import itertools
+import math
+import pickle
+
+import pytest
+import torch
+from registry import rng
+from scipy.optimize import linear_sum_assignment
+
+from cnflib.interpolants import (
+    RowPairing,
+    conditional,
+    cost_by_batch,
+    independent,
+    linear,
+    optimal_transport,
+    paired,
+    pairing_report,
+    sinkhorn,
+    sinkhorn_plan,
+    transport,
+    velocity_loss,
+)
+
+OT = optimal_transport()
+labels = torch.arange(60) % 3
+pairings = {
+    "independent": (independent(), None),
+    "paired": (paired(), None),
+    "transport": (OT, None),
+    "sinkhorn": (sinkhorn(0.1), None),
+    "conditional transport": (conditional(OT), labels),
+    "conditional sinkhorn": (conditional(sinkhorn(0.1)), labels),
+    "conditional independent": (conditional(independent()), labels),
+    "near": (conditional(OT, 2.0), labels / 7),
+}
+every = pytest.mark.parametrize(("pairing", "context"), pairings.values(), ids=pairings)
+permuting = pytest.mark.parametrize("name", [name for name in pairings if "sinkhorn" not in name])
+devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def draw(n, *event, seed=0, dtype=torch.float64):
+    return torch.randn(n, *event, generator=rng(seed), dtype=torch.float64).to(dtype)
+
+
+def ends(n, *event, dtype=torch.float64):
+    """A normal base, and data of two clusters, shifted and scaled."""
+    side = (torch.arange(n) % 2).reshape(-1, *[1] * len(event)).to(dtype)
+    return draw(n, *event, seed=1, dtype=dtype), 0.5 * draw(n, *event, seed=2, dtype=dtype) + 4 * side - 1
+
+
+def squared_distance(x0, x1):
+    return (x0.flatten(1)[:, None] - x1.flatten(1)).square().sum(2)
+
+
+def cost(x0, x1):
+    return (x0 - x1).flatten(1).square().sum(1).mean().item()
+
+
+def least_cost(x0, x1):
+    matrix = squared_distance(x0.double(), x1.double())
+    return matrix[linear_sum_assignment(matrix.numpy())].mean().item()
+
+
+# What all have in common.
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("device", devices)
+def test_data_stay_in_place_and_get_points_of_the_base(pairing, context, dtype, device):
+    x0, x1 = (x.to(device) for x in ends(60, 2, 1, 3, dtype=dtype))
+    context = None if context is None else context.to(device)
+    y0, y1 = pairing(x0, x1, generator=rng(device=device), context=context)
+    rows = pairing.rows(x0, x1, generator=rng(device=device), context=context)
+    assert y1 is x1 and torch.equal(y0, x0[rows])
+    assert y0.shape == x0.shape and y0.dtype == dtype and y0.device == x0.device
+    assert rows.shape == (60,) and rows.dtype == torch.long and rows.device == x0.device
+
+
+@permuting
+def test_a_permutation_uses_every_base_point_once(name):
+    pairing, context = pairings[name]
+    rows = pairing.rows(*ends(60, 2), context=context)
+    assert rows.sort().values.tolist() == list(range(60))
+
+
+@every
+def test_whether_ends_stay_independent_is_said(pairing, context):
+    as_they_come = torch.equal(pairing.rows(*ends(60, 2), rng(), context), torch.arange(60))
+    assert as_they_come == (pairing.independent or repr(pairing) == "paired()")
+    keeps = "independent()" in repr(pairing)
+    assert pairing.independent == keeps
+
+
+@every
+def test_a_pairing_prints_as_its_call_and_travels_to_the_workers_of_a_loader(pairing, context):
+    again = eval(repr(pairing))
+    sent = pickle.loads(pickle.dumps(pairing))
+    assert repr(again) == repr(sent) == repr(pairing)
+    rows = [p.rows(*ends(60, 2), generator=rng(), context=context) for p in (pairing, again, sent)]
+    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[0], rows[2])
+
+
+@every
+def test_gradients_reach_a_learned_base_and_the_pick_holds_no_graph(pairing, context):
+    x0, x1 = ends(60, 2)
+    y0, _ = pairing(x0.requires_grad_(), x1.requires_grad_(), generator=rng(), context=context)
+    (gradient,) = torch.autograd.grad(y0.sum(), x0)
+    rows = pairing.rows(x0, x1, generator=rng(), context=context)
+    assert torch.equal(gradient[:, 0].long(), rows.bincount(minlength=60)) and not rows.requires_grad
+
+
+@pytest.mark.parametrize("pairing", [independent(), paired()], ids=repr)
+def test_pairs_that_are_kept_are_the_very_tensors_and_compile(pairing):
+    x0, x1 = ends(4, 2)
+    assert pairing(x0, x1)[0] is x0 and pairing(x0, x1, context=labels[:4])[1] is x1
+    compiled = torch.compile(lambda x0, x1: pairing(x0, x1), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x0, x1)[0], x0)
+
+
+# Optimal transport.
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+@pytest.mark.parametrize("event", [(1,), (2,), (2, 1, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_transport_is_the_best_of_all_permutations(n, event, dtype):
+    x0, x1 = ends(n, *event, dtype=dtype)
+    matrix = squared_distance(x0.double(), x1.double())
+    best = min(matrix[list(p), range(n)].sum().item() for p in itertools.permutations(range(n)))
+    assert cost(*OT(x0, x1)) == pytest.approx(best / n, rel=1e-6 if dtype is torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("n", [128, 129, 257, 600])
+@pytest.mark.parametrize("dim", [1, 2, 64])
+def test_prices_change_nothing_about_the_optimum(n, dim):
+    x0, x1 = ends(n, dim)
+    assert cost(*OT(x0, x1)) == pytest.approx(least_cost(x0, x1), rel=1e-12)
+
+
+hard = {
+    "scale and shift": lambda x0, x1: (x0, 1e6 * x1 + 1e8),
+    "tiny": lambda x0, x1: (1e-160 * x0, 1e-160 * x1),
+    "huge": lambda x0, x1: (1e150 * x0, 1e150 * x1),
+    "one point": lambda x0, x1: (torch.full_like(x0, 0.1), x1),
+    "repeated points": lambda x0, x1: (x0[torch.arange(len(x0)) // 50], x1.round()),
+    "outlier": lambda x0, x1: (x0, torch.cat([1e9 * x1[:1], x1[1:]])),
+    "sorted": lambda x0, x1: (x0, x1[x1[:, 0].argsort()]),
+}
+
+
+@pytest.mark.parametrize("change", hard.values(), ids=hard)
+def test_transport_is_exact_where_numbers_are_awkward(change):
+    x0, x1 = change(*ends(300, 2))
+    rows = OT.rows(x0, x1)
+    assert rows.sort().values.tolist() == list(range(300))
+    scale = max(x0.abs().max(), x1.abs().max())
+    assert cost(x0[rows] / scale, x1 / scale) == pytest.approx(
+        least_cost(x0 / scale, x1 / scale), rel=1e-9, abs=1e-15
+    )
+
+
+@pytest.mark.parametrize("dim", [2, 64])
+def test_prices_bring_the_search_near_the_dual_optimum(dim, monkeypatch):
+    """Weak duality: the row minima of C_ij - v_j sum to at most its least assignment; near it, the search is short."""
+    seen = []
+    solve = lambda matrix: seen.append(matrix) or linear_sum_assignment(matrix)
+    monkeypatch.setattr("scipy.optimize.linear_sum_assignment", solve)
+    x0, x1 = ends(512, dim)
+    OT(x0, x1)
+    gap = lambda matrix: matrix[linear_sum_assignment(matrix)].sum() - matrix.min(1).sum()
+    without = -(transport._centred(x1) @ transport._centred(x0).T).numpy()
+    assert 0 < gap(seen[0]) < 0.05 * gap(without)
+
+
+def test_transport_in_one_dimension_is_that_in_the_plane_of_points_on_a_line():
+    x0, x1 = ends(200, 1)
+    direction = torch.tensor([[0.6, 0.8]]).double()
+    assert torch.equal(OT.rows(x0, x1), OT.rows(x0 * direction, x1 * direction))
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_transport_moves_with_shift_scale_and_order(dim):
+    x0, x1 = ends(150, dim)
+    rows, order = OT.rows(x0, x1), torch.randperm(150, generator=rng())
+    assert torch.equal(OT.rows(3 * x0 + 7, 0.2 * x1 - 5), rows)
+    assert torch.equal(order[OT.rows(x0[order], x1)], rows)
+    assert torch.equal(OT.rows(x0, x1[order]), rows[order])
+    assert torch.equal(OT.rows(x1, x0)[rows], torch.arange(150))
+
+
+def test_transport_between_normals_on_the_line_costs_what_the_formula_says():
+    """W2² of N(0, 1) and N(m, s²) is m² + (1 - s)²."""
+    found = cost_by_batch(OT, draw(40_000, 1), 3 + 0.5 * draw(40_000, 1, seed=1), sizes=[10, 1000])
+    small, large = found
+    assert abs(large.cost - 9.25) < 4 * large.error + 0.01
+    assert small.cost - large.cost > 4 * small.error
+
+
+# Sinkhorn.
+
+
+def plan_cost(plan, x0, x1):
+    return (plan * squared_distance(x0, x1)).sum().item()
+
+
+def test_plan_has_the_marginals():
+    plan = sinkhorn_plan(*ends(50, 3), 0.05, tolerance=1e-6)
+    assert plan.min() >= 0 and (plan.sum(0) - 0.02).abs().max() < 1e-15
+    assert (plan.sum(1) - 0.02).abs().sum() <= 1e-6
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.03, 0.003])
+def test_iterations_end_at_the_tolerance(tolerance):
+    error = (sinkhorn_plan(*ends(50, 3), 0.01, tolerance=tolerance).sum(1) - 0.02).abs().sum()
+    assert 0.02 * tolerance < error <= tolerance
+
+
+@pytest.mark.parametrize("regularization", [0.03, 0.3])
+def test_plan_is_a_gibbs_kernel_in_units_of_the_mean_cost(regularization):
+    """log P + C / (eps mean C) is u_i + v_j: all its mixed differences vanish."""
+    x0, x1 = ends(20, 2)
+    matrix = squared_distance(x0, x1)
+    rest = sinkhorn_plan(x0, x1, regularization).log() + matrix / (regularization * matrix.mean())
+    assert (rest - rest[:1] - rest[:, :1] + rest[0, 0]).abs().max() < 1e-9
+    plan, elsewhere = (sinkhorn_plan(a * x0 + b, a * x1 + b, regularization) for a, b in ((1, 0), (5, 1)))
+    torch.testing.assert_close(plan, elsewhere, rtol=1e-8, atol=1e-12)
+
+
+def test_plan_of_swapped_ends_is_the_transpose():
+    x0, x1 = ends(20, 2)
+    plan, swapped = (sinkhorn_plan(*pair, 0.1, tolerance=1e-10) for pair in ((x0, x1), (x1, x0)))
+    torch.testing.assert_close(plan, swapped.T, rtol=1e-6, atol=1e-9)
+
+
+def test_plan_goes_from_optimal_to_independent_with_the_regularization():
+    x0, x1 = ends(7, 2)
+    matrix = squared_distance(x0, x1)
+    costs = [plan_cost(sinkhorn_plan(x0, x1, eps, 5000, 1e-3), x0, x1) for eps in (0.005, 0.05, 1, 1e4)]
+    assert costs == sorted(costs)
+    assert costs[0] == pytest.approx(cost(*OT(x0, x1)), rel=1e-2)
+    assert costs[-1] == pytest.approx(matrix.mean().item(), rel=1e-3)
+
+
+def test_draws_follow_the_plan():
+    x0, x1 = ends(5, 2)
+    plan, n, generator = sinkhorn_plan(x0, x1, 1.0, tolerance=1e-6), 1000, rng()
+    pairing = sinkhorn(1.0, tolerance=1e-6)
+    counts = torch.zeros(5, 5).double()
+    for _ in range(n):
+        counts[pairing.rows(x0, x1, generator=generator), torch.arange(5)] += 1
+    law = 5 * plan
+    assert ((counts / n - law).abs() <= 4 * (law * (1 - law) / n).sqrt() + 1e-12).all()
+    assert (counts.sum(1) / n - 1).abs().max() < 4 * (5 / n) ** 0.5
+
+
+def test_draws_come_from_the_generator():
+    x0, x1 = ends(50, 2)
+    rows = [sinkhorn(0.3).rows(x0, x1, generator=rng(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
+
+
+def test_sinkhorn_says_when_it_has_not_converged():
+    with pytest.raises(ValueError, match=r"tolerance=1e-06 in iterations=20; got .* Raise iterations"):
+        sinkhorn(0.01, 20, 1e-6)(*ends(50, 2))
+
+
+# Conditions.
+
+
+def test_base_points_change_places_only_within_a_label():
+    x0, x1 = ends(60, 2)
+    rows = conditional(OT).rows(x0, x1, context=labels)
+    assert torch.equal(labels[rows], labels)
+    for label in range(3):
+        own = (labels == label).nonzero()[:, 0]
+        assert torch.equal(rows[own], own[OT.rows(x0[own], x1[own])])
+
+
+@pytest.mark.parametrize(
+    "context", [labels[:, None], torch.eye(3)[labels], torch.stack([labels * 0, labels], 1).double()]
+)
+def test_labels_may_come_in_any_code(context):
+    pair = ends(60, 2)
+    assert torch.equal(
+        conditional(OT).rows(*pair, context=context), conditional(OT).rows(*pair, context=labels)
+    )
+
+
+def test_a_pairing_that_ignores_labels_skews_the_base_of_a_class_and_a_conditional_one_does_not():
+    n = 400
+    side = torch.arange(n) % 2
+    x0, x1 = draw(n, 2), 0.3 * draw(n, 2, seed=1) + 6 * side[:, None]
+    skewed, kept = OT(x0, x1)[0], conditional(OT)(x0, x1, context=side)[0]
+    assert skewed[side == 1].mean() > 0.5
+    for label in (0, 1):
+        assert torch.equal(kept[side == label].sort(0).values, x0[side == label].sort(0).values)
+    assert cost(kept, x1) < cost(x0, x1) - 1
+
+
+def test_a_finite_weight_pays_for_the_distance_of_contexts():
+    x0, x1 = ends(6, 2)
+    c = draw(6, 2, seed=3)
+    for weight in (0.1, 1.0, 5.0):
+        matrix = squared_distance(x0, x1) + weight * squared_distance(c, c)
+        total = lambda p: matrix[list(p), range(6)].sum()  # noqa: B023
+        best = min(itertools.permutations(range(6)), key=total)
+        assert conditional(OT, weight).rows(x0, x1, context=c).tolist() == list(best)
+
+
+def test_a_finite_weight_goes_from_transport_to_pairs_as_they_come():
+    x0, x1 = ends(60, 2)
+    c = draw(60, seed=3).float()
+    rows = {w: conditional(OT, w).rows(x0, x1, context=c) for w in (1e-9, 1.0, 1e9)}
+    assert torch.equal(rows[1e-9], OT.rows(x0, x1)) and torch.equal(rows[1e9], torch.arange(60))
+    moved = [(c[r] - c).square().mean() for r in rows.values()]
+    assert moved == sorted(moved, reverse=True)
+    assert torch.equal(conditional(OT).rows(x0, x1, context=c), torch.arange(60))
+
+
+def test_a_conditional_batch_trains_a_conditional_field():
+    x1, context = ends(60, 2)[1].float(), torch.eye(3)[labels]
+    x0, x1 = conditional(OT)(torch.randn(60, 2, generator=rng()), x1, context=context)
+    loss = velocity_loss(lambda t, x, c: c[:, :2] * x, linear(), x0, x1, context=context, generator=rng())
+    assert loss.shape == (60,) and loss.isfinite().all()
+
+
+# Diagnostics.
+
+
+def test_report_counts_what_it_says():
+    x0, x1 = ends(40, 2)
+    pairing = sinkhorn(0.2)
+    report = pairing_report(pairing, x0, x1, rng())
+    rows = pairing.rows(x0, x1, rng())
+    y0 = x0[rows]
+    swaps = sum((y0[i] - y0[j]) @ (x1[i] - x1[j]) < 0 for i, j in itertools.combinations(range(40), 2))
+    assert report.cost == pytest.approx(cost(y0, x1))
+    assert report.independent_cost == pytest.approx(squared_distance(x0, x1).mean().item())
+    assert report.crossing == pytest.approx(swaps.item() / math.comb(40, 2)) and report.crossing > 0
+    assert report.used_x0 == len(set(rows.tolist())) / 40 < 1 and report.used_x1 == 1
+    assert str(report).count("\n") == 4 and f"{report.cost:.4g}" in str(report)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lines_of_transport_never_cross_and_independent_ones_do_half_the_time(dtype):
+    x0, x1 = (x + 100 for x in ends(300, 3, dtype=dtype))
+    report = pairing_report(OT, x0, x1)
+    assert report.crossing == 0 and report.used_x0 == 1 and report.cost < report.independent_cost
+    assert pairing_report(independent(), draw(300, 2), draw(300, 2, seed=1)).crossing == pytest.approx(
+        0.5, abs=0.05
+    )
+
+
+def test_report_takes_any_function_and_a_context():
+    repeat = lambda x0, x1, generator=None: (x0, x1[:1].expand_as(x1))
+    assert pairing_report(repeat, *ends(20, 2)).used_x1 == 1 / 20
+    assert pairing_report(conditional(OT), *ends(60, 2), context=labels).used_x0 == 1
+
+
+def test_cost_by_batch_is_a_mean_over_batches_with_its_error():
+    x0, x1 = ends(100, 2)
+    (found,) = cost_by_batch(OT, x0, x1, [30])
+    each = torch.tensor([cost(*OT(x0[k : k + 30], x1[k : k + 30])) for k in (0, 30, 60)]).double()
+    assert found.size == 30 and found.cost == pytest.approx(each.mean().item())
+    assert found.error == pytest.approx(each.std().item() / 3**0.5)
+
+
+def test_the_bias_of_small_batches_shrinks():
+    found = cost_by_batch(OT, draw(1024, 2), draw(1024, 2, seed=1), [8, 64, 512])
+    assert [c.cost for c in found] == sorted((c.cost for c in found), reverse=True)
+    assert found[-1].cost > 0
+
+
+def test_a_pairing_of_ones_own_meets_the_same_checks():
+    with pytest.raises(ValueError, match="Expected as many x0 as x1"):
+        RowPairing("mine()")(*(draw(n, 2) for n in (3, 4)))
+
+
+@pytest.mark.parametrize("pairing", [independent(), optimal_transport(), sinkhorn()], ids=str)
+def test_no_pairs_are_no_pairs(pairing):
+    x0, x1 = pairing(torch.empty(0, 3), torch.empty(0, 3))
+    assert x0.shape == x1.shape == (0, 3) and pairing.rows(x0, x1).shape == (0,)
