@@ -93,10 +93,10 @@ def digits(mnist: Row) -> str:
 def judged(mnist: Row) -> str:
     """On how many images, and how exactly."""
     return (
-        f"Judged on {mnist['images']:,} test images, with {mnist['nfe']:.0f} evaluations of the field and its divergence "
-        f"for each at tolerance {mnist['tolerance']:g}; at half of it the value of the first fifty images changes by "
-        f"{abs(mnist['change at half the tolerance']):.1g}. Samples took {mnist['nfe of samples']} evaluations. "
-        f"{mnist['steps']:,} steps of {mnist['settings']['batch']} images.\n\n"
+        f"Judged on {mnist['images']:,} test images, with {mnist['nfe']:.0f} evaluations of the field and its "
+        f"divergence at tolerance {mnist['tolerance']:g}; at half of it the value of the first fifty images changes "
+        f"by {abs(mnist['change at half the tolerance']):.1g}. Samples took {mnist['nfe of samples']} evaluations. "
+        f"Training took {mnist['steps']:,} steps of {mnist['settings']['batch']} images.\n\n"
     )
 
 
