@@ -20,7 +20,7 @@ from cnflib import models  # noqa: E402
 
 PAGE = (ROOT / "book/one-target.md").read_text(encoding="utf-8")
 FOUND = results.load("one_target")
-GLOW = results.load("glow_mnist")
+GLOW, INTERPOLANT = results.load("glow_mnist"), results.load("interpolant_mnist")
 LIMITS = {"checkerboard": 3.60, "8gaussians": 2.95, "moons": 2.50}
 
 
@@ -73,6 +73,7 @@ def test_a_changed_run_changes_its_table(tmp_path, monkeypatch):
         run["parameters"] += 1
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     (tmp_path / "glow_mnist.json").write_text(json.dumps(GLOW))
+    (tmp_path / "interpolant_mnist.json").write_text(json.dumps(INTERPOLANT))
     (tmp_path / "one_target.json").write_text(json.dumps(changed))
     after = targets.pages()
     assert {name for name in before if before[name] != after[name]} == {"one-target-moons", "one-target-cost"}
@@ -84,6 +85,19 @@ def test_glow_on_mnist_is_shown_beside_the_published_value():
     assert 1.05 < value < 1.5 and error < 0.01
     assert f"{value:.3f} ± {error:.3f} | {GLOW['draws']} | {GLOW['parameters']:,}" in shown
     assert "published | 1.05" in shown
+
+
+def test_the_interpolant_on_mnist_is_shown_beside_published_values_and_says_how_it_was_judged():
+    shown, said = (targets.pages()[f"one-target-interpolant{end}"] for end in ("", "-measured"))
+    value, error = INTERPOLANT["bits_per_dim"]
+    assert 0.9 < value < 1.3 and error < 0.02
+    assert f"{value:.3f} ± {error:.3f} | {INTERPOLANT['draws']} | {INTERPOLANT['parameters']:,}" in shown
+    assert "FFJORD, multiscale | 0.99" in shown and "Glow | 1.05" in shown
+    assert f"{INTERPOLANT['images']:,} test images" in said and INTERPOLANT["images"] == 10_000
+    assert abs(INTERPOLANT["change at half the tolerance"]) < 1e-3
+    settings = INTERPOLANT["settings"]
+    assert (settings["path"], settings["front"], settings["power"]) == ("trigonometric", "histogram", 2)
+    assert INTERPOLANT["machine"]["threads"] == 1 and not settings["classes"]
 
 
 def test_every_table_and_figure_is_on_the_page():
