@@ -151,5 +151,7 @@ def test_published_numbers_stand_beside_those_measured():
 )
 def test_the_path_energy_is_normalised_as_the_page_says(run):
     energy, between = run["energy"], run["W2^2 of the ends"]
-    assert run["NPE"] == pytest.approx(abs(energy - between) / between, rel=1e-4, abs=1e-5)  # six digits are kept
+    assert run["NPE"] == pytest.approx(
+        abs(energy - between) / between, rel=1e-4, abs=1e-5
+    )  # six digits are kept
     assert run["W2^2 of two samples"] < between
