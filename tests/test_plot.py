@@ -212,6 +212,7 @@ def test_the_diagram_shows_densities_of_equal_level_sets(ax):
 
 def test_only_use_style_changes_settings():
     with plt.rc_context():
+        matplotlib.rcdefaults()  # other figures drawn in this process may have set the style
         before = dict(matplotlib.rcParams)
         for module in (_style, plot):
             runpy.run_path(module.__file__)

@@ -56,7 +56,8 @@ r"""``noise(shape, like, generator)``: entries of mean 0 and variance 1, with dt
 
 def rademacher(shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Tensor:
     r"""Independent signs :math:`\pm 1`: the least variance of all probes with independent entries."""
-    return torch.randint(0, 2, shape, generator=generator, dtype=like.dtype, device=like.device) * 2 - 1
+    given = {} if generator is None else {"generator": generator}  # with one, no shape may be symbolic
+    return torch.randint(0, 2, shape, **given, dtype=like.dtype, device=like.device) * 2 - 1
 
 
 def gaussian(shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Tensor:

@@ -89,7 +89,7 @@ class MLP(nn.Module):
     def _first(self, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
         """The first layer; what time adds is a bias where it is the same in all rows."""
         first, n, conditions = self.net[0], features.shape[1], self._conditions(t, len(features), context)
-        if len(conditions) > 1 or type(first) is not nn.Linear or intercepted(first):
+        if len(conditions) != 1 or type(first) is not nn.Linear or intercepted(first):
             return first(torch.cat([features, conditions.expand(len(features), -1)], 1))
         shift = F.linear(conditions, first.weight[:, n:], first.bias)
         return F.linear(features, first.weight[:, :n], shift[0])
