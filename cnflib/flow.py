@@ -18,6 +18,7 @@ from cnflib._check import (
     event_shape,
     reference,
 )
+from cnflib._random import given
 from cnflib.bijection import Bijection
 
 __all__ = ["Base", "Flow", "StandardNormal", "tempered"]
@@ -55,7 +56,7 @@ class StandardNormal(nn.Module):
     def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         check_positive_int(n, "n")
         return torch.randn(
-            (n, *self.shape), generator=generator, dtype=self.origin.dtype, device=self.origin.device
+            (n, *self.shape), **given(generator), dtype=self.origin.dtype, device=self.origin.device
         )
 
     def extra_repr(self) -> str:

@@ -247,3 +247,21 @@ def test_a_loss_compiles_whole_and_is_transformed(loss):
         torch.stack([x0, 2 * x0]), torch.stack([xi, -xi])
     )
     assert_close(each[1], loss(curved, path, 2 * x0, x1, times, -xi))
+
+
+@every
+def test_a_loss_compiles_once_for_batches_of_any_size(loss):
+    torch._dynamo.reset()
+    net, path, programs = MLP(D, hidden=(4,)), linear(bridge()), []
+
+    def count(graph, inputs):
+        programs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(
+        lambda x0, x1: loss(net, path, x0, x1), fullgraph=True, backend=count, dynamic=True
+    )
+    for n in (4, 5, 9):  # not D rows, for equal sizes share a symbol
+        x0, x1 = torch.randn(2, n, D)
+        assert compiled(x0, x1).shape == (n,)
+    assert len(programs) == 1

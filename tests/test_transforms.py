@@ -21,11 +21,13 @@ from cnflib.continuous import (
     exact,
     fixed,
     forward_mode,
+    gaussian,
     hutchinson,
     hutchpp,
     jacobian_frobenius,
     kinetic_energy,
     midpoint,
+    rademacher,
     reverse_mode,
 )
 from cnflib.models import ffjord
@@ -87,6 +89,13 @@ def test_log_prob_and_its_training_step_compile_without_a_graph_break(divergence
     leaves = list(flow.parameters())
     grads = [torch.autograd.grad(f(x).mean(), leaves) for f in (compiled, flow.log_prob)]
     assert_close(*grads)
+
+
+@pytest.mark.parametrize("noise", [rademacher, gaussian])
+def test_a_probe_is_drawn_for_batches_of_any_size_without_compiling_anew(noise):
+    flow = flow_of(hutchinson(noise))
+    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True, dynamic=True)
+    assert [compiled(draw(n)).shape for n in (3, 5, 9)] == [(3,), (5,), (9,)]
 
 
 def test_hutchpp_compiles_too():

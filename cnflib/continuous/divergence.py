@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_positive_int, check_velocity
+from cnflib._random import given
 from cnflib.continuous.products import Product, automatic, factors, settled
 from cnflib.nets import VectorField, push
 
@@ -56,13 +57,12 @@ r"""``noise(shape, like, generator)``: entries of mean 0 and variance 1, with dt
 
 def rademacher(shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Tensor:
     r"""Independent signs :math:`\pm 1`: the least variance of all probes with independent entries."""
-    given = {} if generator is None else {"generator": generator}  # with one, no shape may be symbolic
-    return torch.randint(0, 2, shape, **given, dtype=like.dtype, device=like.device) * 2 - 1
+    return torch.randint(0, 2, shape, **given(generator), dtype=like.dtype, device=like.device) * 2 - 1
 
 
 def gaussian(shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Tensor:
     r"""Independent standard normals, :math:`\eta \sim N(0, I)`."""
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+    return torch.randn(shape, **given(generator), dtype=like.dtype, device=like.device)
 
 
 def exact(x: Tensor, generator: Generator | None = None, *, product: Product = automatic) -> Estimator:

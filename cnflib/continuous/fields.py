@@ -25,6 +25,7 @@ from cnflib._check import (
     event_shape,
     reference,
 )
+from cnflib._random import given
 from cnflib.continuous.products import factors, forward_mode, has_tangents
 from cnflib.nets import Tanh, TimeEmbedding, VectorField, push
 
@@ -293,7 +294,7 @@ def random_end(field: VectorField, spread: float, generator: Generator | None = 
     """
     if not 0 <= spread < 1:
         raise ValueError(f"Expected spread in [0, 1), so that the end time stays positive; got {spread}.")
-    u = torch.rand((), generator=generator, device="cpu" if generator is None else generator.device)
+    u = torch.rand((), **given(generator), device="cpu" if generator is None else generator.device)
     random = EndTime(field, 1 + spread * (2 * u.item() - 1))
     random.log_end.requires_grad_(False)
     return random

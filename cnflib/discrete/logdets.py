@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_positive_int
+from cnflib._random import given
 from cnflib.discrete.lipschitz import Product
 
 __all__ = ["LogDet", "exact_logdet", "russian_roulette", "truncated_series"]
@@ -122,7 +123,7 @@ def truncated_series(terms: int = 5, probes: int = 1) -> LogDet:
 def _series(
     product: Product, x: Tensor, generator: Generator | None = None, *, terms: int, ratio: float, probes: int
 ) -> Tensor:
-    eta = torch.randint(0, 2, (probes, *x.shape), generator=generator, dtype=x.dtype, device=x.device) * 2 - 1
+    eta = torch.randint(0, 2, (probes, *x.shape), **given(generator), dtype=x.dtype, device=x.device) * 2 - 1
     last = terms + (_geometric(ratio, x, generator) if ratio else x.new_zeros(len(x)))
     total, v, k = x.new_zeros(len(x)), eta, 0
     rows = torch.arange(len(x), device=x.device)
@@ -138,5 +139,5 @@ def _series(
 
 def _geometric(ratio: float, x: Tensor, generator: Generator | None) -> Tensor:
     r"""N with :math:`P(N \ge j) = p^j`, one for each row: :math:`\lfloor \log U / \log p \rfloor`, U uniform."""
-    u = 1 - torch.rand(len(x), generator=generator, dtype=torch.float64, device=x.device)
+    u = 1 - torch.rand(len(x), **given(generator), dtype=torch.float64, device=x.device)
     return (u.log() / math.log(ratio)).floor()

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from cnflib._check import check_event, check_positive_int, eager
+from cnflib._random import given
 from cnflib.bijection import Bijection
 from cnflib.flow import Flow
 
@@ -69,7 +70,7 @@ class Dequantize(Bijection):
                 f"Expected x of a dtype in which a cell of {self.levels} levels holds points; got {x.dtype}. "
                 "Dequantize in float32 or float64 and round what comes out."
             )
-        u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        u = torch.rand(x.shape, **given(generator), dtype=x.dtype, device=x.device)
         return (x + u.clamp(edge, 1 - edge)) / self.levels, -self._logdet(x)
 
     def inverse(

@@ -4,6 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_context, check_like, check_velocity, eager, reference
+from cnflib._random import given
 from cnflib.interpolants._checks import check_ends, check_noise, check_time
 from cnflib.interpolants.interpolant import Coefficients, Interpolant, zero
 from cnflib.nets import VectorField
@@ -29,13 +30,13 @@ def draw(
 ) -> tuple[Tensor, Tensor | None]:
     """A time inside (0, 1) for each pair, shape ``(B,)``, and noise where the interpolant has some; or those given."""
     if t is None:
-        t = inside(torch.rand(x0.shape[:1], generator=generator, dtype=x0.dtype, device=x0.device))
+        t = inside(torch.rand(x0.shape[:1], **given(generator), dtype=x0.dtype, device=x0.device))
     else:
         t = check_time(t, x0).flatten().expand(len(x0)).contiguous()
     if interpolant.gamma2 is zero:
         return t, None
     if xi is None:
-        xi = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+        xi = torch.randn(x0.shape, **given(generator), dtype=x0.dtype, device=x0.device)
     check_noise(xi, x0)
     return t, xi
 

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_event
+from cnflib._random import given
 from cnflib.interpolants._derived import Derived
 from cnflib.nets import VectorField
 
@@ -39,7 +40,7 @@ def drop_context(context: Tensor, p: float = 0.1, generator: Generator | None = 
     check_event(context, None, "context")
     if not 0 <= p <= 1:
         raise ValueError(f"Expected a probability p in [0, 1]; got {p}. Usual are 0.1 to 0.2.")
-    kept = torch.rand(len(context), generator=generator, device=context.device) >= p
+    kept = torch.rand(len(context), **given(generator), device=context.device) >= p
     return context * kept.reshape(-1, *[1] * (context.ndim - 1))
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_event, check_positive_int
+from cnflib._random import given
 from cnflib.flow import StandardNormal
 from cnflib.interpolants._checks import check_time
 from cnflib.interpolants.interpolant import Coefficients, Interpolant
@@ -155,7 +156,7 @@ class Oracle:
                 f"Expected one time t for all points; got shape {tuple(t.shape)}. Call once for each."
             )
         device = "cpu" if generator is None else generator.device
-        z = torch.randn(n, self.means[0].shape[-1], generator=generator, dtype=dtype, device=device)
+        z = torch.randn(n, self.means[0].shape[-1], **given(generator), dtype=dtype, device=device)
         c = self._coefficients(t, z)
         k = self.log_weights.to(z).exp().multinomial(n, replacement=True, generator=generator)
         means = self._mean(c.alpha, c.beta, z)[0]

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import check_positive_int
+from cnflib._random import given
 from cnflib.interpolants._pairs import inside
 
 __all__ = ["ImportanceTimes", "TimeLaw", "beta_times", "uniform_times"]
@@ -170,7 +171,7 @@ class ImportanceTimes(nn.Module):
         """
         dtype, _ = _place(n, generator, like)
         p = self._density()
-        u = torch.rand(n, generator=generator, dtype=torch.float64, device=p.device)
+        u = torch.rand(n, **given(generator), dtype=torch.float64, device=p.device)
         upper = p.cumsum(0) / len(p)
         k = torch.searchsorted(upper, u, right=True).clamp(max=len(p) - 1)
         t = (k + ((u - upper[k]) * len(p) / p[k] + 1).clamp(0, 1)) / len(p)
@@ -224,11 +225,11 @@ def _place(n: int, generator: Generator | None, like: Tensor | None) -> tuple[to
 
 
 def _uniform(n: int, generator: Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.rand(n, generator=generator, dtype=dtype, device=device)
+    return torch.rand(n, **given(generator), dtype=dtype, device=device)
 
 
 def _log_gamma_variate(a: float, n: int, generator: Generator | None, device: torch.device) -> Tensor:
     """The logarithm of n draws of Gamma(a): those of a + 1, times U^(1/a), which underflow for no a."""
     shape = torch.full((n,), a + 1, dtype=torch.float64, device=device)
-    u = inside(torch.rand(n, generator=generator, dtype=torch.float64, device=device))
+    u = inside(torch.rand(n, **given(generator), dtype=torch.float64, device=device))
     return torch._standard_gamma(shape, generator=generator).log() + u.log() / a
