@@ -133,7 +133,7 @@ def shown(seconds: float) -> str:
 
 
 def factor(times: dict[str, float]) -> str:
-    """How many times longer the faster likelihood takes; a bound where a time is one."""
+    """How many times longer the faster likelihood takes; a bound where a time is one, nothing where both are."""
     first, *others = times.values()
     other = min(others, key=abs)
     if math.isinf(first) and math.isinf(other):
@@ -142,7 +142,9 @@ def factor(times: dict[str, float]) -> str:
         return "–"
     if math.isinf(other):
         return "not reached"
-    return ("> " if first < 0 else "") + (digits(abs(other / first), 2) if other > 0 else "?")
+    if other < 0:
+        return ""
+    return ("> " if first < 0 else "") + digits(abs(other / first), 2)
 
 
 def end(found: Row) -> str:

@@ -10,14 +10,11 @@ samples at four temperatures to samples.png beside the checkpoint.
 """
 
 import argparse
-import gzip
 import math
-import os
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -26,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from harness import machine, record  # noqa: E402
+from mnist import DIMS, EVENT, LEVELS, check_settings, images, schedule  # noqa: E402
 
 from cnflib import Chain, Flow  # noqa: E402
 from cnflib.discrete import Dequantize, Logit, mean_log_prob  # noqa: E402
@@ -34,9 +32,7 @@ from cnflib.metrics import Estimate, bits_per_dim  # noqa: E402
 from cnflib.models import glow  # noqa: E402
 from cnflib.train import EMA, best_device, load, save, steps  # noqa: E402
 
-EVENT, LEVELS, DIMS = (1, 28, 28), 256, 784
 TEMPERATURES = (0.6, 0.7, 0.8, 1.0)
-WARM_UP = 200  # steps
 SETTINGS = ("layers", "hidden", "scales", "alpha", "seed", "batch", "rate", "steps", "seconds")
 
 
@@ -64,19 +60,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def images(part: str) -> Tensor:
-    """The training (``train``) or test (``t10k``) images, integers of shape (N, 1, 28, 28)."""
-    folder = os.environ.get("CNFLIB_DATA")
-    path = Path(folder or ".", "mnist", f"{part}-images-idx3-ubyte.gz")
-    if not folder or not path.exists():
-        sys.exit(
-            f"{path} is missing: set CNFLIB_DATA to a folder that holds MNIST's four files under mnist/."
-        )
-    with gzip.open(path) as file:
-        pixels = np.frombuffer(file.read(), np.uint8, offset=16)
-    return torch.from_numpy(pixels.copy()).reshape(-1, *EVENT)
-
-
 def build(args: argparse.Namespace) -> Flow:
     """Pixels of 0 ... 255, dequantised (and, if asked for, through a logit), under Glow; the same weights each time."""
     with torch.random.fork_rng():
@@ -89,11 +72,6 @@ def build(args: argparse.Namespace) -> Flow:
 
 def bits(log_prob: Tensor) -> Tensor:
     return -log_prob.mean() / (DIMS * math.log(2))
-
-
-def schedule(step: int, done: float) -> float:
-    """Factor of the learning rate: a warm-up over steps, a cosine over the budget."""
-    return min(1, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1, done)))
 
 
 def train(args: argparse.Namespace) -> tuple[nn.Module, dict[str, object]]:
@@ -145,16 +123,6 @@ def train(args: argparse.Namespace) -> tuple[nn.Module, dict[str, object]]:
             written, clock = seconds, time.perf_counter()  # writing is not training
     bar.close()
     return ema.module, {"steps": step + 1, "seconds": seconds, "training": curve}
-
-
-def check_settings(path: Path, settings: dict[str, object]) -> None:
-    """Stop rather than go on from a run of other settings."""
-    saved = load(path)["settings"]
-    if saved != settings:
-        changed = {k: (saved.get(k), v) for k, v in settings.items() if saved.get(k) != v}
-        sys.exit(
-            f"{path} was written with other settings {changed} (then, now): delete it, or name another --out."
-        )
 
 
 @torch.no_grad()

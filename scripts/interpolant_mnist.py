@@ -12,16 +12,12 @@ net: --channels 64 --patch 1 --sizes 3 --batch 256.
 """
 
 import argparse
-import gzip
 import math
-import os
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.special import ndtr, ndtri
 from tqdm import tqdm
@@ -30,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from harness import machine, record  # noqa: E402
+from mnist import CLASSES, DIMS, EVENT, LEVELS, check_settings, images, labels, schedule  # noqa: E402
 
 from cnflib import Bijection, Chain, Flow, StandardNormal  # noqa: E402
 from cnflib.continuous import CNF, adaptive, hutchinson  # noqa: E402
@@ -39,10 +36,8 @@ from cnflib.metrics import Estimate, bits_per_dim  # noqa: E402
 from cnflib.nets import UNet  # noqa: E402
 from cnflib.train import EMA, best_device, load, save, steps  # noqa: E402
 
-EVENT, LEVELS, DIMS, CLASSES = (1, 28, 28), 256, 784, 10
 PATHS = {"linear": linear, "trigonometric": trigonometric}
 PUBLISHED = {"FFJORD, multiscale": 0.99, "Glow": 1.05}  # bits/dim, Grathwohl et al., 2018
-WARM_UP = 200  # steps
 SETTINGS = (
     *("path", "front", "power", "classes", "channels", "sizes", "blocks", "patch", "attention"),
     *("seed", "batch", "rate", "decay", "steps", "seconds"),
@@ -79,28 +74,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, default=ROOT / "_build" / "interpolant_mnist", help="folder of the checkpoint"
     )
     return parser.parse_args(argv)
-
-
-def read(name: str, skip: int) -> Tensor:
-    """The bytes of one of MNIST's files behind its header."""
-    folder = os.environ.get("CNFLIB_DATA")
-    path = Path(folder or ".", "mnist", f"{name}-ubyte.gz")
-    if not folder or not path.exists():
-        sys.exit(
-            f"{path} is missing: set CNFLIB_DATA to a folder that holds MNIST's four files under mnist/."
-        )
-    with gzip.open(path) as file:
-        return torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=skip).copy())
-
-
-def images(part: str) -> Tensor:
-    """The training (``train``) or test (``t10k``) images, integers of shape (N, 1, 28, 28)."""
-    return read(f"{part}-images-idx3", 16).reshape(-1, *EVENT)
-
-
-def labels(part: str, classes: bool) -> Tensor | None:
-    """Their labels as rows of ten features, if the field is to see them."""
-    return F.one_hot(read(f"{part}-labels-idx1", 8).long(), CLASSES).float() if classes else None
 
 
 class Histogram(Bijection):
@@ -155,15 +128,10 @@ def build(args: argparse.Namespace) -> tuple[UNet, Chain]:
     return field.to(best_device()), Chain(Dequantize(LEVELS), front).to(best_device())
 
 
-def schedule(step: int, done: float) -> float:
-    """Factor of the learning rate: a warm-up over steps, a cosine over the budget."""
-    return min(1, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1, done)))
-
-
 def train(args: argparse.Namespace) -> tuple[UNet, dict[str, object]]:
     """Train to the end of the budget, from the checkpoint if there is one; the averaged field and what it took."""
     device, path = best_device(), args.out / "checkpoint.pt"
-    data, given = images("train").to(device), labels("train", args.classes)
+    data, given = images("train").to(device), labels("train") if args.classes else None
     generator = torch.Generator(device).manual_seed(args.seed)
     field, front = build(args)
     interpolant = PATHS[args.path]()
@@ -215,16 +183,6 @@ def train(args: argparse.Namespace) -> tuple[UNet, dict[str, object]]:
     return ema.module, {"steps": step + 1, "seconds": seconds, "cpu seconds": cpu, "training": curve}
 
 
-def check_settings(path: Path, settings: dict[str, object]) -> None:
-    """Stop rather than go on from a run of other settings."""
-    saved = load(path)["settings"]
-    if saved != settings:
-        changed = {k: (saved.get(k), v) for k, v in settings.items() if saved.get(k) != v}
-        sys.exit(
-            f"{path} was written with other settings {changed} (then, now): delete it, or name another --out."
-        )
-
-
 def flow_of(field: nn.Module, front: Chain, tolerance: float) -> Flow:
     """The law of the field's ordinary differential equation, in pixels of 0 ... 255."""
     cnf = CNF(field, hutchinson(), adaptive(rtol=tolerance, atol=tolerance))
@@ -235,7 +193,7 @@ def flow_of(field: nn.Module, front: Chain, tolerance: float) -> Flow:
 def judge(field: nn.Module, args: argparse.Namespace) -> dict[str, object]:
     """Bits per dimension of test images, K draws of the noise for each, and what half the tolerance changes."""
     device, (_, front) = best_device(), build(args)
-    y, given = images("t10k").float(), labels("t10k", args.classes)
+    y, given = images("t10k").float(), labels("t10k") if args.classes else None
     spread = torch.arange(min(args.images, len(y))) * len(y) // min(args.images, len(y))
     y, given = y[spread], None if given is None else given[spread].to(device)
 

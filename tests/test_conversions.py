@@ -14,6 +14,7 @@ from cnflib.interpolants import (
     Oracle,
     bridge,
     denoiser_from_score,
+    denoiser_loss,
     encoding_decoding,
     independent,
     linear,
@@ -24,9 +25,11 @@ from cnflib.interpolants import (
     sample_ode,
     score_from_denoiser,
     score_from_velocity,
+    score_loss,
     trigonometric,
     velocity_from_score,
     velocity_loss,
+    velocity_objective,
 )
 from cnflib.nets import MLP
 
@@ -151,9 +154,13 @@ def test_a_pairing_that_says_it_is_independent_is_accepted():
         return x0, x1[torch.randperm(len(x1), generator=generator)]
 
     shuffled.independent = True
+    field, x, half = lambda t, x, c: 3 * x, draw(), 0.5
     for pairing in (independent, independent(), shuffled, None):
-        score_from_velocity(linear(), lambda t, x, c: x, pairing=pairing)
-    score_from_velocity(mirror(), lambda t, x, c: x, gaussian_end=None, pairing=doubled)
+        assert_close(
+            score_from_velocity(linear(), field, pairing=pairing)(half, x), (half * 3 - 1) * x / half
+        )
+    apart = score_from_velocity(mirror(), field, gaussian_end=None, pairing=doubled)
+    assert_close(apart(0.25, x), -3 * x / 0.25)  # s = -b / (γ γ'), and γ γ' = (1 - 2t) / 2
 
 
 def test_the_half_time_of_encoding_decoding_is_standard_normal():
@@ -202,8 +209,8 @@ def test_conversions_compile_and_transform():
     assert_close(jacobian, jacobian.mT, 1e-9)
 
 
-def test_what_is_learned_is_what_is_known():
-    """A small net after 1,000 steps: velocity, score by conversion and likelihood, against the closed forms."""
+def learned(loss, path, start):
+    """A small net after 1,000 steps on a loss."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = MLP(2, hidden=(48, 48))
@@ -211,12 +218,17 @@ def test_what_is_learned_is_what_is_known():
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-2, total_steps=1000)
     source = rng(1)
     for _ in range(1000):
-        x0, x1 = normal.sample(512, generator=source), rho1.sample(512, source)
-        loss = velocity_loss(net, linear(), x0, x1, generator=source).mean()
+        x0, x1 = start.sample(512, generator=source), rho1.sample(512, source)
         optimiser.zero_grad()
-        loss.backward()
+        loss(net, path, x0, x1, generator=source).mean().backward()
         optimiser.step()
         schedule.step()
+    return net
+
+
+def test_what_is_learned_is_what_is_known():
+    """A velocity, the score that follows from it and its likelihood, against the closed forms."""
+    net, source = learned(velocity_loss, linear(), normal), rng(2)
     oracle, score = Oracle(linear(), normal, rho1), score_from_velocity(linear(), net)
     with torch.no_grad():
         for t in (0.1, 0.5, 0.9):
@@ -227,6 +239,19 @@ def test_what_is_learned_is_what_is_known():
         x = rho1.sample(4000, source)
         gap = rho1.log_prob(x) - Flow(CNF(net, solver=adaptive(rtol=1e-4, atol=1e-4)), normal).log_prob(x)
         assert -4 * gap.std() / 4000**0.5 < gap.mean() < 0.06 and gap.abs().mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("loss", "known", "error"),
+    [(velocity_objective, "velocity", 0.02), (score_loss, "score", 0.06), (denoiser_loss, "denoiser", 0.08)],
+)
+def test_each_loss_between_two_mixtures_learns_what_it_names(loss, known, error):
+    """With the noise of a bridge, of which velocity and score have no bound at the ends."""
+    net, source, oracle = learned(loss, linear(bridge()), rho0), rng(2), Oracle(linear(bridge()), rho0, rho1)
+    with torch.no_grad():
+        for t in (0.2, 0.5, 0.8):
+            x = oracle.sample(t, 4000, source)
+            assert _error(net(torch.tensor(t), x), getattr(oracle, known)(t, x)) < error
 
 
 def _error(a, b):

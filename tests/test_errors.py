@@ -823,7 +823,7 @@ calls = {
         "Expected eps to be a number.*got float.*the number itself",
     ),
     "sde eps of another shape": (lambda: sde(lambda t: t[:1]), r"Expected eps.*shape \(3,\); got \(1,\)"),
-    "sde score shape": (lambda: sde(score=lambda t, x, c: x[:, :1]), r"Expected field.*got \(4, 1\)"),
+    "sde score shape": (lambda: sde(score=lambda t, x, c: x[:, :1]), r"Expected score.*got \(4, 1\)"),
     "sde dtype": (
         lambda: sample_sde(field, field, x.double(), 1.0, 2),
         "Expected x0 of dtype torch.float32.*field",

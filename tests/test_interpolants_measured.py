@@ -125,6 +125,7 @@ def test_the_time_to_a_level_is_read_off_the_curve():
         ((2.0, math.inf, math.inf), "not reached"),
         ((math.inf, 9.0, math.inf), "–"),
         ((-2.0, 9.0, 30.0), "> 4.5"),
+        ((-2.0, -2.0, 30.0), ""),
         ((math.inf, math.inf, math.inf), ""),
     ],
 )

@@ -4,6 +4,7 @@ Every row gets the weights of one MLP that takes x and t, its own copy, in plain
 library's own examples write it. All of them learn the velocity of the linear path without noise.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -23,7 +24,7 @@ class Plain(nn.Module):
         return self.layers(torch.cat([x, t.reshape(-1, 1).expand(len(x), 1)], 1))
 
 
-class Row:
+class Row(ABC):
     """A row of the table; a subclass says how its library does it."""
 
     package: str | None = None
@@ -31,13 +32,13 @@ class Row:
     def __init__(self, mlp: MLP) -> None:
         self.net = Plain(mlp)
 
+    @abstractmethod
     def loss(self, x1: Tensor, x0: Tensor, t: Tensor | None = None) -> Tensor:
         """The mean over all entries of the squared error at times t, drawn by default."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, x0: Tensor, solver: str) -> Tensor:
         """Carry base points to t = 1 by a solver of the benchmark's ``SOLVERS``."""
-        raise NotImplementedError
 
     def training_step(self, x1: Tensor) -> Callable[[], None]:
         """One step at a learning rate of 0, base and times drawn anew."""

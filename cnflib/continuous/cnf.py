@@ -18,19 +18,17 @@ from cnflib._check import (
     check_deterministic,
     check_differentiable,
     check_event,
-    check_floating,
     check_like,
     check_rate,
     check_velocity,
     eager,
     reference,
-    takes,
 )
 from cnflib.bijection import Bijection
+from cnflib.continuous._arguments import as_times, check_parts, in_order, same_time
 from cnflib.continuous.control import adaptive
 from cnflib.continuous.costs import Cost
-from cnflib.continuous.divergence import Divergence, bottleneck, exact, hutchinson, hutchpp
-from cnflib.continuous.gradients import adjoint, checkpointed
+from cnflib.continuous.divergence import Divergence, exact
 from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, fixed
 from cnflib.continuous.tableaus import euler
 from cnflib.nets import VectorField
@@ -96,7 +94,7 @@ class CNF(Bijection):
         costs: Sequence[Cost] = (),
     ) -> None:
         super().__init__()
-        _check_parts(field, divergence, solver, costs)
+        check_parts(field, divergence, solver, costs)
         self.field = field
         self.divergence = divergence
         self.solver = adaptive() if solver is None else solver
@@ -122,9 +120,9 @@ class CNF(Bijection):
         self, x: Tensor, t0: float | Tensor, t1: float | Tensor, context: Tensor | None = None
     ) -> Tensor:
         """The points of :meth:`solve` alone, without log-determinant and costs: one evaluation of the field a stage."""
-        times = _times((t0, t1), x)
+        times = as_times((t0, t1), x)
         self._check(x, context)
-        same = _same(t0, t1, times)
+        same = same_time(t0, t1, times)
         if same and not times.requires_grad:
             return x
 
@@ -161,9 +159,9 @@ class CNF(Bijection):
             ValueError: On a wrong shape, dtype, device or time, or a field that returns a wrong shape.
             SolveError: If an adaptive solve cannot go on.
         """
-        times = _times((t0, t1), x)
+        times = as_times((t0, t1), x)
         self._check(x, context)
-        same = _same(t0, t1, times)
+        same = same_time(t0, t1, times)
         if same and not times.requires_grad:
             zero = x.new_zeros(x.shape[0])
             return Solution(x, zero, tuple(zero for _ in self.costs), 0, 0, 0, Work())
@@ -192,8 +190,8 @@ class CNF(Bijection):
         Raises:
             ValueError: As :meth:`solve`, and if the times are not in strict order.
         """
-        times = _times(times, x)
-        if len(times) < 2 or (eager(times) and not _in_order(times)):
+        times = as_times(times, x)
+        if len(times) < 2 or (eager(times) and not in_order(times)):
             raise ValueError(
                 f"Expected at least two times in strict order, up or down; got {times.tolist()}."
             )
@@ -243,59 +241,3 @@ class CNF(Bijection):
         check_event(x, None)
         check_like(x, reference(self.field), "x", "field")
         check_context(context, x)
-
-
-def _times(times: Sequence[float | Tensor] | Tensor, x: Tensor) -> Tensor:
-    """Times as one tensor of x's dtype and device, without cutting the gradient of a learnable one."""
-    check_floating(x, "x")
-    for t in times:
-        if isinstance(t, Tensor) and t.ndim:
-            raise ValueError(
-                f"Expected every time of shape (), one for all rows; got {tuple(t.shape)}. For a time of its own for "
-                "each row rescale the field, f_T(t, x) = T f(T t, x) with T of shape (B, 1)."
-            )
-    outside = [float(t) for t in times if (not isinstance(t, Tensor) or eager(t)) and not 0 <= t <= 1]
-    if outside:
-        raise ValueError(
-            f"Expected times in [0, 1], from base to data; got {outside}. Rescale the field to unit time."
-        )
-    return torch.stack([torch.as_tensor(t, dtype=x.dtype, device=x.device) for t in times])
-
-
-def _same(t0: float | Tensor, t1: float | Tensor, times: Tensor) -> bool:
-    """Whether a solve has no length, in the precision of its times where these can be looked at."""
-    if eager(times):
-        return bool(times[0] == times[1])
-    return not isinstance(t0, Tensor) and not isinstance(t1, Tensor) and t0 == t1
-
-
-def _check_parts(
-    field: VectorField, divergence: Divergence, solver: Solver | None, costs: Sequence[Cost]
-) -> None:
-    """Refuse parts that were not called, or were called too early, and a field of other arguments."""
-    for part, name in ((field, "field"), (divergence, "divergence"), (solver or adaptive(), "solver")):
-        if not callable(part) or isinstance(part, type) or part in _FACTORIES:
-            example = {"field": "MLP(dim)", "divergence": "exact or hutchinson()", "solver": "fixed(steps)"}[
-                name
-            ]
-            got = getattr(part, "__name__", repr(part))
-            raise ValueError(
-                f"Expected {name} to be something like {example}; got {got}. Is it to be called first?"
-            )
-    if callable(costs):
-        raise ValueError(
-            "Expected costs to be a sequence of rates; got a function. Write costs=(kinetic_energy,)."
-        )
-    if not takes(field.forward if isinstance(field, nn.Module) else field, 3):
-        raise ValueError(
-            f"Expected field to be called as field(t, x, context); {type(field).__name__} takes other arguments. Give "
-            "it a context=None, or wrap it by cnflib.adapters: time_first(net), time_second(net), time_as_feature(net)."
-        )
-
-
-_FACTORIES = (hutchinson, hutchpp, bottleneck, adaptive, fixed, adjoint, checkpointed)
-
-
-def _in_order(times: Tensor) -> bool:
-    steps = times.diff()
-    return bool((steps > 0).all() or (steps < 0).all())

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
+from torch.func import jvp
 
-from cnflib._check import check_event, check_velocity
+from cnflib._check import check_event
 from cnflib.interpolants._checks import check_time
+from cnflib.interpolants._pairs import evaluate
 from cnflib.interpolants.interpolant import Interpolant, zero
 from cnflib.nets import VectorField
 
@@ -37,9 +40,7 @@ def time_like(t: float | Tensor, x: Tensor) -> Tensor:
 
 def value_at(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
     """The field at a time that broadcasts against x."""
-    value = field(t.flatten() if len(t) == len(x) else t.reshape(()), x, context)
-    check_velocity(value, x)
-    return value
+    return evaluate(field, "field", t.flatten() if len(t) == len(x) else t.reshape(()), x, context)
 
 
 def check_noisy(interpolant: Interpolant) -> None:
@@ -48,3 +49,9 @@ def check_noisy(interpolant: Interpolant) -> None:
             "Expected an interpolant with noise, of which a denoiser is the mean; got gamma2=zero. With a Gaussian end "
             "use score_from_velocity; with none, give the path noise: linear(parabola())."
         )
+
+
+def with_rate(f: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
+    """A function of time and its rate of change, in forward mode."""
+    t = t.contiguous()
+    return jvp(f, (t,), (torch.ones_like(t),))

@@ -21,10 +21,9 @@ References:
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
 from cnflib._check import eager
-from cnflib.interpolants._derived import Derived, check_noisy, time_like, value_at
+from cnflib.interpolants._derived import Derived, check_noisy, time_like, value_at, with_rate
 from cnflib.interpolants.interpolant import Interpolant, Schedule, zero
 from cnflib.interpolants.pairing import Pairing, independent
 from cnflib.nets import VectorField
@@ -75,16 +74,16 @@ def score_from_velocity(
     a, sigma2 = _split(interpolant, gaussian_end, pairing)
 
     def below(t: Tensor) -> Tensor:
-        (value, rate), (variance, growth) = _with_rate(a, t), _with_rate(sigma2, t)
+        (value, rate), (variance, growth) = with_rate(a, t), with_rate(sigma2, t)
         return variance * rate - value * growth / 2
 
     def score(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         def above(t: Tensor) -> Tensor:
-            value, rate = _with_rate(a, t)
+            value, rate = with_rate(a, t)
             return value * value_at(field, t, x, context) - rate * x
 
         t = time_like(t, x)
-        (value, rate), (bottom, slope) = _with_rate(a, t), _with_rate(below, t)
+        (value, rate), (bottom, slope) = with_rate(a, t), with_rate(below, t)
         alone = (value == 0) & (rate == 0)  # x_t is the Gaussian and nothing else
         removable = _vanishes(bottom, slope) & ~alone
         bottom = torch.where(removable, slope, bottom)
@@ -92,7 +91,7 @@ def score_from_velocity(
         if eager(bottom) and not removable.any():
             top = above(t)
         else:
-            top = torch.where(removable, *reversed(_with_rate(above, t)))
+            top = torch.where(removable, *reversed(with_rate(above, t)))
         return torch.where(alone, -x, top) / torch.where(alone, sigma2(t), bottom)
 
     return Derived(field, score, "score from velocity")
@@ -135,12 +134,12 @@ def velocity_from_score(
             return sigma2(t) * value_at(field, t, x, context)
 
         t = time_like(t, x)
-        (value, rate), (_, growth) = _with_rate(a, t), _with_rate(sigma2, t)
+        (value, rate), (_, growth) = with_rate(a, t), with_rate(sigma2, t)
         s = value_at(field, t, x, context)
         removable = _vanishes(value, rate)
         forming = rate / torch.where(removable, 1, value) * (x + sigma2(t) * s)
         if not eager(value) or removable.any():
-            forming = torch.where(removable, _with_rate(scaled, t)[1], forming)
+            forming = torch.where(removable, with_rate(scaled, t)[1], forming)
         return forming - growth / 2 * s
 
     return Derived(field, velocity, "velocity from score")
@@ -161,11 +160,6 @@ def _split(
     _check_independent(pairing)
     a, other = (beta, alpha) if gaussian_end == 0 else (alpha, beta)
     return a, lambda t: other(t) ** 2 + gamma2(t)
-
-
-def _with_rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    """A function of time and its rate of change."""
-    return jvp(schedule, (t,), (torch.ones_like(t),))
 
 
 def _vanishes(value: Tensor, rate: Tensor) -> Tensor:

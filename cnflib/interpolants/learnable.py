@@ -21,10 +21,10 @@ import math
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.func import jvp
 
 from cnflib._check import check_event, check_positive_int, event_shape
 from cnflib.flow import StandardNormal
+from cnflib.interpolants._derived import with_rate
 from cnflib.interpolants.interpolant import Interpolant, Schedule
 from cnflib.interpolants.paths import linear
 
@@ -74,7 +74,7 @@ class FourierSchedule(nn.Module):
     def rate(self, t: Tensor) -> Tensor:
         r"""Its rate :math:`\dot\alpha_0 + \sum a_m \pi m \cos \pi m t`."""
         w, a = math.pi * self.m.to(t), self.coefficients.to(t)
-        start = self.start.rate(t) if hasattr(self.start, "rate") else _rate(self.start, t)
+        start = self.start.rate(t) if hasattr(self.start, "rate") else with_rate(self.start, t)[1]
         return start + (torch.cos(t[..., None] * w) * (a * w)).sum(-1)
 
 
@@ -167,8 +167,3 @@ class GaussianBase(nn.Module):
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}"
-
-
-def _rate(schedule: Schedule, t: Tensor) -> Tensor:
-    """The rate of a schedule in forward mode."""
-    return jvp(schedule, (t.contiguous(),), (torch.ones_like(t),))[1]

@@ -20,11 +20,12 @@ from cnflib._check import (
     check_event,
     check_like,
     check_positive_int,
-    check_velocity,
     eager,
     reference,
 )
+from cnflib._random import given
 from cnflib.continuous import CNF, Solver
+from cnflib.interpolants._pairs import evaluate
 from cnflib.interpolants.interpolant import Schedule
 from cnflib.nets import VectorField
 
@@ -137,14 +138,14 @@ def sample_sde(
     h, x = (t1 - t0) / steps, x0
 
     def drift(k: int, x: Tensor) -> Tensor:
-        b = _at(field, times[k], x, context)
+        b = evaluate(field, "field", times[k], x, context)
         if not asked[k]:
             return b
-        s = _at(score, times[k], x, context)
+        s = evaluate(score, "score", times[k], x, context)
         return b + math.copysign(1, h) * torch.where(diffusion[k] > 0, diffusion[k] * s, 0)
 
     for k in range(steps):
-        dw = abs(h) ** 0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        dw = abs(h) ** 0.5 * torch.randn(x.shape, **given(generator), dtype=x.dtype, device=x.device)
         noise = (diffusion[k] + diffusion[k + 1]).sqrt() * dw
         slope = drift(k, x)
         x = x + noise + h / 2 * (slope + drift(k + 1, x + h * slope + noise))
@@ -179,12 +180,6 @@ def reflow(
     """
     with torch.no_grad():
         return x0, sample_ode(field, x0, solver, context)
-
-
-def _at(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-    value = field(t, x, context)
-    check_velocity(value, x)
-    return value
 
 
 def _grid(t0: float, t1: float, steps: int, x: Tensor) -> Tensor:
