@@ -36,7 +36,6 @@ from cnflib.interpolants import optimal_transport
 SIZES, DIMS = (128, 256, 512, 1024, 2048), (2, 64)
 SECONDS, ROUNDS = 12.0, (5, 41)  # of a cell, after which rounds end; the fewest and the most of them
 PEERS = {"torchcfm": "torchcfm", "ot": "POT", "lap": "lapx"}  # by module
-SLOW = 1024  # points from which SciPy without prices and lapx are left out: a call takes seconds
 ENOUGH = 10**9  # iterations of POT's solver
 Row = dict[str, object]
 Pair = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -55,7 +54,7 @@ def squared_distance(x0: Tensor, x1: Tensor) -> Tensor:
     return torch.cdist(x0.double(), x1.double()).square()
 
 
-def contestants(n: int) -> dict[str, Pair]:
+def contestants() -> dict[str, Pair]:
     """cnflib, and the peers that can be imported here."""
     found: dict[str, Pair] = {"cnflib": optimal_transport()}
     if importlib.util.find_spec("torchcfm"):
@@ -64,15 +63,14 @@ def contestants(n: int) -> dict[str, Pair]:
         found["torchcfm"] = OTPlanSampler("exact").sample_plan
     if importlib.util.find_spec("ot"):
         found["POT"] = lambda x0, x1: (x0, x1[emd(squared_distance(x0, x1)).argmax(1)])
-    if n < SLOW:
-        found["SciPy"] = lambda x0, x1: (x0, x1[linear_sum_assignment(squared_distance(x0, x1).numpy())[1]])
-        if importlib.util.find_spec("lap"):
-            import lap
+    found["SciPy"] = lambda x0, x1: (x0, x1[linear_sum_assignment(squared_distance(x0, x1).numpy())[1]])
+    if importlib.util.find_spec("lap"):
+        from lap import lapjvc
 
-            found["lapx"] = lambda x0, x1: (
-                x0,
-                x1[lap.lapjvc(squared_distance(x0, x1).numpy(), return_cost=False)[1]],
-            )
+        found["lapx"] = lambda x0, x1: (
+            x0,
+            x1[lapjvc(squared_distance(x0, x1).numpy(), return_cost=False)[1]],
+        )
     return found
 
 
@@ -92,7 +90,7 @@ def check(n: int, dim: int) -> list[Row]:
     matrix = squared_distance(x0, x1)
     truth = (emd(matrix) * matrix).sum() if importlib.util.find_spec("ot") else None
     rows = []
-    for name, pair in contestants(n).items():
+    for name, pair in contestants().items():
         if name == "torchcfm":
             plan = torch.from_numpy(pair.__self__.get_map(x0, x1)).double()
             cost, mass = (plan * matrix).sum(), plan.sum().item()
@@ -112,7 +110,7 @@ def check(n: int, dim: int) -> list[Row]:
 def table(n: int, dim: int) -> list[Row]:
     """A row for each: ms with quartiles, the ratio to torchcfm, the excess of its cost."""
     x0, x1 = ends(n, dim)
-    calls = {name: (lambda pair=pair: pair(x0, x1)) for name, pair in contestants(n).items()}
+    calls = {name: (lambda pair=pair: pair(x0, x1)) for name, pair in contestants().items()}
     times = measure(calls, rounds(calls))
     spreads = {name: quartiles(t) for name, t in times.items()}
     reference = spreads.get("torchcfm", spreads["cnflib"])[0]

@@ -47,7 +47,7 @@ def pages() -> dict[str, str]:
     """What the page includes: Markdown by name."""
     traces, gradients = load("divergences"), load("gradients")
     speed, quality, discrete = load("continuous"), load("quality"), load("discrete")
-    regression = load("interpolants")
+    regression, pairs = load("interpolants"), load("pairing")
     return {
         "costs-traces-measured": measured(traces["machine"]),
         "costs-exact": exact(traces["time"]),
@@ -83,6 +83,9 @@ def pages() -> dict[str, str]:
         "flow-matching-measured": measured(
             {**regression["machine"], "threads": regression["runs"][0]["threads"]}, regression["packages"]
         ),
+        "pairing-times": pairing(pairs["cost"]),
+        "pairing-summary": optimal(pairs),
+        "pairing-measured": measured(pairs["machine"], pairs["packages"]),
     }
 
 
@@ -390,6 +393,7 @@ def libraries(cases: list[Row], act: str) -> str:
 # Speed of flow matching.
 
 SOLVED = {"training": "training step", "midpoint, 20 steps": "midpoint", "dopri5, 1e-5": "dopri5"}
+SOLVERS = ("cnflib", "torchcfm", "POT", "SciPy", "lapx")  # of the pairing; the last two share a column
 
 
 def by_dimension(runs: list[Row]) -> str:
@@ -410,7 +414,7 @@ def regression(rows: list[Row]) -> str:
 def beside(found: Row) -> str:
     """The means of the ratios to the fastest peer, the worst, and how far the rows agree."""
     said = "; ".join(
-        f"*{name}*: {digits(ratio['mean'], 2)}, at worst {digits(ratio['worst'], 2)}"
+        f"*{name}*: {digits(ratio['mean'], 2)}, at worst {digits(ratio['worst'], 3)}"
         for name, ratio in found["summary"].items()
     )
     same = max(run["deviation"][k] for run in found["runs"] for k in ("loss", "gradient", "ends"))
@@ -418,6 +422,35 @@ def beside(found: Row) -> str:
         "Time over that of the fastest peer in the same column, geometric mean of the "
         f"{3 * len(found['runs'])} columns: {said}. Loss, gradient and the ends of the midpoint rule of all rows agree "
         f"to {power(max(same, 1e-12))}.\n"
+    )
+
+
+def pairing(cases: list[Row]) -> str:
+    """One table for each dimension: milliseconds of a batch, a column a library, the best in bold."""
+    tables: dict[str, list[list[str]]] = {}
+    for case in cases:
+        points, dim = case["title"].split(" points, ")
+        ms = {row["row"]: row["ms"][0] for row in case["rows"]}
+        *whole, last, other = (bold(digits(ms[name], 3), ms[name] == min(ms.values())) for name in SOLVERS)
+        tables.setdefault(dim, []).append([points, *whole, f"{last} / {other}"])
+    head = ["ms, points", *SOLVERS[:-2], " / ".join(SOLVERS[-2:])]
+    return "\n".join(f"*{typeset(dim)}*\n\n{table(head, rows)}" for dim, rows in tables.items())
+
+
+def optimal(found: Row) -> str:
+    """The means of the ratios of times, the worst, and how far the costs are from that of POT's exact solver."""
+    said = "; ".join(
+        f"over *{name}* {digits(ratio['mean'], 2)}, at worst {digits(ratio['worst'], 2)}"
+        for name, ratio in found["summary"].items()
+    )
+    excess = {
+        name: max(abs(row["excess"]) for case in found["cost"] for row in case["rows"] if row["row"] == name)
+        for name in SOLVERS[:2]
+    }
+    return (
+        f"Time of *cnflib*, geometric mean of the {len(found['cost'])} rows: {said}. The cost of its pairs differs "
+        f"from that of POT's exact solver by at most {power(excess['cnflib'])} of it, that of torchcfm's plan by "
+        f"{power(excess['torchcfm'])}, where it stops early.\n"
     )
 
 

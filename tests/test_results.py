@@ -18,8 +18,8 @@ import figures  # noqa: E402
 import gradients  # noqa: E402
 import results  # noqa: E402
 
-FILES = ("divergences", "gradients", "continuous", "quality", "discrete", "interpolants")
-TRACES, GRADIENTS, SPEED, QUALITY, DISCRETE, REGRESSION = map(results.load, FILES)
+FILES = ("divergences", "gradients", "continuous", "quality", "discrete", "interpolants", "pairing")
+TRACES, GRADIENTS, SPEED, QUALITY, DISCRETE, REGRESSION, PAIRING = map(results.load, FILES)
 PAGE, SPEED_PAGE = ((ROOT / f"book/{name}.md").read_text(encoding="utf-8") for name in ("costs", "speed"))
 WAYS = {(row["field"], row["divergence"], row["product"]): row for row in TRACES["time"]}
 KINDS = tuple(results.KINDS)
@@ -41,9 +41,10 @@ def pages_of(tmp_path, monkeypatch) -> Callable[..., dict[str, str]]:
         quality: dict = QUALITY,
         discrete: dict = DISCRETE,
         regression: dict = REGRESSION,
+        pairing: dict = PAIRING,
     ) -> dict[str, str]:
         for name, content in zip(
-            FILES, (traces, gradients, speed, quality, discrete, regression), strict=True
+            FILES, (traces, gradients, speed, quality, discrete, regression, pairing), strict=True
         ):
             (tmp_path / f"{name}.json").write_text(json.dumps(content))
         return results.pages()
@@ -107,6 +108,9 @@ CHANGES = {
     "flow-matching-times": ("regression", ["runs", 0, "rows", 0, "training", "ms", 0]),
     "flow-matching-summary": ("regression", ["summary", "cnflib", "mean"]),
     "flow-matching-measured": ("regression", ["packages", "torchcfm"]),
+    "pairing-times": ("pairing", ["cost", 1, "rows", 3, "ms", 0]),
+    "pairing-summary": ("pairing", ["summary", "POT", "worst"]),
+    "pairing-measured": ("pairing", ["packages", "lapx"]),
 }
 
 
@@ -120,6 +124,7 @@ def test_a_changed_number_changes_its_table(pages_of, name):
         quality=QUALITY,
         discrete=DISCRETE,
         regression=REGRESSION,
+        pairing=PAIRING,
     )
     changed = copy.deepcopy(known[file])
     place = changed
@@ -466,3 +471,16 @@ def test_the_summary_of_flow_matching_is_that_of_its_tables():
         ]
         assert len(ratios) == 6 and found["worst"] == max(ratios)
         assert math.prod(ratios) ** (1 / 6) == pytest.approx(found["mean"], rel=1e-4)
+
+
+def test_the_summary_of_the_pairing_is_that_of_its_table():
+    """Every row but torchcfm's plan is optimal, and the means and the worst are those of the ratios."""
+    for peer, found in PAIRING["summary"].items():
+        ratios = []
+        for case in PAIRING["cost"]:
+            ms = {row["row"]: row["ms"][0] for row in case["rows"]}
+            ratios.append(ms["cnflib"] / ms[peer])
+            assert all(abs(row["excess"]) < 1e-6 for row in case["rows"] if row["row"] != "torchcfm")
+        assert len(ratios) == 10 and found["worst"] == pytest.approx(max(ratios), rel=1e-4)
+        assert math.prod(ratios) ** 0.1 == pytest.approx(found["mean"], rel=1e-4)
+        assert len(found["losing"]) == sum(ratio > 1 for ratio in ratios)

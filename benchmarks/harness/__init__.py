@@ -6,6 +6,7 @@ import pathlib
 import platform
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -43,12 +44,14 @@ def training_step(model: nn.Module, x: Tensor) -> Callable[[], None]:
 
 
 def measure(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, Tensor]:
-    """Milliseconds of each call in each round, after one round that does not count."""
+    """Milliseconds of each call in each round, after one round that does not count; each is first in its turn."""
     times: dict[str, list[float]] = {name: [] for name in calls}
+    order = deque(calls)
     for _ in range(rounds + 1):
-        for name, call in calls.items():
+        order.rotate()
+        for name in order:
             start = time.perf_counter()
-            call()
+            calls[name]()
             times[name].append(1e3 * (time.perf_counter() - start))
     return {name: torch.tensor(t[1:]) for name, t in times.items()}
 
