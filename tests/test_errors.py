@@ -202,7 +202,11 @@ contexts = {
         c[0],
         r"Expected context of shape \(B, features\).*got \(3,\).*context.expand\(4, -1\)",
     ),
-    "integers": (c.long(), "Expected context of a floating dtype"),
+    "labels": (
+        torch.arange(4),
+        r"Expected context of shape \(B, features\).*int64.*one_hot\(labels, classes\).float",
+    ),
+    "a number a row": (c[:, 0], r"Expected context of shape \(B, features\).*got \(4,\).*context\[:, None\]"),
     "dtype": (c.double(), "Expected context of dtype torch.float32"),
     "device": (c.to("meta"), "Expected context on device cpu"),
     "list": (c.tolist(), "Expected context to be a torch.Tensor"),

@@ -1,5 +1,7 @@
 """Losses of an interpolant, between Gaussians, where velocity, score and denoiser are known in closed form."""
 
+import shutil
+
 import pytest
 import torch
 from registry import interpolants, noises, rng
@@ -265,3 +267,22 @@ def test_a_loss_compiles_once_for_batches_of_any_size(loss):
         x0, x1 = torch.randn(2, n, D)
         assert compiled(x0, x1).shape == (n,)
     assert len(programs) == 1
+
+
+@pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="needs a C++ compiler")
+def test_a_training_step_compiled_to_machine_code_is_the_same():
+    """The loss and its gradient, for a whole batch and for the smaller one at the end of a data set."""
+    torch._dynamo.reset()
+    net, path = MLP(D, hidden=(4,)), linear(bridge())
+    call = lambda x0, x1, t, xi: velocity_objective(net, path, x0, x1, t, xi).mean()
+    compiled = torch.compile(call, fullgraph=True, dynamic=True)
+    for n in (8, 5):
+        batch = (*torch.randn(2, n, D, generator=rng(n)), torch.linspace(0.1, 0.9, n), torch.ones(n, D))
+        gradients = []
+        for f in (call, compiled):
+            net.zero_grad()
+            loss = f(*batch)
+            loss.backward()
+            gradients.append([loss.detach(), *(p.grad for p in net.parameters())])
+        for a, b in zip(*gradients):
+            assert_close(a, b, 1e-5)
