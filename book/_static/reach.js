@@ -23,6 +23,9 @@
     await window.MathJax?.startup?.promise;
     await document.fonts.ready;
     requestAnimationFrame(mark);
+    // A typeface that comes late widens what stands in a box, and tells nobody.
+    const sizes = new ResizeObserver(mark);
+    for (const box of document.querySelectorAll(boxes)) for (const part of [box, ...box.children]) sizes.observe(part);
   });
   window.addEventListener("resize", mark);
   document.addEventListener("toggle", mark, true);
