@@ -89,21 +89,26 @@ def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
     """Check that a context, where given, has dtype, device and batch size of x."""
     if context is None:
         return
-    rows = (
-        f"Expected context of shape (B, features) with B = {x.shape[0]}, one row for each row of {name}; got "
-    )
-    if isinstance(context, Tensor) and not context.is_floating_point():
-        raise ValueError(
-            f"{rows}{tuple(context.shape)} of {context.dtype}. Labels become rows by "
-            "torch.nn.functional.one_hot(labels, classes).float()."
-        )
+    check_labels(context)
     check_floating(context, "context")
     check_like(context, x, "context", name)
     if context.ndim < 2 or context.shape[0] != x.shape[0]:
         each = context.shape == x.shape[:1]
         way = "One number a row" if each else "One context shared by all rows"
         call = "[:, None]" if each else f".expand({x.shape[0]}, -1)"
-        raise ValueError(f"{rows}{tuple(context.shape)}. {way}: context{call}.")
+        raise ValueError(
+            f"Expected context of shape (B, features) with B = {x.shape[0]}, one row for each row of {name}; got "
+            f"{tuple(context.shape)}. {way}: context{call}."
+        )
+
+
+def check_labels(context: Tensor) -> None:
+    """Refuse labels where a net or a loss wants rows of numbers."""
+    if isinstance(context, Tensor) and not context.is_floating_point():
+        raise ValueError(
+            f"Expected context of shape (B, features), one row of numbers for each point; got {tuple(context.shape)} "
+            f"of {context.dtype}. Labels become rows by torch.nn.functional.one_hot(labels, classes).float()."
+        )
 
 
 def check_declared(context: Tensor | None, features: int, owner: str) -> None:

@@ -1,5 +1,7 @@
 """Velocity, score and denoiser of one another, against their closed forms, and where they do not hold."""
 
+import copy
+import pickle
 from itertools import product
 
 import pytest
@@ -11,11 +13,14 @@ from torch import nn
 from cnflib import Flow, StandardNormal
 from cnflib.continuous import CNF, adaptive, adjoint
 from cnflib.interpolants import (
+    LearnableInterpolant,
     Oracle,
     bridge,
+    constant,
     denoiser_from_score,
     denoiser_loss,
     encoding_decoding,
+    guided,
     independent,
     linear,
     mirror,
@@ -23,10 +28,13 @@ from cnflib.interpolants import (
     paired,
     parabola,
     sample_ode,
+    sample_sde,
     score_from_denoiser,
     score_from_velocity,
     score_loss,
+    sine,
     trigonometric,
+    variance_preserving,
     velocity_from_score,
     velocity_loss,
     velocity_objective,
@@ -108,6 +116,29 @@ def test_denoiser_and_score_are_the_same_thing(name):
     if "constant" not in name:
         with pytest.raises(ValueError, match="gamma > 0; got gamma = 0 at t = 0: a denoiser says nothing"):
             score(torch.linspace(0, 1, 5, dtype=torch.float64), x)
+
+
+@pytest.mark.parametrize(
+    ("convert", "power"), [(denoiser_from_score, 1), (score_from_denoiser, -1)], ids=["denoiser", "score"]
+)
+def test_denoiser_and_score_pass_images_context_and_parameters_through(convert, power):
+    torch._dynamo.reset()  # all compile one line of the library
+    net, context = nn.Linear(3, 1).double(), torch.randn(4, 3, generator=rng(1), dtype=torch.float64)
+    x, t = torch.randn(4, 1, 2, 2, generator=rng(), dtype=torch.float64), torch.linspace(0.1, 0.7, 4).double()
+    field = convert(linear(bridge()), Held(net))
+    assert list(field.parameters()) == list(net.parameters())
+    wanted = -((t * (1 - t)) ** (power / 2)).reshape(4, 1, 1, 1) * Held(net)(t, x, context)
+    assert_close(field(t, x, context), wanted)
+    assert_close(torch.compile(field, fullgraph=True, backend="eager")(t, x, context), wanted)
+    gradients = [torch.autograd.grad(f.sum(), net.weight)[0] for f in (field(t, x, context), wanted)]
+    assert_close(*gradients)
+
+
+def test_a_noise_that_vanishes_up_to_rounding_gives_no_score():
+    path = linear(lambda t: torch.sin(torch.pi * t) ** 2)
+    assert path.gamma2(torch.ones((), dtype=torch.float64)) > 0
+    with pytest.raises(ValueError, match="gamma > 0; got gamma = 0 at t = 1"):
+        score_from_denoiser(path, lambda t, x, context: x)(1.0, draw())
 
 
 @pytest.mark.parametrize("distance", [1e-10, 1e-8, 1e-6, 1e-4])
@@ -192,6 +223,7 @@ class Held(nn.Module):
 
 
 def test_conversions_compile_and_transform():
+    torch._dynamo.reset()
     oracle, x = Oracle(trigonometric(), normal, rho1), draw()
     score = score_from_velocity(trigonometric(), lambda t, x, c: (1 + t) * x.sin())
     compiled = torch.compile(score, fullgraph=True, backend="eager")
@@ -207,6 +239,61 @@ def test_conversions_compile_and_transform():
     assert_close(each, torch.stack([oracle.score(t, x) for t in times]), 1e-9)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda y: exact(0.7, y[None])[0]))(x)
     assert_close(jacobian, jacobian.mT, 1e-9)
+
+
+def test_an_sde_with_a_converted_score_compiles():
+    """Its times are views, which forward mode in a compiled function does not take."""
+    torch._dynamo.reset()
+    v = lambda t, x, c=None: (1 + t) * x.sin()
+    for s in (score_from_velocity(linear(), v), velocity_from_score(linear(), v)):
+        run = lambda x, s=s: sample_sde(v, s, x, lambda t: 1 - t, 3, t0=0.2)
+        compiled = torch.compile(run, fullgraph=True, backend="eager")
+        torch.manual_seed(0)
+        wanted = run(draw())
+        torch.manual_seed(0)
+        assert_close(compiled(draw()), wanted)
+
+
+def test_a_velocity_is_refused_where_a_schedule_has_no_rate():
+    velocity = velocity_from_score(variance_preserving(torch.asin), lambda t, x, c=None: -x)
+    with pytest.raises(ValueError, match="finite rate; at t = 1 one has none"):
+        velocity(1.0, draw())
+    assert velocity(0.99, draw()).isfinite().all()
+
+
+def test_the_score_of_a_path_at_rest_serves_a_diffusion_that_vanishes_there():
+    path = variance_preserving()
+    score = score_from_velocity(path, lambda t, x, c=None: x * (t + 1))
+    for dtype in (torch.float32, torch.float64):
+        x = sample_sde(
+            lambda t, x, c=None: -x, score, draw().to(dtype), lambda t: path.alpha(t) ** 2, 20, rng()
+        )
+        assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("steps", [1000, 4000])
+def test_a_small_noise_is_no_missing_noise_in_single_precision(steps):
+    path = linear(sine())
+    score, t = score_from_denoiser(path, lambda t, x, c=None: x), torch.tensor(1 / steps)
+    assert_close(score(t, draw().float()), -draw().float() / path.gamma2(t).sqrt(), 1e-2)
+    assert (
+        score_from_denoiser(linear(constant(1e-6)), lambda t, x, c=None: x)(0.5, draw().float())
+        .isfinite()
+        .all()
+    )
+
+
+def test_conversions_can_be_pickled_and_copied_with_a_learned_path():
+    path = LearnableInterpolant(order=2)
+    net = MLP(2)
+    held = nn.ModuleList([path, velocity_from_score(path.interpolant, net), guided(net, 1.0)])
+    copied, loaded = copy.deepcopy(held), pickle.loads(pickle.dumps(held))
+    with torch.no_grad():
+        path.alpha.coefficients += 0.1
+    for other in (copied, loaded):
+        other[0].load_state_dict(path.state_dict())
+        x = torch.randn(3, 2, generator=rng())
+        torch.testing.assert_close(other[1](0.3, x), held[1](0.3, x))
 
 
 def learned(loss, path, start):

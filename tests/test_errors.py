@@ -655,8 +655,16 @@ calls = {
         r"Expected gamma2 to be differentiable.*detach\(\)",
     ),
     "schedule with a step": (
+        lambda: Interpolant(lambda t: (t < 0.4).float(), lambda t: t),
+        r"Expected alpha to be differentiable.*up to t = 0\.40 it changes by 1 .*a step",
+    ),
+    "schedule with a step where it is looked at": (
         lambda: Interpolant(lambda t: (t < 0.5).float(), lambda t: t),
-        r"Expected alpha to be differentiable.*up to t = 0\.50 it changes by 1 .*a step",
+        "Expected alpha to be differentiable.*a step",
+    ),
+    "schedule with a step near the end": (
+        lambda: Interpolant(lambda t: 1 - t, lambda t: torch.where(t > 0.97, 1, t)),
+        r"Expected beta to be differentiable.*up to t = 0\.97 it changes",
     ),
     "schedule rounded": (
         lambda: Interpolant(lambda t: 1 - t, lambda t: (8 * t).round() / 8),
@@ -708,11 +716,22 @@ calls = {
         "Expected finite x0; got NaN or inf in 1 of 4 rows",
     ),
     "pairing NaN in data": (lambda: sinkhorn()(x, bad), "Expected finite x1; got NaN or inf in 1 of 4 rows"),
+    "sinkhorn NaN": (lambda: sinkhorn()(bad, x), "Expected finite x0; got NaN or inf in 1 of 4 rows"),
+    "transport NaN in data": (
+        lambda: optimal_transport()(x[:, :1], bad[:, :1]),
+        "Expected finite x1; got NaN or inf in 1 of 4 rows",
+    ),
+    "plan of other batch": (lambda: sinkhorn_plan(x, x[:3]), "Expected as many x0 as x1; got 4 and 3"),
+    "plan of no regularization": (
+        lambda: sinkhorn_plan(x, x, 0.0),
+        "Expected regularization to be positive and finite; got 0.0",
+    ),
     "labels that a pairing ignores": (
         lambda: optimal_transport()(x, x, context=torch.arange(4)),
         r"Expected no context.*optimal_transport\(\) ignores it.*Use conditional\(optimal_transport\(\)\)",
     ),
     "labels missing": (lambda: conditioned(sinkhorn())(x, x), "Expected a context.*got None.*context=labels"),
+    "rows without labels": (lambda: conditioned(sinkhorn()).rows(x, x), "Expected a context.*got None"),
     "labels of other batch": (
         lambda: conditioned(optimal_transport())(x, x, context=torch.arange(3)),
         r"Expected context to be a tensor of shape \(4,\) or \(4, features\).*got \(3,\)",
@@ -724,6 +743,10 @@ calls = {
     "conditional of a factory": (lambda: conditioned(sinkhorn), "Expected pairing.*called first"),
     "conditional twice": (lambda: conditioned(conditioned(independent())), "conditional already"),
     "conditional weight": (lambda: conditioned(independent(), 0.0), "Expected weight > 0.*got 0.0"),
+    "conditional weight NaN": (
+        lambda: conditioned(independent(), math.nan),
+        "Expected weight > 0.*got nan",
+    ),
     "regularization 0": (lambda: sinkhorn(0.0), "Expected regularization to be positive and finite; got 0.0"),
     "tolerance inf": (lambda: sinkhorn(tolerance=math.inf), "Expected tolerance to be positive and finite"),
     "no iterations": (lambda: sinkhorn(iterations=0), "Expected iterations to be a positive int; got 0"),
@@ -732,6 +755,18 @@ calls = {
         "Expected Sinkhorn's marginal error.*iterations=1; got.*optimal_transport",
     ),
     "report on one row": (lambda: pairing_report(independent(), x[:1], x[:1]), "Expected at least 2 rows"),
+    "report of other batch": (
+        lambda: pairing_report(lambda x0, x1, generator=None: (x0, x1), x, x[:3]),
+        "Expected as many x0 as x1; got 4 and 3",
+    ),
+    "batches of other batch": (
+        lambda: cost_by_batch(independent(), x, torch.cat([x, x]), [2]),
+        "Expected as many x0 as x1; got 4 and 8",
+    ),
+    "batch of none": (
+        lambda: cost_by_batch(independent(), x, x, [0]),
+        "Expected each of sizes to be a positive int; got 0",
+    ),
     "batch too large": (
         lambda: cost_by_batch(independent(), x, x, [3]),
         "Expected sizes of at most half of the 4 rows.*got 3",
@@ -768,9 +803,21 @@ calls = {
         lambda: denoiser_loss(field, linear(), x, x),
         "Expected an interpolant with noise, of which a denoiser is learned",
     ),
+    "denoiser context batch": (
+        lambda: denoiser_loss(lambda t, x, c: x, noisy, x, x, context=c[:2]),
+        r"Expected context of shape \(B, features\) with B = 4",
+    ),
+    "score dtype": (
+        lambda: score_loss(field, noisy, x.double(), x.double()),
+        "Expected x0 of dtype torch.float32, that of the score",
+    ),
     "score of other shape": (
         lambda: score_loss(lambda t, x, c: x[:, :1], noisy, x, x),
         r"Expected score\(t, x, context\).*got \(4, 1\)",
+    ),
+    "energy context batch": (
+        lambda: path_energy(lambda t, x, c: x, linear(), x, x, context=c[:2]),
+        r"Expected context of shape \(B, features\) with B = 4",
     ),
     "energy field": (lambda: path_energy(lambda t, x, c: x[0], linear(), x, x), "Expected field.*got"),
     "false rate": (
@@ -779,6 +826,9 @@ calls = {
     ),
     "beta of 0": (lambda: beta_times(0.0, 1.0), "Expected a to be a positive number; got 0.0"),
     "beta of NaN": (lambda: beta_times(1.0, math.nan), "Expected b to be a positive number; got nan"),
+    "beta of inf": (lambda: beta_times(math.inf, 1.0), "Expected a to be a positive number; got inf"),
+    "more than uniform": (lambda: ImportanceTimes(uniform=1.5), "Expected 0 < uniform <= 1.*got 1.5"),
+    "no end of memory": (lambda: ImportanceTimes(memory=math.inf), "Expected memory of at least 1.*got inf"),
     "no times": (lambda: uniform_times()(0), "Expected n to be a positive int; got 0"),
     "no bins": (lambda: ImportanceTimes(0), "Expected bins to be a positive int; got 0"),
     "no uniform share": (lambda: ImportanceTimes(uniform=0.0), "Expected 0 < uniform <= 1.*got 0.0"),
@@ -793,6 +843,14 @@ calls = {
     ),
     "path of no order": (lambda: LearnableInterpolant(0), "Expected order to be a positive int; got 0"),
     "base of no shape": (lambda: GaussianBase(0), "positive int; got 0"),
+    "base at points of other shape": (
+        lambda: GaussianBase(2).log_prob(x[:, :1]),
+        r"Expected z of shape \(B, 2\); got \(4, 1\)",
+    ),
+    "base of noise of other shape": (
+        lambda: GaussianBase(2)(x[:, :1]),
+        r"Expected z of shape \(B, 2\); got \(4, 1\)",
+    ),
     "covariance of a number": (
         lambda: gaussian_cost(x[0], torch.eye(2), x[1], torch.tensor(1.0)),
         r"got covariance1 of shape \(\).*variance \* torch.eye\(D\)",
@@ -800,6 +858,14 @@ calls = {
     "mean of a number": (
         lambda: gaussian_cost(torch.tensor(0.0), torch.eye(2), x[1], torch.eye(2)),
         r"got mean0 of shape \(\)",
+    ),
+    "mean of another dimension": (
+        lambda: gaussian_cost(x[0], torch.eye(2), c[0, :1], torch.eye(2)),
+        r"got mean1 of shape \(1,\)",
+    ),
+    "covariance of a variance": (
+        lambda: gaussian_cost(x[0], torch.ones(2), x[1], torch.eye(2)),
+        r"got covariance0 of shape \(2,\)",
     ),
     "gap of a mean": (lambda: transport_gap(torch.tensor(3.0), 2.0), "Expected energy of shape"),
     "gap of one": (lambda: transport_gap(torch.ones(1), 2.0), "at least two"),
@@ -811,6 +877,11 @@ calls = {
         lambda: sample_ode(field, x, t0=1.0, t1=2.0),
         r"Expected times in \[0, 1\].*2.0",
     ),
+    "sde without batch": (
+        lambda: sample_sde(oracle.velocity, oracle.score, x[0], 1.0, 2),
+        r"Expected x0 of shape \(B, \*event\); got \(2,\)",
+    ),
+    "sde from outside of time": (lambda: sde(t0=-0.5), r"Expected t0 and t1 in \[0, 1\].*got -0.5 and 1.0"),
     "sde outside of time": (lambda: sde(t1=1.5), r"Expected t0 and t1 in \[0, 1\].*got 0.0 and 1.5"),
     "sde steps": (lambda: sde(steps=0), "Expected steps to be a positive int; got 0"),
     "sde eps negative": (
@@ -821,6 +892,7 @@ calls = {
         lambda: sde(lambda t: 0.5 - t),
         r"Expected eps\(t\) >= 0.*got -0.5 to 0.5",
     ),
+    "sde eps NaN": (lambda: sde(math.nan), r"Expected eps\(t\) >= 0 and finite.*got nan"),
     "sde eps infinite": (lambda: sde(lambda t: 1 / t), r"Expected eps\(t\) >= 0 and finite"),
     "sde eps of a constant": (
         lambda: sde(lambda t: 0.5),
@@ -832,7 +904,19 @@ calls = {
         lambda: sample_sde(field, field, x.double(), 1.0, 2),
         "Expected x0 of dtype torch.float32.*field",
     ),
+    "sde dtype of the velocity": (
+        lambda: sample_sde(field, lambda t, x, c: -x, x.double(), 1.0, 2),
+        "Expected x0 of dtype torch.float32.*field",
+    ),
+    "sde dtype of the score": (
+        lambda: sample_sde(lambda t, x, c: x, field, x.double(), 1.0, 2),
+        "Expected x0 of dtype torch.float32.*score",
+    ),
     "sde context": (lambda: sde(context=c[:2]), "Expected context.*B = 4"),
+    "sde dropout in the velocity": (
+        lambda: sample_sde(nn.Dropout(), field, x, 1.0, 2),
+        "Expected field to be a function of each row alone.*Dropout",
+    ),
     "sde dropout": (
         lambda: sde(score=nn.Dropout()),
         "Expected field to be a function of each row alone.*Dropout",
@@ -842,10 +926,36 @@ calls = {
         "Expected a context.*to guide towards",
     ),
     "guidance weight": (lambda: guided(field, math.nan), "Expected a finite weight; got nan"),
+    "guidance weight inf": (lambda: guided(field, math.inf), "Expected a finite weight; got inf"),
     "dropping too much": (lambda: drop_context(c, 1.5), r"Expected a probability p in \[0, 1\]; got 1.5"),
+    "dropping less than nothing": (
+        lambda: drop_context(c, -0.1),
+        r"Expected a probability p in \[0, 1\]; got -0.1",
+    ),
+    "labels in the place of a generator": (
+        lambda: optimal_transport()(x, x, torch.arange(4)),
+        "Expected generator to be a torch.Generator; got a tensor.*context=labels",
+    ),
+    "context NaN": (
+        lambda: conditioned(optimal_transport(), 2.0)(x, x, context=bad),
+        "Expected finite context; got NaN or inf in 1 of 4 rows",
+    ),
+    "interpolant not called": (
+        lambda: velocity_loss(field, linear, x, x),
+        "Expected interpolant.*got linear. Is it",
+    ),
+    "interpolant inside": (
+        lambda: score_loss(field, LearnableInterpolant(), x, x),
+        r"Expected interpolant.*got LearnableInterpolant.*path\.interpolant",
+    ),
+    "noise not called": (lambda: linear(bridge), r"Expected gamma2.*called first, e\.g\. bridge\(\)"),
+    "times of a column": (
+        lambda: linear()(torch.zeros(4, 1), x, x),
+        r"Expected t of shape \(\) or \(4,\); got \(4, 1\). Pass t.flatten\(\)",
+    ),
     "dropping labels": (
-        lambda: drop_context(torch.arange(4)[:, None]),
-        "Expected context of a floating dtype",
+        lambda: drop_context(torch.arange(4)),
+        r"Expected context of shape \(B, features\).*int64.*one_hot\(labels, classes\)",
     ),
     "score between two data sets": (
         lambda: score_from_velocity(linear(bridge()), field, gaussian_end=None),
@@ -935,11 +1045,18 @@ calls = {
         lambda: path_measure_bound(0.1, torch.tensor([0.1, -0.2]), 1.0),
         "Expected gap_s >= 0.*got -0.2.*subtract the least",
     ),
+    "bound of a negative gap of the velocity": (
+        lambda: path_measure_bound(-0.1, 0.1, 1.0),
+        "Expected gap_b >= 0.*got -0.1",
+    ),
+    "bound of NaN": (lambda: path_measure_bound(math.nan, 0.1, 1.0), "Expected gap_b >= 0.*got nan"),
+    "bound at NaN": (lambda: path_measure_bound(0.1, 0.1, math.nan), "Expected eps > 0; got nan"),
     "bound of the ODE": (
         lambda: path_measure_bound(0.1, 0.1, 0.0),
         "Expected eps > 0; got 0.*log_prob",
     ),
     "diffusion of a negative gap": (lambda: best_diffusion(-1.0, 1.0), "Expected gap_b >= 0"),
+    "diffusion of a negative gap of the score": (lambda: best_diffusion(1.0, -1.0), "Expected gap_s >= 0"),
     "sampling integers": (lambda: sample_ode(field, x.long()), "Expected x0 of a floating dtype"),
 }
 

@@ -7,7 +7,7 @@ import torch
 from registry import interpolants, rng, seeded
 from torch.distributions import Normal
 
-from cnflib import Flow
+from cnflib import Flow, StandardNormal
 from cnflib.continuous import CNF, adaptive, fixed, log_prob_at, rk4
 from cnflib.interpolants import (
     best_diffusion,
@@ -152,6 +152,17 @@ def test_a_flow_of_a_net_obeys_its_own_continuity_equation():
     assert own.abs().max() < 1e-7 and other.abs().max() > 1e-2
 
 
+def test_gradients_of_both_residuals_reach_what_the_fields_are_made_of():
+    """As a penalty in training wants them."""
+    x, weights = points(), [torch.tensor(w, dtype=torch.float64, requires_grad=True) for w in (0.7, -1.2)]
+    field = lambda a: lambda t, x, c: a * column(t) * x.sin()
+    log_prob = lambda b: lambda t, x, c: b * t * x.pow(3).sum(1)
+    score = lambda b: lambda t, x, c: b * column(t**2) * x.pow(3)
+    for residual, other in ((continuity_residual, log_prob), (score_residual, score)):
+        rows = lambda a, b: residual(field(a), other(b), times, x)  # noqa: B023
+        assert torch.autograd.gradcheck(rows, weights)
+
+
 def test_context_is_handed_on():
     context = points(3, 1, seed=4)
     shrinking = lambda t, x, c: -c * x
@@ -225,3 +236,17 @@ def test_a_diffusion_that_depends_on_time_is_averaged():
     bound = path_measure_bound(t, 1 - t, 1 + t).mean()
     exact = (1 - math.log(2)) / 2 + (1 - 1 / 3) / 2
     assert abs(bound - exact) < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-5)], ids=str)
+def test_the_density_of_a_flow_meets_its_own_continuity_equation(dtype, tolerance):
+    with seeded(0):
+        field = MLP(D).to(dtype)
+    with torch.no_grad():
+        for p in field.parameters():
+            p *= 2
+    flow = Flow(CNF(field, solver=fixed(20)), StandardNormal(D))
+    own = lambda t, x, context: log_prob_at(flow, x, t)
+    x = points(5, D).to(dtype)
+    assert continuity_residual(field, own, 0.6, x).abs().max() < tolerance
+    assert continuity_residual(lambda t, x, c: 1.1 * field(t, x, c), own, 0.6, x).abs().max() > 50 * tolerance

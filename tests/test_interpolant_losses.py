@@ -225,11 +225,39 @@ def test_a_loss_hands_on_context_and_one_time_a_row(loss):
     assert all(t.shape == x.shape[:1] == c.shape[:1] for t, x, c in seen)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@every
+def test_times_and_noise_are_drawn_in_the_dtype_of_the_ends(loss, dtype):
+    def model(t, x, c):
+        assert t.dtype == x.dtype == dtype
+        return x
+
+    loss(model, linear(bridge()), *(x.to(dtype) for x in ends()))
+
+
+@every
+def test_one_time_may_serve_all_rows(loss):
+    (x0, x1), xi = ends(), draw()
+    rows = [loss(curved, linear(bridge()), x0, x1, torch.full(n, 0.3).double(), xi) for n in ((), (3,))]
+    assert_close(*rows)
+
+
 @every
 def test_the_generator_decides_what_is_drawn(loss):
     rows = [loss(curved, linear(bridge()), *ends(), generator=rng(seed)) for seed in (0, 0, 1)]
     assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
     assert loss(curved, linear(bridge()), *(x.float() for x in ends())).dtype == torch.float32
+
+
+@every
+def test_gradients_reach_both_ends_and_a_learned_noise(loss):
+    """Through the point x_t as well: what a learned base or path descends."""
+
+    def rows(x0, x1, scale):
+        return loss(curved, linear(lambda t: scale * t * (1 - t)), x0, x1, times, xi)
+
+    (x0, x1), xi, scale = ends(), draw(), torch.tensor(0.7, dtype=torch.float64)
+    assert torch.autograd.gradcheck(rows, [a.requires_grad_() for a in (x0, x1, scale)])
 
 
 @every

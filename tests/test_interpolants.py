@@ -1,6 +1,7 @@
 """Interpolants between Gaussians, where velocity, map, density and the least loss are known in closed form."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -10,13 +11,21 @@ from torch import nn
 from cnflib import Chain, Flow, Standardize, StandardNormal
 from cnflib.continuous import CNF, adaptive
 from cnflib.interpolants import (
+    Interpolant,
+    Rated,
+    bridge,
+    denoiser_loss,
     encoding_decoding,
     independent,
     linear,
+    monitor,
     sample_ode,
+    sample_sde,
+    sigmoid,
     trigonometric,
     variance_preserving,
     velocity_loss,
+    velocity_objective,
     zero,
 )
 
@@ -28,6 +37,10 @@ silent = pytest.mark.parametrize("path", paths.values(), ids=paths)
 every = pytest.mark.parametrize("path", [*paths.values(), noisy], ids=[*paths, "noisy"])
 ready = pytest.mark.parametrize("name", interpolants)
 times = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+
+
+def pull(t, x, context=None):
+    return -x.tanh() - t.reshape(-1, 1)
 
 
 def assert_close(a, b, tolerance=1e-10):
@@ -82,8 +95,89 @@ def test_what_vanishes_at_an_end_is_exactly_zero_there(name, dtype):
     path, end = interpolants[name], torch.tensor([0.0, 1.0], dtype=dtype)
     if "constant" not in name:
         assert not path.gamma2(end).any()
-    if "mirror" not in name and "preserving" not in name:
+    if "mirror" not in name and "of a diffusion" not in name:
         assert path.alpha(end).tolist() == [1, 0] and path.beta(end).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", [name for name in interpolants if name not in ("of a user", "one-sided")])
+def test_a_path_can_be_pickled(name):
+    path = pickle.loads(pickle.dumps(interpolants[name]))
+    assert all(
+        torch.equal(a, b) for a, b in zip(path.coefficients(times), interpolants[name].coefficients(times))
+    )
+
+
+class Curved(nn.Module):
+    """A schedule by a net, from 1 to 0."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.line = nn.Linear(1, 1, dtype=dtype)
+
+    def forward(self, t):
+        return (1 - t) * (1 + t * self.line(t[..., None])[..., 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_schedule_may_be_a_net_of_either_precision(dtype):
+    net = Curved(dtype)
+    for schedule in (net, lambda t: net(t)):
+        path = Interpolant(schedule, lambda t: t)
+        assert path(0.5, *torch.ones(2, 3, 2, dtype=dtype)).dtype == dtype
+    with pytest.raises(ValueError, match="Expected alpha to be a function of a tensor t.*bridge()"):
+        Interpolant(nn.Linear(3, 3), lambda t: t)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_paths_are_built_under_any_default(dtype):
+    old = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        assert trigonometric(sigmoid())(0.5, *torch.zeros(3, 1, 2)).dtype == dtype
+    finally:
+        torch.set_default_dtype(old)
+    with torch.device("meta"):
+        assert linear(bridge())(0.5, *torch.zeros(3, 1, 2)).is_meta
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: linear(sigmoid(1.0, 150)),
+        lambda: linear(sigmoid(1.0, 1000)),
+        lambda: Interpolant(lambda t: 1 - t, lambda t: t + 0.01 * torch.sin(300 * t) * (1 - t)),
+        lambda: Interpolant(
+            Rated(lambda t: 1 - t.double(), lambda t: -torch.ones_like(t.float())), lambda t: t
+        ),
+    ],
+    ids=["steep", "steeper", "wavy", "of two precisions"],
+)
+def test_what_is_differentiable_is_accepted(build):
+    assert build()(0.5, *torch.zeros(3, 1, 2)).shape == (1, 2)
+
+
+flat = lambda t: 100 * torch.relu(t - 0.3) ** 2 * torch.relu(0.7 - t) ** 2
+
+
+@pytest.mark.parametrize("loss", [velocity_loss, velocity_objective, monitor], ids=lambda loss: loss.__name__)
+def test_where_there_is_no_noise_for_a_while_there_is_none(loss):
+    """Of times that are drawn, those without noise have the loss of the path without it."""
+    (x0, x1), path = ends(400), linear(flat)
+    found = loss(pull, path, x0, x1, generator=rng(3))
+    t = torch.rand(400, generator=rng(3), dtype=torch.float64)
+    still = path.gamma2(t) == 0
+    assert found.isfinite().all() and 100 < still.sum() < 300
+    assert_close(found[still], loss(pull, linear(), x0, x1, t=t)[still])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_noise_that_rounding_leaves_below_zero_is_none(dtype):
+    path, (x0, x1) = linear(lambda t: torch.sin(math.pi * t)), ends()
+    x0, x1 = x0.to(dtype), x1.to(dtype)
+    assert_close(path(1.0, x0, x1, torch.ones_like(x0)), x1, 1e-7)
+    assert denoiser_loss(pull, path, x0, x1, t=torch.ones(3, dtype=dtype)).isfinite().all()
+    x = sample_sde(pull, pull, x0, path.gamma2, 4, rng())
+    assert x.isfinite().all() and not torch.equal(x, sample_sde(pull, pull, x0, 0.0, 4))
 
 
 closed = {  # gamma itself

@@ -265,6 +265,46 @@ def test_a_learned_base_is_a_density_and_serves_a_flow():
     assert all(g.all() for g in gradients)
 
 
+def test_a_learned_base_is_standard_normal_at_the_start_and_draws_from_the_generator_in_its_dtype():
+    base, z = GaussianBase((2, 1)).double(), torch.randn(5, 2, 1, generator=rng(3), dtype=torch.float64)
+    assert torch.equal(base.sample(5, generator=rng(3)), z)
+    with torch.no_grad():
+        base.mean += 0.5
+        base.log_scale -= 0.7
+    assert_close(base.sample(5, generator=rng(3)), 0.5 + math.exp(-0.7) * z)
+
+
+def test_a_gap_has_the_error_of_a_mean_and_its_size_may_lie_below_the_cost():
+    gap = transport_gap(torch.tensor([1.0, 3.0, 5.0]), 4.0)
+    assert gap.error == pytest.approx(2 / 3**0.5)
+    assert gap.gap == -1 and gap.normalised == 0.25
+
+
+def test_a_gap_that_no_flow_has_is_pointed_out():
+    assert "misses its ends" in str(transport_gap(torch.tensor([0.9, 1.0, 1.1]), 4.0))
+    assert "misses its ends" not in str(transport_gap(torch.tensor([1.0, 4.0, 6.0]), 4.0))
+    assert transport_gap(torch.ones(3), 0.0).normalised == math.inf
+
+
+def test_the_cost_of_a_learned_base_has_a_gradient():
+    """Also at equal eigenvalues, where it begins: the gradient of |m|² + Σ (σ_i - s_i)²."""
+    base, s = GaussianBase(3), torch.tensor([1.0, 2.0, 3.0])
+    covariance = torch.diag((2 * base.log_scale).exp())
+    gaussian_cost(base.mean, covariance, torch.ones(3), torch.diag(s**2)).backward()
+    torch.testing.assert_close(base.log_scale.grad, 2 * (1 - s))
+    torch.testing.assert_close(base.mean.grad, -2 * torch.ones(3))
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+def test_the_cost_between_gaussians_on_lines_is_that_of_the_angle(dim):
+    """Covariances u uᵀ and v vᵀ, of which rounding makes eigenvalues below 0: |u|² + |v|² - 2 |u·v|."""
+    zero = torch.zeros(dim, dtype=torch.float64)
+    for seed in range(8):
+        u, v = torch.randn(2, dim, generator=rng(seed), dtype=torch.float64)
+        found = gaussian_cost(zero, u.outer(u), zero, v.outer(v))
+        assert_close(found, u.dot(u) + v.dot(v) - 2 * u.dot(v).abs(), 1e-6)
+
+
 def test_the_cost_between_gaussians_is_that_of_bures():
     A, B = torch.randn(2, 3, 3, generator=rng(1), dtype=torch.float64)
     A, B = A @ A.T, B @ B.T

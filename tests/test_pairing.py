@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from registry import rng
+from registry import rng, seeded
 from scipy.optimize import linear_sum_assignment
 
 from cnflib.interpolants import (
@@ -35,6 +35,7 @@ pairings = {
     "conditional sinkhorn": (conditional(sinkhorn(0.1)), labels),
     "conditional independent": (conditional(independent()), labels),
     "near": (conditional(OT, 2.0), labels / 7),
+    "near sinkhorn": (conditional(sinkhorn(0.1), 2.0), labels / 7),
 }
 every = pytest.mark.parametrize(("pairing", "context"), pairings.values(), ids=pairings)
 permuting = pytest.mark.parametrize("name", [name for name in pairings if "sinkhorn" not in name])
@@ -146,6 +147,7 @@ hard = {
     "tiny": lambda x0, x1: (1e-160 * x0, 1e-160 * x1),
     "huge": lambda x0, x1: (1e150 * x0, 1e150 * x1),
     "one point": lambda x0, x1: (torch.full_like(x0, 0.1), x1),
+    "the origin": lambda x0, x1: (0 * x0, x1),
     "repeated points": lambda x0, x1: (x0[torch.arange(len(x0)) // 50], x1.round()),
     "outlier": lambda x0, x1: (x0, torch.cat([1e9 * x1[:1], x1[1:]])),
     "sorted": lambda x0, x1: (x0, x1[x1[:, 0].argsort()]),
@@ -161,6 +163,22 @@ def test_transport_is_exact_where_numbers_are_awkward(change):
     assert cost(x0[rows] / scale, x1 / scale) == pytest.approx(
         least_cost(x0 / scale, x1 / scale), rel=1e-9, abs=1e-15
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_transport_within_clusters_far_apart_is_that_of_double_precision(dtype):
+    """Of the cost within a cluster single precision would keep two digits."""
+    x0, x1 = draw(300, 2, seed=1), draw(300, 2, seed=2) + 1e5 * (torch.arange(300) % 2)[:, None]
+    x0, x1 = x0.to(dtype), x1.to(dtype)
+    product = (x1 - x1.mean(0)).double() @ x0.double().T
+    assert OT.rows(x0, x1).tolist() == linear_sum_assignment(-product.numpy())[1].tolist()
+
+
+def test_a_search_leaves_the_random_numbers_of_others_alone():
+    with seeded():
+        before = torch.get_rng_state()
+        OT.rows(*ends(300, 2))
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("dim", [2, 64])
@@ -220,14 +238,45 @@ def test_iterations_end_at_the_tolerance(tolerance):
 
 
 @pytest.mark.parametrize("regularization", [0.03, 0.3])
-def test_plan_is_a_gibbs_kernel_in_units_of_the_mean_cost(regularization):
-    """log P + C / (eps mean C) is u_i + v_j: all its mixed differences vanish."""
+def test_plan_is_a_gibbs_kernel_in_units_of_what_the_pairing_can_change(regularization):
+    """log P + C / (eps s) is u_i + v_j: all its mixed differences vanish."""
     x0, x1 = ends(20, 2)
     matrix = squared_distance(x0, x1)
-    rest = sinkhorn_plan(x0, x1, regularization).log() + matrix / (regularization * matrix.mean())
+    mixed = matrix - matrix.mean(0) - matrix.mean(1, True) + matrix.mean()
+    rest = sinkhorn_plan(x0, x1, regularization).log() + matrix / (
+        regularization * mixed.square().mean().sqrt()
+    )
     assert (rest - rest[:1] - rest[:, :1] + rest[0, 0]).abs().max() < 1e-9
-    plan, elsewhere = (sinkhorn_plan(a * x0 + b, a * x1 + b, regularization) for a, b in ((1, 0), (5, 1)))
-    torch.testing.assert_close(plan, elsewhere, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_plan_depends_on_no_place_and_no_scale_of_either_end(dtype):
+    x0, x1 = ends(60, 2, dtype=dtype)
+    plan = sinkhorn_plan(x0, x1, tolerance=1e-3)
+    for elsewhere in ((x0 + 7, x1 - 300), (x0, 100 * x1), (1e-3 * x0, x1 + 1)):
+        torch.testing.assert_close(sinkhorn_plan(*elsewhere, tolerance=1e-3), plan, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [2, 64, 784])
+def test_the_default_pairs_nearly_as_well_as_optimal_transport_in_any_dimension(dim):
+    x0, x1 = draw(256, dim), 100 + 3 * draw(256, dim, seed=1)
+    gain = lambda pairs: ((pairs[0] - x0.mean(0)) * (pairs[1] - x1.mean(0))).sum().item()
+    assert gain(sinkhorn()(x0, x1, rng())) > 0.9 * gain(OT(x0, x1))
+
+
+def test_the_plan_of_points_far_from_the_origin_keeps_its_digits():
+    x0, x1 = ends(20, 2, dtype=torch.float32)
+    plan, far = (sinkhorn_plan(x0 + b, x1 + b, 0.1, tolerance=1e-5) for b in (0, 1024))
+    torch.testing.assert_close(plan, far, rtol=1e-2, atol=1e-6)
+
+
+def test_the_plan_of_points_that_coincide_is_that_of_independent_ones():
+    torch.testing.assert_close(sinkhorn_plan(torch.ones(4, 2), torch.ones(4, 2)), torch.full((4, 4), 1 / 16))
+
+
+def test_the_last_of_few_iterations_is_looked_at():
+    plan = sinkhorn_plan(*ends(20, 2), 1.0, iterations=9)
+    assert (plan.sum(1) - 0.05).abs().sum() <= 0.01
 
 
 def test_plan_of_swapped_ends_is_the_transpose():
@@ -278,6 +327,12 @@ def test_base_points_change_places_only_within_a_label():
     for label in range(3):
         own = (labels == label).nonzero()[:, 0]
         assert torch.equal(rows[own], own[OT.rows(x0[own], x1[own])])
+
+
+def test_two_rows_of_a_label_change_places_where_that_is_shorter():
+    x = torch.arange(6.0)[:, None]
+    rows = conditional(OT).rows(x, x.flip(0), context=torch.tensor([0, 1, 2, 2, 1, 0]))
+    assert rows.tolist() == [5, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -361,12 +416,43 @@ def test_report_takes_any_function_and_a_context():
     assert pairing_report(conditional(OT), *ends(60, 2), context=labels).used_x0 == 1
 
 
+def test_report_counts_points_that_repeat_once_and_takes_images():
+    x0, x1 = (x[torch.arange(20) // 2] for x in ends(20, 1, 2, 3))
+    report = pairing_report(paired(), x0, x1)
+    assert report.used_x0 == report.used_x1 == 1
+    assert report == pairing_report(paired(), x0.flatten(1), x1.flatten(1))
+
+
+def test_cost_by_batch_takes_images_and_the_batch_that_ends_the_data():
+    x0, x1 = ends(20, 2, 3)
+    (found,) = cost_by_batch(independent(), x0, x1, [10], rng(3))
+    first, last = (cost(x0[rows], x1[rows]) for rows in torch.randperm(20, generator=rng(3)).split(10))
+    assert found.cost == pytest.approx((first + last) / 2)
+    assert found.error == pytest.approx(abs(first - last) / 2)
+
+
+def test_cost_by_batch_draws_from_its_generator():
+    found = [cost_by_batch(sinkhorn(0.3), *ends(40, 2), [20], rng(seed)) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+
+
 def test_cost_by_batch_is_a_mean_over_batches_with_its_error():
     x0, x1 = ends(100, 2)
-    (found,) = cost_by_batch(OT, x0, x1, [30])
-    each = torch.tensor([cost(*OT(x0[k : k + 30], x1[k : k + 30])) for k in (0, 30, 60)]).double()
+    batches = torch.randperm(100, generator=rng(3)).split(30)[:3]
+    (found,) = cost_by_batch(OT, x0, x1, [30], rng(3))
+    each = torch.tensor([cost(*OT(x0[rows], x1[rows])) for rows in batches]).double()
     assert found.size == 30 and found.cost == pytest.approx(each.mean().item())
     assert found.error == pytest.approx(each.std().item() / 3**0.5)
+
+
+def test_cost_by_batch_takes_a_context_and_data_sorted_by_class():
+    x1 = torch.arange(100.0)[:, None] + draw(100, 2)
+    shares = torch.arange(100) // 50
+    given, blind = (
+        cost_by_batch(p, draw(100, 2), x1, [25], rng(), c)[0]
+        for p, c in ((conditional(OT), shares), (OT, None))
+    )
+    assert given.cost >= blind.cost and given.error < 0.5 * given.cost
 
 
 def test_the_bias_of_small_batches_shrinks():

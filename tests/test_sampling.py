@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from registry import interpolants, rng
+from registry import interpolants, rng, seeded
 from test_oracle import assert_close, draw, rho0, rho1
 
 from cnflib import StandardNormal
@@ -26,6 +26,7 @@ from cnflib.interpolants import (
     trigonometric,
     zero,
 )
+from cnflib.nets import MLP
 
 normal = StandardNormal(2)
 bend = lambda t, x, context=None: torch.sin(x) + t
@@ -157,6 +158,22 @@ def test_one_step_is_that_of_its_formula(monkeypatch):
         )
 
 
+def test_the_noise_is_drawn_from_the_generator_in_the_dtype_of_the_points():
+    still, source = lambda t, x, context: torch.zeros_like(x), rng(3)
+    z = sum(torch.randn(5, 2, generator=source, dtype=torch.float64) for _ in range(2))
+    assert_close(sample_sde(still, still, draw(), 0.25, 2, rng(3)), draw() + 0.5 * z, 1e-14)
+
+
+def test_gradients_reach_start_velocity_and_score_through_every_step():
+    """Against differences: a gradient of the last step alone is not 0 either."""
+
+    def end(x, a, b):
+        return sample_sde(lambda t, x, c: a * bend(t, x), lambda t, x, c: b * pull(t, x), x, 0.3, 3, rng())
+
+    parts = [draw(3), torch.tensor(0.7, dtype=torch.float64), torch.tensor(1.3, dtype=torch.float64)]
+    assert torch.autograd.gradcheck(end, [a.requires_grad_() for a in parts])
+
+
 @pytest.mark.parametrize("shape", [(3,), (1, 2, 2)], ids=str)
 def test_samplers_pass_shapes_context_and_dtypes_through(shape):
     x = torch.randn(4, *shape, generator=rng())
@@ -228,6 +245,28 @@ def test_guidance_of_the_exact_scores_sharpens_the_class():
     assert_close(guided(field, 3.0)(0.5, x, c)[c[:, 1] > 0], score[c[:, 1] > 0])
 
 
+def test_guidance_holds_the_field_and_passes_the_gradients_of_both_terms():
+    with seeded():
+        net = MLP(2, (4,), context=3).double()
+    field, weights = guided(net, 2.0), list(net.parameters())
+    assert list(field.parameters()) == weights
+    t, x, c = torch.tensor(0.3, dtype=torch.float64), draw(), draw(5, 3)[:, :1].expand(5, 3)
+    total = 3 * net(t, x, c) - 2 * net(t, x, torch.zeros_like(c))
+    found, wanted = (torch.autograd.grad(f.sum(), weights) for f in (field(t, x, c), total))
+    for a, b in zip(found, wanted):
+        assert_close(a, b)
+
+
+def test_dropping_at_probability_zero_spares_even_the_smallest_random_number(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda n, **kw: torch.zeros(n))
+    assert drop_context(torch.ones(3, 2), 0.0).all() and not drop_context(torch.ones(3, 2), 1e-3).any()
+
+
+def test_a_context_of_more_axes_is_dropped_by_whole_rows():
+    kept = drop_context(torch.ones(8, 8, 2), 0.5, rng()).flatten(1).mean(1)
+    assert sorted(set(kept.tolist())) == [0, 1]
+
+
 def test_dropped_rows_are_zero_and_as_many_as_asked():
     context = torch.randn(20_000, 3, generator=rng()) + 5
     dropped = drop_context(context, 0.2, rng(1))
@@ -238,17 +277,35 @@ def test_dropped_rows_are_zero_and_as_many_as_asked():
     assert torch.equal(drop_context(context, 0.2, rng(1)), dropped)
 
 
+@pytest.mark.parametrize("t1", [0.0, 1.0])
+def test_sampling_by_an_ode_compiles_whole(t1):
+    torch._dynamo.reset()
+    run = lambda x: sample_ode(bend, x, fixed(3), t0=0.5, t1=t1)
+    assert_close(torch.compile(run, fullgraph=True, backend="eager")(draw()), run(draw()), 1e-12)
+
+
+def test_dropped_is_zero_whatever_was_there():
+    assert drop_context(torch.tensor([[math.nan, math.inf]]), 1.0).tolist() == [[0.0, 0.0]]
+
+
 def test_reflow_costs_less_and_is_straight():
     n, path = 20_000, linear()
     oracle = Oracle(path, normal, rho1)
     x0, x1 = torch.randn(n, 2, generator=rng(), dtype=torch.float64), rho1.sample(n, rng(1), torch.float64)
     z0, z1 = reflow(oracle.velocity, x0, fixed(20))
-    assert z0 is x0 and not z1.requires_grad
+    assert torch.equal(z0, x0) and not z1.requires_grad
+    assert not reflow(bend, draw(3).requires_grad_(), fixed(1))[0].requires_grad
     assert_same_law(z1, x1)
     for cost in (lambda d: d.square().sum(1), lambda d: d.norm(dim=1), lambda d: (d / 2).pow(4).sum(1)):
         assert cost(z1 - z0).mean() < cost(x1 - x0).mean() - 4 * cost(x1 - x0).std() / n**0.5
     weight = torch.ones((), requires_grad=True)
     assert not reflow(lambda t, x, c: weight * x, x0.float(), fixed(1))[1].requires_grad
+
+
+def test_reflow_takes_solver_and_context():
+    field, c = lambda t, x, c: c * x, draw(5, 4)
+    z1 = reflow(field, draw(), fixed(1, heun), c)[1]
+    assert_close(z1, (1 + c + c**2 / 2) * draw())
 
 
 def test_reflowed_pairs_of_gaussians_have_straight_paths():

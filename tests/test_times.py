@@ -1,6 +1,7 @@
 """Laws of time against their distribution functions, and weights that keep a mean."""
 
 import copy
+import pickle
 
 import pytest
 import scipy.stats
@@ -74,12 +75,26 @@ def test_a_law_returns_times_and_weights_of_the_wanted_kind(law):
 
 
 @every
+def test_times_have_the_default_dtype_whatever_it_is(law):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert law(3)[0].dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_times_are_drawn_where_the_tensor_is_that_they_are_like():
+    t, weight = uniform_times()(3, like=torch.empty(0, device="meta"))
+    assert t.device.type == weight.device.type == "meta"
+
+
+@every
 def test_times_lie_inside_in_single_precision(law):
     t, weight = law(200_000, rng())
     assert 0 < t.min() and t.max() < 1 and torch.isfinite(weight).all() and (weight > 0).all()
 
 
-@pytest.mark.parametrize("end", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("end", [0.0, 1 - 2**-24, 1 - 2**-53])
 @every
 def test_the_last_random_number_is_inside_too(law, end, monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda n, **kw: torch.full((n,), end, dtype=kw.get("dtype")))
@@ -137,6 +152,25 @@ def test_importance_is_uniform_before_it_has_seen_a_loss_and_where_it_has_seen_n
     times = ImportanceTimes(bins=4)
     times.record(t, torch.zeros(4))
     assert (times.density(t) == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_importance_outlives_a_cast(dtype):
+    times, t = ImportanceTimes(bins=4), torch.tensor([0.1, 0.3, 0.6, 0.9])
+    times.record(t[:2], torch.tensor([1.0, 3.0]))
+    torch.testing.assert_close(times.to(dtype).density(t), 0.1 + 0.9 * torch.tensor([0.5, 1.5, 1.0, 1.0]))
+
+
+def test_laws_of_time_can_be_pickled():
+    law = pickle.loads(pickle.dumps(beta_times(1.0, 0.5)))
+    assert torch.equal(law(5, rng())[0], beta_times(1.0, 0.5)(5, rng())[0])
+
+
+def test_both_ends_of_time_belong_to_a_bin():
+    times, ends = ImportanceTimes(bins=4), torch.tensor([0.0, 1.0])
+    times.record(ends, torch.tensor([1.0, 3.0]))
+    torch.testing.assert_close(times.density(ends), 0.1 + 0.9 * torch.tensor([0.5, 1.5]))
+    assert times.density(torch.tensor(1.0)) == times.density(torch.tensor(0.9))
 
 
 def test_importance_goes_by_the_root_of_the_mean_square():

@@ -231,6 +231,10 @@ wrong = {
         r"multiples of 4 = patch · 2\^\(sizes - 1\); got 28 × 30\. Pad.*\(0, 2, 0, 0\)",
     ),
     "a patch that does not fit": (lambda: UNet((1, 28, 28), patch=2), r"multiples of 8.*\(0, 4, 0, 4\)"),
+    "nothing left to normalise": (
+        lambda: UNet((1, 4, 4), channels=8, multipliers=(1, 1, 1)),
+        "Expected more than one value in a group.*fewer groups",
+    ),
     "not an image": (lambda: UNet(5), r"Expected shape to be \(C, H, W\).*got \(5,\).*MLP"),
     "channels": (lambda: UNet((1, 4, 4), channels=12), r"multiple of groups = 8; got 12\. Take channels=16"),
     "no size": (lambda: UNet((1, 4, 4), multipliers=()), r"Expected multipliers.*got \(\)"),

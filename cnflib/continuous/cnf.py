@@ -14,22 +14,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import (
-    check_context,
-    check_deterministic,
     check_differentiable,
-    check_event,
-    check_like,
     check_rate,
-    check_velocity,
     eager,
-    reference,
 )
 from cnflib.bijection import Bijection
 from cnflib.continuous._arguments import as_times, check_parts, in_order, same_time
+from cnflib.continuous._carry import carry, check, inputs, integrate
 from cnflib.continuous.control import adaptive
 from cnflib.continuous.costs import Cost
 from cnflib.continuous.divergence import Divergence, exact
-from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, fixed
+from cnflib.continuous.solvers import Solver, State, Work, fixed
 from cnflib.continuous.tableaus import euler
 from cnflib.nets import VectorField
 
@@ -120,20 +115,7 @@ class CNF(Bijection):
         self, x: Tensor, t0: float | Tensor, t1: float | Tensor, context: Tensor | None = None
     ) -> Tensor:
         """The points of :meth:`solve` alone, without log-determinant and costs: one evaluation of the field a stage."""
-        times = as_times((t0, t1), x)
-        self._check(x, context)
-        same = same_time(t0, t1, times)
-        if same and not times.requires_grad:
-            return x
-
-        def rhs(t: Tensor, state: State) -> State:
-            velocity = self.field(t, state[0], context)
-            check_velocity(velocity, state[0])
-            return (velocity,)
-
-        solver = fixed(1, euler) if same else self.solver
-        (path,), _ = self._integrate(rhs, (x,), times, context, solver)
-        return path[-1]
+        return carry(self.field, x, t0, t1, context, self.solver)
 
     def solve(
         self,
@@ -160,7 +142,7 @@ class CNF(Bijection):
             SolveError: If an adaptive solve cannot go on.
         """
         times = as_times((t0, t1), x)
-        self._check(x, context)
+        check(self.field, x, context)
         same = same_time(t0, t1, times)
         if same and not times.requires_grad:
             zero = x.new_zeros(x.shape[0])
@@ -195,7 +177,7 @@ class CNF(Bijection):
             raise ValueError(
                 f"Expected at least two times in strict order, up or down; got {times.tolist()}."
             )
-        self._check(x, context)
+        check(self.field, x, context)
         return self._path(x, times, context, generator, self.solver)
 
     def _path(
@@ -217,27 +199,8 @@ class CNF(Bijection):
             return (here.velocity, here.divergence, *(direction * rate for rate in rates))
 
         zero = x.new_zeros(x.shape[0])
-        (path, logdet, *costs), stats = self._integrate(
-            rhs, (x, zero, *[zero] * len(self.costs)), times, context, solver
-        )
+        start = (x, zero, *[zero] * len(self.costs))
+        (path, logdet, *costs), stats = integrate(rhs, start, times, inputs(self, context), solver)
         if eager(logdet) and not logdet.any():
             check_differentiable(self.field, times[0], x, context)
         return Solution(path, logdet, tuple(costs), *stats)
-
-    def _integrate(
-        self, rhs: RightHandSide, state: State, times: Tensor, context: Tensor | None, solver: Solver
-    ) -> tuple[State, Stats]:
-        if state[0].shape[0] == 0:
-            return tuple(torch.stack([y] * len(times)) for y in state), Stats(0, 0, 0, Work())
-        return solver(rhs, state, times, self._inputs(context))
-
-    def _inputs(self, context: Tensor | None) -> tuple[Tensor, ...]:
-        """What the right-hand side depends on besides time and state, and wants a gradient."""
-        tensors = [*self.parameters(), *([] if context is None else [context])]
-        return tuple({id(p): p for p in tensors if p.requires_grad}.values())
-
-    def _check(self, x: Tensor, context: Tensor | None) -> None:
-        check_deterministic(self.field)
-        check_event(x, None)
-        check_like(x, reference(self.field), "x", "field")
-        check_context(context, x)

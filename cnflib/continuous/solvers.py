@@ -108,7 +108,7 @@ def _march(step: Callable[[Tensor, Tensor, State], State], state: State, times: 
     for start, end in zip(times[:-1], times[1:], strict=True):
         h = (end - start) / steps
         for k in range(steps):
-            state = step(start + k * h, h, state)
+            state = step(torch.add(start, h, alpha=k), h, state)
         states.append(state)
     return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
 
@@ -121,7 +121,7 @@ def _cost(times: Tensor, steps: int, tableau: Tableau) -> Stats:
 def _step(rhs: RightHandSide, tableau: Tableau, t: Tensor, h: Tensor, state: State) -> State:
     slopes: list[State] = []
     for c, row in zip(tableau.c, tableau.a, strict=True):
-        slopes.append(rhs(t + c * h, combine(state, h, row, slopes)))
+        slopes.append(rhs(torch.add(t, h, alpha=c), combine(state, h, row, slopes)))
     return combine(state, h, tableau.b, slopes)
 
 

@@ -35,7 +35,7 @@ class Derived(nn.Module):
 def time_like(t: float | Tensor, x: Tensor) -> Tensor:
     """The time as a tensor that broadcasts against x."""
     check_event(x, None)
-    return check_time(t, x).contiguous()
+    return check_time(t, x).clone(memory_format=torch.contiguous_format)  # a view fails in a compiled jvp
 
 
 def value_at(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:

@@ -6,14 +6,28 @@ from torch import Generator, Tensor
 from cnflib._check import check_context, check_like, check_velocity, eager, reference
 from cnflib._random import given
 from cnflib.interpolants._checks import check_ends, check_noise, check_time
+from cnflib.interpolants._root import root
 from cnflib.interpolants.interpolant import Coefficients, Interpolant, zero
 from cnflib.nets import VectorField
 
 __all__ = ["check", "dot", "draw", "evaluate", "inside", "roots"]
 
 
-def check(model: VectorField, name: str, x0: Tensor, x1: Tensor, context: Tensor | None) -> None:
+def check(
+    model: VectorField,
+    name: str,
+    interpolant: Interpolant,
+    x0: Tensor,
+    x1: Tensor,
+    context: Tensor | None,
+) -> None:
     """Check what a loss is given besides time and noise."""
+    if not isinstance(interpolant, Interpolant):
+        got = getattr(interpolant, "__name__", type(interpolant).__name__)
+        raise ValueError(
+            f"Expected interpolant to be an Interpolant, e.g. linear(); got {got}. Is it to be called first? Of a "
+            "LearnableInterpolant pass path.interpolant."
+        )
     check_ends(x0, x1)
     check_like(x0, reference(model), "x0", name)
     check_context(context, x0, "x0")
@@ -42,14 +56,17 @@ def draw(
 
 
 def roots(c: Coefficients, given: bool) -> tuple[Tensor, Tensor]:
-    r"""The noise :math:`\gamma` and its rate; times that a caller has given are checked for one."""
+    r"""The noise :math:`\gamma` and its rate; times that a caller has given are checked for one.
+
+    Where there is no noise at a time that was drawn, there is none around it, and its rate is 0.
+    """
     if given and eager(c.gamma2) and not (c.gamma2 > 0).all():
         raise ValueError(
             "Expected times at which the noise gamma2 of the interpolant is positive, as its rate is divided by gamma; "
             f"got {(c.gamma2 <= 0).sum().item()} of {c.gamma2.numel()} where it is 0. Keep t inside the open (0, 1)."
         )
-    gamma = c.gamma2.sqrt()
-    return gamma, c.gamma2_rate / (2 * gamma)
+    gamma = root(c.gamma2)
+    return gamma, torch.where(gamma > 0, c.gamma2_rate / (2 * torch.where(gamma > 0, gamma, 1)), 0)
 
 
 def evaluate(model: VectorField, name: str, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:

@@ -19,6 +19,9 @@ References:
     Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
 """
 
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -71,30 +74,7 @@ def score_from_velocity(
         >>> score_from_velocity(linear(), oracle.velocity)(0.5, torch.ones(1, 2))
         tensor([[-2., -2.]])
     """
-    a, sigma2 = _split(interpolant, gaussian_end, pairing)
-
-    def below(t: Tensor) -> Tensor:
-        (value, rate), (variance, growth) = with_rate(a, t), with_rate(sigma2, t)
-        return variance * rate - value * growth / 2
-
-    def score(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        def above(t: Tensor) -> Tensor:
-            value, rate = with_rate(a, t)
-            return value * value_at(field, t, x, context) - rate * x
-
-        t = time_like(t, x)
-        (value, rate), (bottom, slope) = with_rate(a, t), with_rate(below, t)
-        alone = (value == 0) & (rate == 0)  # x_t is the Gaussian and nothing else
-        removable = _vanishes(bottom, slope) & ~alone
-        bottom = torch.where(removable, slope, bottom)
-        _check_fixed(t, bottom, torch.where(removable, 1, rate.abs()), alone)
-        if eager(bottom) and not removable.any():
-            top = above(t)
-        else:
-            top = torch.where(removable, *reversed(with_rate(above, t)))
-        return torch.where(alone, -x, top) / torch.where(alone, sigma2(t), bottom)
-
-    return Derived(field, score, "score from velocity")
+    return Derived(field, _Score(*_split(interpolant, gaussian_end, pairing)), "score from velocity")
 
 
 def velocity_from_score(
@@ -119,7 +99,7 @@ def velocity_from_score(
         The field ``b(t, x, context)``.
 
     Raises:
-        ValueError: As :func:`score_from_velocity`, at any time but where a schedule has no finite rate.
+        ValueError: As :func:`score_from_velocity`; when called, only at a time where a schedule has no finite rate.
 
     Example:
         >>> import torch
@@ -127,22 +107,58 @@ def velocity_from_score(
         >>> velocity_from_score(linear(), lambda t, x, c: -x / (t**2 + (1 - t)**2))(0.75, torch.ones(1, 2))
         tensor([[0.8000, 0.8000]])
     """
-    a, sigma2 = _split(interpolant, gaussian_end, pairing)
+    return Derived(field, _Velocity(*_split(interpolant, gaussian_end, pairing)), "velocity from score")
 
-    def velocity(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        def scaled(t: Tensor) -> Tensor:
-            return sigma2(t) * value_at(field, t, x, context)
+
+@dataclass(frozen=True)
+class _Score:
+    r"""The rule :math:`s = (a b - \dot a x) / (\sigma^2 \dot a - a \sigma\dot\sigma)`."""
+
+    a: Schedule
+    sigma2: Schedule
+
+    def __call__(self, field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        def above(t: Tensor) -> Tensor:
+            value, rate = with_rate(self.a, t)
+            return value * value_at(field, t, x, context) - rate * x
 
         t = time_like(t, x)
-        (value, rate), (_, growth) = with_rate(a, t), with_rate(sigma2, t)
+        (value, rate), (bottom, slope) = with_rate(self.a, t), with_rate(self.below, t)
+        alone = (value == 0) & (rate == 0)  # x_t is the Gaussian and nothing else
+        removable = _vanishes(bottom, slope) & ~alone
+        bottom = torch.where(removable, slope, bottom)
+        _check_fixed(t, bottom, torch.where(removable, 1, rate.abs()), alone)
+        if eager(bottom) and not removable.any():
+            top = above(t)
+        else:
+            top = torch.where(removable, *reversed(with_rate(above, t)))
+        return torch.where(alone, -x, top) / torch.where(alone, self.sigma2(t), bottom)
+
+    def below(self, t: Tensor) -> Tensor:
+        (value, rate), (variance, growth) = with_rate(self.a, t), with_rate(self.sigma2, t)
+        return variance * rate - value * growth / 2
+
+
+@dataclass(frozen=True)
+class _Velocity:
+    r"""The rule :math:`b = \tfrac{\dot a}{a} (x + \sigma^2 s) - \sigma\dot\sigma\, s`."""
+
+    a: Schedule
+    sigma2: Schedule
+
+    def __call__(self, field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        def scaled(t: Tensor) -> Tensor:
+            return self.sigma2(t) * value_at(field, t, x, context)
+
+        t = time_like(t, x)
+        (value, rate), (variance, growth) = with_rate(self.a, t), with_rate(self.sigma2, t)
+        _check_rates(t, rate, growth)
         s = value_at(field, t, x, context)
         removable = _vanishes(value, rate)
-        forming = rate / torch.where(removable, 1, value) * (x + sigma2(t) * s)
+        forming = rate / torch.where(removable, 1, value) * (x + variance * s)
         if not eager(value) or removable.any():
             forming = torch.where(removable, with_rate(scaled, t)[1], forming)
         return forming - growth / 2 * s
-
-    return Derived(field, velocity, "velocity from score")
 
 
 def _split(
@@ -156,10 +172,18 @@ def _split(
         )
     if gaussian_end is None:
         _check_apart(interpolant)
-        return lambda t: alpha(t) + beta(t), gamma2
+        return partial(_sum, alpha, beta), gamma2
     _check_independent(pairing)
     a, other = (beta, alpha) if gaussian_end == 0 else (alpha, beta)
-    return a, lambda t: other(t) ** 2 + gamma2(t)
+    return a, partial(_variance, other, gamma2)
+
+
+def _sum(alpha: Schedule, beta: Schedule, t: Tensor) -> Tensor:
+    return alpha(t) + beta(t)
+
+
+def _variance(other: Schedule, gamma2: Schedule, t: Tensor) -> Tensor:
+    return other(t) ** 2 + gamma2(t)
 
 
 def _vanishes(value: Tensor, rate: Tensor) -> Tensor:
@@ -177,6 +201,16 @@ def _check_fixed(t: Tensor, bottom: Tensor, scale: Tensor, alone: Tensor) -> Non
             f"Expected times at which the velocity fixes the score; at t = {t[lost][0].item():g} it does not: the path "
             "is at rest there, or a schedule has no finite rate. Stay away from it, learn the score as well "
             "(score_loss or denoiser_loss), or take an eps that vanishes there."
+        )
+
+
+def _check_rates(t: Tensor, *rates: Tensor) -> None:
+    """Refuse times at which a schedule has no finite rate, and the velocity with it."""
+    lost = ~torch.stack([rate.isfinite() for rate in rates]).all(0)
+    if eager(lost) and lost.any():
+        raise ValueError(
+            f"Expected times at which the schedules have a finite rate; at t = {t[lost][0].item():g} one has none. "
+            "Stay away from it, e.g. by t0 and t1 of the sampler."
         )
 
 

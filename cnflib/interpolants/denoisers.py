@@ -1,10 +1,13 @@
 r"""Score and denoiser: the same thing wherever :math:`\gamma > 0`, :math:`\bar\xi = E[\xi | x_t] = -\gamma s`."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from cnflib._check import eager
 from cnflib.interpolants._derived import Derived, check_noisy, time_like, value_at
+from cnflib.interpolants._root import root
 from cnflib.interpolants.interpolant import Interpolant
 from cnflib.nets import VectorField
 
@@ -31,12 +34,7 @@ def denoiser_from_score(interpolant: Interpolant, field: VectorField) -> Derived
         tensor([[0.5000, 0.5000]])
     """
     check_noisy(interpolant)
-
-    def denoiser(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        t = time_like(t, x)
-        return -interpolant.gamma2(t).sqrt() * value_at(field, t, x, context)
-
-    return Derived(field, denoiser, "denoiser from score")
+    return Derived(field, partial(_denoiser, interpolant), "denoiser from score")
 
 
 def score_from_denoiser(interpolant: Interpolant, field: VectorField) -> Derived:
@@ -59,16 +57,26 @@ def score_from_denoiser(interpolant: Interpolant, field: VectorField) -> Derived
         tensor([[-2., -2.]])
     """
     check_noisy(interpolant)
+    return Derived(field, partial(_score, interpolant), "score from denoiser")
 
-    def score(field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        t = time_like(t, x)
-        gamma = interpolant.gamma2(t).sqrt()
-        none = gamma <= 10 * torch.finfo(gamma.dtype).eps
-        if eager(gamma) and none.any():
-            raise ValueError(
-                f"Expected times where gamma > 0; got gamma = 0 at t = {t[none][0].item():g}: a denoiser says nothing "
-                "of the score there. Stay inside (0, 1), or let eps vanish there, e.g. eps=interpolant.gamma2."
-            )
-        return -value_at(field, t, x, context) / gamma
 
-    return Derived(field, score, "score from denoiser")
+def _denoiser(
+    interpolant: Interpolant, field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None
+) -> Tensor:
+    t = time_like(t, x)
+    return -root(interpolant.gamma2(t)) * value_at(field, t, x, context)
+
+
+def _score(
+    interpolant: Interpolant, field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None
+) -> Tensor:
+    t = time_like(t, x)
+    gamma = root(interpolant.gamma2(t))
+    none = gamma <= torch.finfo(gamma.dtype).eps  # what rounding leaves of sin πt at t = 1
+    if eager(gamma) and none.any():
+        raise ValueError(
+            f"Expected times where gamma > 0; got gamma = 0 at t = {t[none][0].item():g}: a denoiser says nothing "
+            "of the score there. Stay inside (0, 1), by t0 and t1 of the sampler, or let eps vanish there, "
+            "e.g. eps=interpolant.gamma2."
+        )
+    return -value_at(field, t, x, context) / gamma

@@ -1,12 +1,13 @@
 r"""What a pairing does: the length of its lines, how often they cross, which points it keeps, the bias of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_positive_int
+from cnflib._random import given
 from cnflib.interpolants._checks import check_ends
 from cnflib.interpolants.pairing import Pairing
 
@@ -107,9 +108,16 @@ class BatchCost(NamedTuple):
 
 
 def cost_by_batch(
-    pairing: Pairing, x0: Tensor, x1: Tensor, sizes: Sequence[int], generator: Generator | None = None
+    pairing: Pairing,
+    x0: Tensor,
+    x1: Tensor,
+    sizes: Sequence[int],
+    generator: Generator | None = None,
+    context: Tensor | None = None,
 ) -> list[BatchCost]:
     r"""The mean of :math:`|x_1 - x_0|^2` where the same points are paired in batches of each size.
+
+    Rows are drawn into batches at random, as data often come sorted.
 
     For :func:`optimal_transport` it falls with the size towards :math:`W_2^2`, the bias of small batches; the size
     from which on it hardly falls is the one to train with.
@@ -119,7 +127,8 @@ def cost_by_batch(
         x0: Base points, shape ``(N, *event)``.
         x1: Data points, shape ``(N, *event)``.
         sizes: Sizes of a batch, each at most N / 2; rows that fill no batch are left out.
-        generator: Source of random picks.
+        generator: Source of the batches, and of random picks.
+        context: Context of the data, for a pairing that takes it.
 
     Returns:
         For each size the mean cost and its standard error, that of the mean over batches.
@@ -132,20 +141,30 @@ def cost_by_batch(
         ([4, 128], True)
     """
     check_ends(x0, x1)
+    sizes = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     for size in sizes:
         check_positive_int(size, "each of sizes")
         if 2 * size > len(x0):
             raise ValueError(
                 f"Expected sizes of at most half of the {len(x0)} rows, for a standard error; got {size}."
             )
-    return [_batch_cost(pairing, x0, x1, size, generator) for size in sizes]
+    rows = torch.randperm(len(x0), **given(generator), device=x0.device)
+    return [_batch_cost(pairing, x0, x1, rows, size, generator, context) for size in sizes]
 
 
 def _batch_cost(
-    pairing: Pairing, x0: Tensor, x1: Tensor, size: int, generator: Generator | None
+    pairing: Pairing,
+    x0: Tensor,
+    x1: Tensor,
+    rows: Tensor,
+    size: int,
+    generator: Generator | None,
+    context: Tensor | None,
 ) -> BatchCost:
-    batches = range(0, len(x0) - size + 1, size)
-    ends = [pairing(x0[k : k + size], x1[k : k + size], generator=generator) for k in batches]
+    ends = []
+    for batch in rows.split(size)[: len(rows) // size]:
+        arguments = {} if context is None else {"context": context[batch]}
+        ends.append(pairing(x0[batch], x1[batch], generator=generator, **arguments))
     costs = torch.stack([(y1 - y0).flatten(1).square().sum(1).mean() for y0, y1 in ends])
     return BatchCost(size, costs.mean().item(), (costs.std() / len(costs) ** 0.5).item())
 

@@ -1,9 +1,11 @@
 r"""How long a path is, and how much longer than the shortest.
 
-The energy of a path is :math:`\int_0^1 E|b(t, x_t)|^2\,dt \ge W_2^2(\rho_0, \rho_1)`, with equality only for optimal
-transport.
+The energy of a path is :math:`\int_0^1 E|b(t, x_t)|^2\,dt \ge W_2^2`, with equality only for optimal transport, between
+the laws that it joins: those of :math:`x_t` at t = 0 and 1, which :func:`~cnflib.interpolants.constant` noise has
+smoothed.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -42,14 +44,15 @@ class TransportGap(NamedTuple):
 
     @property
     def normalised(self) -> float:
-        r"""The gap over the cost, :math:`|E - W_2^2| / W_2^2`: the normalised path energy of OT-CFM."""
-        return abs(self.gap) / self.cost
+        r"""The gap over the cost, :math:`|E - W_2^2| / W_2^2`: the normalised path energy of OT-CFM; inf of no cost."""
+        return abs(self.gap) / self.cost if self.cost else math.inf
 
     def __str__(self) -> str:
         return (
             f"path energy    {self.energy:10.4f} ± {self.error:.4f}\n"
             f"W2 squared     {self.cost:10.4f}\n"
             f"gap            {self.gap:10.4f}"
+            + (", below 0: the field misses its ends" if self.gap < -3 * self.error else "")
         )
 
 
@@ -84,7 +87,7 @@ def path_energy(
         >>> path_energy(lambda t, x, context: torch.ones_like(x), linear(), *torch.randn(2, 3, 2)).tolist()
         [2.0, 2.0, 2.0]
     """
-    check(field, "field", x0, x1, context)
+    check(field, "field", interpolant, x0, x1, context)
     t, xi = draw(interpolant, x0, t, xi, generator)
     f = evaluate(field, "field", t, interpolant(t, x0, x1, xi), context)
     return dot(f, f)
@@ -127,10 +130,17 @@ def gaussian_cost(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1
                 f"Expected means of shape (D,) and covariances of shape (D, D); got {name} of shape "
                 f"{tuple(value.shape)}. For a variance: variance * torch.eye(D)."
             )
-    values, vectors = torch.linalg.eigh(covariance0)
-    root = vectors * values.clamp_min(0).sqrt()  # any root of C0 serves: eigenvalues are those of C0 C1
-    roots = torch.linalg.eigvalsh(root.T @ covariance1 @ root).clamp_min(0).sqrt()
-    return (mean1 - mean0).square().sum() + covariance0.trace() + covariance1.trace() - 2 * roots.sum()
+    cross = torch.linalg.svdvals(_root(covariance0).T @ _root(covariance1)).sum()
+    return (mean1 - mean0).square().sum() + covariance0.trace() + covariance1.trace() - 2 * cross
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Any R with R Rᵀ = C; that of Cholesky where there is one, as its gradient is finite for equal eigenvalues."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if not failed:
+        return factor
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt()
 
 
 def transport_gap(energy: Tensor, cost: float | Tensor) -> TransportGap:
@@ -141,8 +151,8 @@ def transport_gap(energy: Tensor, cost: float | Tensor) -> TransportGap:
         cost: :math:`W_2^2` of the two ends: :func:`gaussian_cost`, or between samples the mean of
             :math:`|x_1 - x_0|^2` over pairs of an exact assignment of many points. That of B points is biased, and
             an assignment of one batch can lie above the energy of a good path.
-            The energy, too, is only as good as the field: that of one not yet at the minimum can lie below
-            :math:`W_2^2`, and :func:`~cnflib.interpolants.monitor` is then not 0.
+            Of smoothed ends take the smoothed laws. The energy, too, is only as good as the field: below
+            :math:`W_2^2` the field misses its ends, and :func:`~cnflib.interpolants.monitor` is then not 0.
 
     Returns:
         Energy with its standard error, cost and gap.

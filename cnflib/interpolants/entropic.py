@@ -1,7 +1,10 @@
 r"""Entropic optimal transport: a plan between two batches, made by Sinkhorn's iterations, and pairs drawn from it.
 
-.. math:: P = \arg\min_P \sum_{ij} P_{ij} C_{ij} + \varepsilon \bar C \sum_{ij} P_{ij} \log P_{ij},
+.. math:: P = \arg\min_P \sum_{ij} P_{ij} C_{ij} + \varepsilon s \sum_{ij} P_{ij} \log P_{ij},
     \qquad C_{ij} = |x_0^i - x_1^j|^2
+
+Only the part :math:`-2\, (x_0^i - \bar x_0) \cdot (x_1^j - \bar x_1)` of C depends on the pairing; its standard
+deviation s over all i and j is the unit of the regularization.
 """
 
 import math
@@ -30,8 +33,8 @@ def sinkhorn(regularization: float = 0.05, iterations: int = 2000, tolerance: fl
     the draws, up to the tolerance, and not in one batch.
 
     Args:
-        regularization: The weight :math:`\varepsilon > 0` of the entropy, in units of the mean :math:`\bar C` of the
-            squared distance over all pairs of the batch, so that it means the same at every scale and dimension.
+        regularization: The weight :math:`\varepsilon > 0` of the entropy, in units of the standard deviation s of
+            what the pairing can change in the squared distance: it means the same at every place, scale and dimension.
         iterations: The most iterations.
         tolerance: The largest error of the marginal of x0, :math:`\sum_i |\sum_j P_{ij} - 1/B|`, in [0, 2].
 
@@ -61,13 +64,13 @@ def sinkhorn_plan(
 ) -> Tensor:
     r"""The entropic plan P between two batches, shape ``(B, B)``: rows are those of x0, columns those of x1.
 
-    Iterated on logarithms, :math:`P_{ij} = e^{u_i + v_j - C_{ij} / \varepsilon \bar C}`, until the rows sum to
+    Iterated on logarithms, :math:`P_{ij} = e^{u_i + v_j - C_{ij} / \varepsilon s}`, until the rows sum to
     :math:`1/B` up to the tolerance. The columns do exactly.
 
     Args:
         x0: Base points, shape ``(B, *event)``.
         x1: Data points, shape ``(B, *event)``.
-        regularization: The weight :math:`\varepsilon`, in units of the mean :math:`\bar C` of C.
+        regularization: The weight :math:`\varepsilon`, in units of s.
         iterations: The most iterations.
         tolerance: The largest :math:`\sum_i |\sum_j P_{ij} - 1/B|`.
 
@@ -84,9 +87,11 @@ def sinkhorn_plan(
     _check(regularization, iterations, tolerance)
     check_finite(x0, "x0")
     check_finite(x1, "x1")
-    cost = _squared_distance(x0.flatten(1), x1.flatten(1))
-    scores = -cost / (regularization * cost.mean()).clamp_min(torch.finfo(cost.dtype).tiny)
-    u, v, logB = torch.zeros_like(cost[0]), torch.zeros_like(cost[0]), math.log(len(cost))
+    gain = _centred(x0) @ _centred(x1).T
+    if not len(gain):
+        return gain
+    scores = gain / (regularization * gain.std(correction=0)).clamp_min(torch.finfo(gain.dtype).tiny)
+    u, v, logB = torch.zeros_like(gain[0]), torch.zeros_like(gain[0]), math.log(len(gain))
     for k in range(1, iterations + 1):
         u = -logB - (scores + v).logsumexp(1)
         v = -logB - (scores + u[:, None]).logsumexp(0)
@@ -108,11 +113,10 @@ def _drawn(
     return torch.multinomial(sinkhorn_plan(x0, x1, **arguments).T, 1, generator=generator)[:, 0]
 
 
-def _squared_distance(x0: Tensor, x1: Tensor) -> Tensor:
-    """|x0_i - x1_j|², from centred points so that little cancels."""
-    centre = x0.mean(0)
-    x0, x1 = x0 - centre, x1 - centre
-    return (x0.square().sum(1)[:, None] + x1.square().sum(1) - 2 * x0 @ x1.T).clamp_min(0)
+def _centred(x: Tensor) -> Tensor:
+    """Points about their mean, of size 1: neither place nor scale changes what is to be paired with what."""
+    x = x.flatten(1) - x.flatten(1).mean(0)
+    return x / x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def _check(regularization: float, iterations: int, tolerance: float) -> None:

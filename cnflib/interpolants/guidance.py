@@ -5,11 +5,12 @@ One net learns both: in training the context is dropped now and then, that is, r
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_event
+from cnflib._check import check_event, check_labels
 from cnflib._random import given
 from cnflib.interpolants._derived import Derived
 from cnflib.nets import VectorField
@@ -37,20 +38,22 @@ def drop_context(context: Tensor, p: float = 0.1, generator: Generator | None = 
         tensor([[0., 0., 0.],
                 [0., 0., 0.]])
     """
+    check_labels(context)
     check_event(context, None, "context")
     if not 0 <= p <= 1:
         raise ValueError(f"Expected a probability p in [0, 1]; got {p}. Usual are 0.1 to 0.2.")
     kept = torch.rand(len(context), **given(generator), device=context.device) >= p
-    return context * kept.reshape(-1, *[1] * (context.ndim - 1))
+    return torch.where(kept.reshape(-1, *[1] * (context.ndim - 1)), context, 0)
 
 
 def guided(field: VectorField, weight: float) -> Derived:
     r"""The field :math:`f_w(t, x, c) = (1 + w)\, f(t, x, c) - w\, f(t, x, 0)` of guidance weight w.
 
     w = 0 is the conditional field, w = -1 the unconditional one, and larger w trade variety for typicality. It guides a
-    velocity, a score or a denoiser alike. For w other than 0 and -1 the points follow no law :math:`p_t` given c of
-    any interpolant, so no choice of ε in :func:`~cnflib.interpolants.sample_sde` leaves their law alone; ``log_prob``
-    of the guided field is the density of the points that its own ODE produces.
+    velocity, a score or a denoiser alike. For w other than 0 and -1 the points do not in general follow the law
+    :math:`p_t` given c, and the guided score is not that of their law: every ε in
+    :func:`~cnflib.interpolants.sample_sde` gives another law. ``log_prob`` of the guided field is the density of the
+    points that its own ODE produces.
 
     Args:
         field: A field ``f(t, x, context)`` trained with :func:`drop_context`.
@@ -73,14 +76,18 @@ def guided(field: VectorField, weight: float) -> Derived:
     """
     if not math.isfinite(weight):
         raise ValueError(f"Expected a finite weight; got {weight}. For no guidance: 0.")
+    return Derived(field, partial(_guided, weight), f"guided, weight={weight}")
 
-    def rule(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        if context is None:
-            raise ValueError(
-                "Expected a context of shape (B, features) to guide towards; got None. Pass context=…, or use the "
-                "field itself."
-            )
-        given, free = field(t, x, context), field(t, x, torch.zeros_like(context))
-        return (1 + weight) * given - weight * free
 
-    return Derived(field, rule, f"guided, weight={weight}")
+def _guided(
+    weight: float, field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None
+) -> Tensor:
+    if context is None:
+        raise ValueError(
+            "Expected a context of shape (B, features) to guide towards; got None. Pass context=…, or use the "
+            "field itself."
+        )
+    check_labels(context)
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    given, free = field(t, x, context), field(t, x, torch.zeros_like(context))
+    return (1 + weight) * given - weight * free

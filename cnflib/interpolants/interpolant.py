@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from cnflib.interpolants._checks import check_ends, check_noise, check_schedule, check_time
+from cnflib.interpolants._checks import check_ends, check_noise, check_schedule, check_time, rated
+from cnflib.interpolants._root import root
 
 __all__ = ["Coefficients", "Interpolant", "Rated", "Schedule", "zero"]
 
@@ -145,7 +146,7 @@ class Interpolant:
         """
         t = self._check(t, x0, x1, xi)
         x_t = self.alpha(t) * x0 + self.beta(t) * x1
-        return x_t if self.gamma2 is zero else x_t + self.gamma2(t).sqrt() * xi
+        return x_t if self.gamma2 is zero else x_t + root(self.gamma2(t)) * xi
 
     def rate(self, t: float | Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None = None) -> Tensor:
         r"""The rate along one pair, :math:`\dot x_t = \dot\alpha x_0 + \dot\beta x_1 + \dot\gamma \xi`.
@@ -157,12 +158,12 @@ class Interpolant:
         t = self._check(t, x0, x1, xi)
         c = self.coefficients(t)
         rate = c.alpha_rate * x0 + c.beta_rate * x1
-        return rate if self.gamma2 is zero else rate + c.gamma2_rate / (2 * c.gamma2.sqrt()) * xi
+        return rate if self.gamma2 is zero else rate + c.gamma2_rate / (2 * root(c.gamma2)) * xi
 
     def coefficients(self, t: Tensor) -> Coefficients:
         r"""The three schedules and their rates at t, a floating tensor of any shape."""
         schedules = (self.alpha, self.beta, self.gamma2)
-        if all(hasattr(schedule, "rate") for schedule in schedules):
+        if all(rated(schedule) for schedule in schedules):
             return Coefficients(*(f(t) for f in schedules), *(f.rate(t) for f in schedules))
         t = t.contiguous()
         values, rates = jvp(lambda t: tuple(f(t) for f in schedules), (t,), (torch.ones_like(t),))

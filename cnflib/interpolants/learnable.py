@@ -1,4 +1,4 @@
-r"""Interpolants that are learned: the path on which the least velocity loss is largest, which is the shortest.
+r"""Interpolants that are learned: the path on which the least velocity objective is largest, which is the shortest.
 
 The minimum of :func:`~cnflib.interpolants.velocity_objective` over fields is :math:`-\int E|b|^2\,dt`, minus the
 energy of the path. A path that *maximises* this minimum has the least energy of its family. One optimizer
@@ -8,13 +8,17 @@ serves both players::
         {"params": field.parameters(), "lr": 3e-3},
         {"params": path.parameters(), "lr": 1e-3, "maximize": True},
     ])
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):
         loss = velocity_objective(field, path.interpolant, x0, x1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        decay.step()
 
-The path must learn more slowly than the field: its gradient is true only at the field's minimum.
+The path must learn more slowly than the field: its gradient is true only at the field's minimum. A learned
+:class:`GaussianBase` belongs to the path's group. Of a field that has not followed, the energy can lie below
+:math:`W_2^2`: look at :func:`~cnflib.interpolants.monitor`, whose mean is then not 0, before any gap is read.
 """
 
 import math
@@ -83,8 +87,8 @@ class LearnableInterpolant(nn.Module):
 
     .. math:: \alpha = \alpha_0 + \sum_{m=1}^M a_m \sin \pi m t, \qquad \beta = \beta_0 + \sum_{m=1}^M b_m \sin \pi m t
 
-    The ends are exact whatever the coefficients. Learned as above, the path gets shorter, and no shorter than
-    :math:`W_2^2`, which two scalar schedules do not reach in general:
+    The ends are those of ``start`` whatever the coefficients. Learned as above, the path gets shorter, and no shorter
+    than the :math:`W_2^2` of these ends, which two scalar schedules do not reach in general:
     :func:`~cnflib.interpolants.transport_gap` reports by how much. They approach it between independent Gaussians of
     mean 0 whose covariances are multiples of one another.
 

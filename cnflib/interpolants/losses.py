@@ -59,7 +59,7 @@ def velocity_loss(
         >>> velocity_loss(MLP(2), linear(), x0, x1).shape
         torch.Size([64])
     """
-    check(field, "field", x0, x1, context)
+    check(field, "field", interpolant, x0, x1, context)
     given = t is not None
     t, xi = draw(interpolant, x0, t, xi, generator)
     c = interpolant.coefficients(t.reshape(-1, *[1] * (x0.ndim - 1)))
@@ -169,7 +169,7 @@ def _moments(
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor]:
     r"""The rows :math:`|f|^2` and :math:`\dot x_t \cdot f`, with noise the means over :math:`\pm \xi`."""
-    check(field, "field", x0, x1, context)
+    check(field, "field", interpolant, x0, x1, context)
     given = t is not None
     t, xi = draw(interpolant, x0, t, xi, generator)
     c = interpolant.coefficients(t.reshape(-1, *[1] * (x0.ndim - 1)))

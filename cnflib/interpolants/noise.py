@@ -7,12 +7,13 @@ All but :func:`constant` vanish at both ends, so that the path still leads from 
 :func:`bridge`       :math:`a \sqrt{t (1 - t)}`          :math:`\dot\gamma` infinite at the ends
 :func:`parabola`     :math:`a\, t (1 - t)`               finite rate everywhere
 :func:`sine`         :math:`a \sin^2 \pi t`              starts and ends at rest
-:func:`sigmoid`      a plateau between two sigmoids      steep rise, then almost constant
+:func:`sigmoid`      a bump between two sigmoids         narrower, the steeper they are
 :func:`constant`     :math:`\sigma`                      both ends are smoothed
 ===================  ==================================  ==========================================
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,7 +44,15 @@ def bridge(a: float = 1.0) -> Schedule:
         tensor(0.2500)
     """
     _check_scale(a, "a")
-    return Rated(lambda t: a**2 * t * (1 - t), lambda t: a**2 * (1 - 2 * t))
+    return Rated(partial(_bridge, a), partial(_bridge_rate, a))
+
+
+def _bridge(a: float, t: Tensor) -> Tensor:
+    return a**2 * t * (1 - t)
+
+
+def _bridge_rate(a: float, t: Tensor) -> Tensor:
+    return a**2 * (1 - 2 * t)
 
 
 def parabola(a: float = 1.0) -> Schedule:
@@ -61,7 +70,15 @@ def parabola(a: float = 1.0) -> Schedule:
         tensor(0.0625)
     """
     _check_scale(a, "a")
-    return Rated(lambda t: (a * t * (1 - t)) ** 2, lambda t: 2 * a**2 * t * (1 - t) * (1 - 2 * t))
+    return Rated(partial(_parabola, a), partial(_parabola_rate, a))
+
+
+def _parabola(a: float, t: Tensor) -> Tensor:
+    return (a * t * (1 - t)) ** 2
+
+
+def _parabola_rate(a: float, t: Tensor) -> Tensor:
+    return 2 * a**2 * t * (1 - t) * (1 - 2 * t)
 
 
 def sine(a: float = 1.0) -> Schedule:
@@ -79,25 +96,31 @@ def sine(a: float = 1.0) -> Schedule:
         tensor(0.2500)
     """
     _check_scale(a, "a")
+    return Rated(partial(_sine, a), partial(_sine_rate, a))
 
-    def half(t: Tensor) -> Tensor:  # of the nearer end, so that it is exactly 0 at both
-        return torch.sin(math.pi * torch.where(t < 0.5, t, 1 - t))
 
-    return Rated(
-        lambda t: (a * half(t) ** 2) ** 2,
-        lambda t: 4 * math.pi * a**2 * half(t) ** 3 * torch.cos(math.pi * t),
-    )
+def _half(t: Tensor) -> Tensor:
+    """sin πt by the nearer end, so that it is exactly 0 at both."""
+    return torch.sin(math.pi * torch.where(t < 0.5, t, 1 - t))
+
+
+def _sine(a: float, t: Tensor) -> Tensor:
+    return (a * _half(t) ** 2) ** 2
+
+
+def _sine_rate(a: float, t: Tensor) -> Tensor:
+    return 4 * math.pi * a**2 * _half(t) ** 3 * torch.cos(math.pi * t)
 
 
 def sigmoid(a: float = 1.0, steepness: float = 10.0) -> Schedule:
-    r"""A plateau of noise between two sigmoids, less what they are at the ends.
+    r"""A bump of noise about t = ½ between two sigmoids, less what they are at the ends.
 
     .. math:: \gamma = a\,[h(t) - h(0)], \qquad
               h(t) = \sigma\big(f (t - \tfrac12) + 1\big) - \sigma\big(f (t - \tfrac12) - 1\big)
 
     Args:
-        a: Scale of the noise, in data units, positive; the height of the plateau is at f = 10 .45 a.
-        steepness: :math:`f`, positive.
+        a: Scale of the noise, in data units, positive; at f = 10 the bump is .45 a high.
+        steepness: :math:`f`, positive: the bump is about 4 / f wide.
 
     Raises:
         ValueError: If ``a`` or ``steepness`` is not positive.
@@ -112,19 +135,24 @@ def sigmoid(a: float = 1.0, steepness: float = 10.0) -> Schedule:
     """
     _check_scale(a, "a")
     _check_scale(steepness, "steepness")
+    return Rated(partial(_sigmoid, a, steepness), partial(_sigmoid_rate, a, steepness))
 
-    f, scale = steepness, a / (1 + math.exp(-steepness) + 2 * math.cosh(1) * math.exp(-steepness / 2))
 
-    def gamma(t: Tensor) -> Tensor:  # the difference as a product, which does not round to 0 near the ends
-        u = -(f * (t - 0.5)).abs()
-        height = torch.sigmoid(u + 1) - torch.sigmoid(u - 1)
-        return scale * height * torch.expm1(-f * t) * torch.expm1(-f * (1 - t))
+def _bump(a: float, f: float, t: Tensor) -> Tensor:
+    """γ, the difference as a product, which does not round to 0 near the ends."""
+    u = -(f * (t - 0.5)).abs()
+    height = torch.sigmoid(u + 1) - torch.sigmoid(u - 1)
+    scale = a / (1 + math.exp(-f) + 2 * math.cosh(1) * math.exp(-f / 2))
+    return scale * height * torch.expm1(-f * t) * torch.expm1(-f * (1 - t))
 
-    def rate(t: Tensor) -> Tensor:
-        up, down = (torch.sigmoid(f * (t - 0.5) + shift) for shift in (1, -1))
-        return 2 * gamma(t) * a * f * (up * (1 - up) - down * (1 - down))
 
-    return Rated(lambda t: gamma(t) ** 2, rate)
+def _sigmoid(a: float, f: float, t: Tensor) -> Tensor:
+    return _bump(a, f, t) ** 2
+
+
+def _sigmoid_rate(a: float, f: float, t: Tensor) -> Tensor:
+    up, down = (torch.sigmoid(f * (t - 0.5) + shift) for shift in (1, -1))
+    return 2 * _bump(a, f, t) * a * f * (up * (1 - up) - down * (1 - down))
 
 
 def constant(sigma: float) -> Schedule:
@@ -148,7 +176,11 @@ def constant(sigma: float) -> Schedule:
         tensor([0.2500, 0.2500])
     """
     _check_scale(sigma, "sigma")
-    return Rated(lambda t: torch.full_like(t, sigma**2), torch.zeros_like)
+    return Rated(partial(_constant, sigma), torch.zeros_like)
+
+
+def _constant(sigma: float, t: Tensor) -> Tensor:
+    return torch.full_like(t, sigma**2)
 
 
 def _check_scale(a: float, name: str) -> None:

@@ -6,6 +6,7 @@ r"""Losses that learn what the noise of an interpolant was: its denoiser, and wi
 from torch import Generator, Tensor
 
 from cnflib.interpolants._pairs import check, draw, evaluate
+from cnflib.interpolants._root import root
 from cnflib.interpolants.interpolant import Interpolant, zero
 from cnflib.nets import VectorField
 
@@ -118,15 +119,15 @@ def _at(
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""The model's value at :math:`x_t`, :math:`\gamma`, and :math:`\xi`."""
+    check(model, name, interpolant, x0, x1, context)
     if interpolant.gamma2 is zero:
         raise ValueError(
             f"Expected an interpolant with noise, of which a {name} is learned; got gamma2=zero. Take one with noise, "
             "e.g. linear(parabola()), or derive the score from the velocity where the base is Gaussian and drawn "
             "independently of the data: score_from_velocity."
         )
-    check(model, name, x0, x1, context)
     t, xi = draw(interpolant, x0, t, xi, generator)
     column = t.reshape(-1, *[1] * (x0.ndim - 1))
-    gamma = interpolant.gamma2(column).sqrt()
+    gamma = root(interpolant.gamma2(column))
     x_t = interpolant.alpha(column) * x0 + interpolant.beta(column) * x1 + gamma * xi
     return evaluate(model, name, t, x_t, context), gamma, xi

@@ -20,6 +20,7 @@ from cnflib._check import check_event, check_positive_int
 from cnflib._random import given
 from cnflib.flow import StandardNormal
 from cnflib.interpolants._checks import check_time
+from cnflib.interpolants._root import root
 from cnflib.interpolants.interpolant import Coefficients, Interpolant
 
 __all__ = ["Mixture", "Oracle"]
@@ -118,7 +119,7 @@ class Oracle:
     def denoiser(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         r"""The denoiser :math:`\bar\xi(t, x) = E[\xi | x_t = x] = -\gamma s`, shape ``(B, D)``; 0 without noise."""
         gamma2 = self.interpolant.gamma2(check_time(t, x))
-        return -gamma2.sqrt() * self.score(t, x)
+        return -root(gamma2) * self.score(t, x)
 
     def ends(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""The means :math:`E[x_0 | x_t = x]` and :math:`E[x_1 | x_t = x]`, shape ``(B, D)`` each.
@@ -168,7 +169,8 @@ class Oracle:
         D = self.means[0].shape[-1]
         check_event(x, (D,))
         c = self._coefficients(t, x)
-        residual = x.reshape(len(c.alpha), 1, -1, D).mT - self._mean(c.alpha, c.beta, x)[..., None]
+        n = len(x) // max(len(c.alpha), 1)
+        residual = x.reshape(len(c.alpha), 1, n, D).mT - self._mean(c.alpha, c.beta, x)[..., None]
         factor = torch.linalg.cholesky(self._covariance(c.alpha**2, c.beta**2, c.gamma2, x))
         z = torch.linalg.solve_triangular(factor, residual, upper=False)
         q = torch.linalg.solve_triangular(factor.mT, z, upper=True)

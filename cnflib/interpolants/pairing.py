@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
+from cnflib._check import check_finite
 from cnflib.interpolants._checks import check_ends, check_rows
 
 __all__ = ["Pairing", "RowPairing", "conditional", "independent", "paired"]
@@ -68,14 +69,14 @@ class RowPairing:
         Raises:
             ValueError: If the ends differ in shape, dtype or device, or the pairing ignores a context that is given.
         """
-        self._check(x0, x1, context)
+        self._check(x0, x1, generator, context)
         return (x0 if self.pick is None else x0[self._rows(x0, x1, generator, context)]), x1
 
     def rows(
         self, x0: Tensor, x1: Tensor, generator: Generator | None = None, context: Tensor | None = None
     ) -> Tensor:
         r"""The picks :math:`\sigma`, shape ``(B,)``: ``x0[rows]`` is paired with x1. Arguments as for the pairs."""
-        self._check(x0, x1, context)
+        self._check(x0, x1, generator, context)
         return self._rows(x0, x1, generator, context)
 
     def __repr__(self) -> str:
@@ -87,8 +88,12 @@ class RowPairing:
             return torch.arange(len(x0), device=x0.device)
         return self.pick(x0, x1, generator, context)
 
-    def _check(self, x0: Tensor, x1: Tensor, context: Tensor | None) -> None:
+    def _check(self, x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor | None) -> None:
         check_ends(x0, x1)
+        if isinstance(generator, Tensor):
+            raise ValueError(
+                "Expected generator to be a torch.Generator; got a tensor. Labels go by name: context=labels."
+            )
         if context is not None:
             check_rows(context, x1)
         if self.conditions and context is None:
@@ -134,8 +139,8 @@ def conditional(pairing: RowPairing, weight: float = math.inf) -> RowPairing:
 
     .. math:: |x_0^j - x_1^i|^2 + w\,|c^j - c^i|^2
 
-    Base points are drawn independently of the context, row by row, so that the row :math:`x_0^j` may be counted to
-    the context :math:`c^j` of its own row. With :math:`w = \infty` base points change places only among rows of equal
+    Before pairing, base and context are independent, so the base points that stand in the rows of one context are
+    draws of the base given this context. With :math:`w = \infty` base points change places only among rows of equal
     context, and the law of the base given the context is kept exactly. For a continuous context, where no two rows
     agree and nothing would change places, a finite :math:`w` lets them change places among similar ones: the larger,
     the less :math:`p(x_0 | c)` is skewed, and the less is gained.
@@ -201,5 +206,6 @@ def _near(
     context: Tensor,
 ) -> Tensor:
     """Rows picked with the context, scaled, as further coordinates of both ends."""
+    check_finite(context, "context")
     c = weight**0.5 * context.reshape(len(x0), -1).to(x0)
     return pairing.rows(torch.cat([x0.flatten(1), c], 1), torch.cat([x1.flatten(1), c], 1), generator)

@@ -1,4 +1,4 @@
-r"""Ready interpolants :math:`x_t = \alpha x_0 + \beta x_1 + \gamma \xi`, each of two lines of code.
+r"""Ready interpolants :math:`x_t = \alpha x_0 + \beta x_1 + \gamma \xi`.
 
 ==============================  ==============================================  ===================================
 path                            :math:`\alpha,\ \beta`                          :math:`\gamma`
@@ -7,12 +7,13 @@ path                            :math:`\alpha,\ \beta`                          
 :func:`trigonometric`           :math:`\cos \frac\pi2 t,\ \sin \frac\pi2 t`     any
 :func:`variance_preserving`     :math:`\cos\theta(t),\ \sin\theta(t)`           0
 :func:`one_sided`               :math:`\alpha,\ \beta` of your own              0, as :math:`x_0` is the noise
-:func:`encoding_decoding`       :math:`\cos^2 \pi t` in the own half, else 0    :math:`\sin^2 \pi t`
+:func:`encoding_decoding`       :math:`\cos^2 \pi t` before ½, or from ½ on     :math:`\sin^2 \pi t`
 :func:`mirror`                  :math:`0,\ 1`                                   any but 0
 ==============================  ==============================================  ===================================
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,17 +31,44 @@ __all__ = [
 ]
 
 
-_falling = Rated(lambda t: 1 - t, lambda t: torch.full_like(t, -1.0))
-_rising = Rated(lambda t: t, torch.ones_like)
+def _mirrored(f: Schedule, t: Tensor) -> Tensor:
+    """f of 1 - t, which is exact at t = 1 where f is at 0, and keeps its digits on the way there."""
+    return f(1 - t)
+
+
+def _negated(f: Schedule, t: Tensor) -> Tensor:
+    return -f(1 - t)
+
+
+def _falling_as(rising: Rated) -> Rated:
+    """The schedule that falls as the other rises."""
+    return Rated(partial(_mirrored, rising.value), partial(_negated, rising.rate))
+
+
+def _identity(t: Tensor) -> Tensor:
+    return t
+
+
+def _rest(t: Tensor) -> Tensor:
+    return 1 - t
+
+
+def _rest_rate(t: Tensor) -> Tensor:
+    return torch.full_like(t, -1.0)
 
 
 def _quarter(t: Tensor) -> Tensor:
     return torch.sin(math.pi / 2 * t)
 
 
-# The cosine as the sine of 1 - t, which is exactly 0 at t = 1, and keeps its digits on the way there.
-_cosine = Rated(lambda t: _quarter(1 - t), lambda t: -math.pi / 2 * _quarter(t))
-_sine = Rated(_quarter, lambda t: math.pi / 2 * _quarter(1 - t))
+def _quarter_rate(t: Tensor) -> Tensor:
+    return math.pi / 2 * _quarter(1 - t)
+
+
+_rising = Rated(_identity, torch.ones_like)
+_falling = Rated(_rest, _rest_rate)
+_sine = Rated(_quarter, _quarter_rate)
+_cosine = _falling_as(_sine)
 
 
 def linear(gamma2: Schedule = zero) -> Interpolant:
@@ -84,6 +112,25 @@ def _smooth_angle(t: Tensor) -> Tensor:
     return math.pi / 2 * t**2 * (3 - 2 * t)
 
 
+def _smooth(t: Tensor) -> Tensor:
+    return torch.sin(_smooth_angle(t))
+
+
+def _smooth_rate(t: Tensor) -> Tensor:
+    return 3 * math.pi * t * (1 - t) * torch.sin(_smooth_angle(1 - t))
+
+
+_smooth_sine = Rated(_smooth, _smooth_rate)
+
+
+def _sine_of(angle: Schedule, t: Tensor) -> Tensor:
+    return torch.sin(angle(t))
+
+
+def _cosine_of(angle: Schedule, t: Tensor) -> Tensor:
+    return torch.cos(angle(t))
+
+
 def variance_preserving(angle: Schedule = _smooth_angle) -> Interpolant:
     r"""The path :math:`x_t = \cos\theta(t)\,x_0 + \sin\theta(t)\,x_1` with :math:`\alpha^2 + \beta^2 = 1`.
 
@@ -104,7 +151,9 @@ def variance_preserving(angle: Schedule = _smooth_angle) -> Interpolant:
         >>> variance_preserving(torch.asin)(0.6, torch.ones(1, 1), torch.zeros(1, 1))
         tensor([[0.8000]])
     """
-    return Interpolant(lambda t: torch.cos(angle(t)), lambda t: torch.sin(angle(t)))
+    if angle is _smooth_angle:
+        return Interpolant(_falling_as(_smooth_sine), _smooth_sine)
+    return Interpolant(partial(_cosine_of, angle), partial(_sine_of, angle))
 
 
 def one_sided(alpha: Schedule = _falling, beta: Schedule = _rising) -> Interpolant:
@@ -138,12 +187,16 @@ def _square_rate(t: Tensor) -> Tensor:
     return math.pi * torch.sin(2 * math.pi * (t - 0.5))
 
 
-_encoding = Rated(
-    lambda t: torch.where(t < 0.5, _square(t), 0), lambda t: torch.where(t < 0.5, _square_rate(t), 0)
-)
-_decoding = Rated(
-    lambda t: torch.where(t < 0.5, 0, _square(t)), lambda t: torch.where(t < 0.5, 0, _square_rate(t))
-)
+def _first(f: Schedule, t: Tensor) -> Tensor:
+    return torch.where(t < 0.5, f(t), 0)
+
+
+def _second(f: Schedule, t: Tensor) -> Tensor:
+    return torch.where(t < 0.5, 0, f(t))
+
+
+_encoding = Rated(partial(_first, _square), partial(_first, _square_rate))
+_decoding = Rated(partial(_second, _square), partial(_second, _square_rate))
 
 
 def encoding_decoding() -> Interpolant:
@@ -161,7 +214,6 @@ def encoding_decoding() -> Interpolant:
         >>> encoding_decoding()(0.25, torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1))
         tensor([[0.5000]])
     """
-
     return Interpolant(_encoding, _decoding, sine())
 
 

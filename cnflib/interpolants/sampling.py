@@ -24,12 +24,15 @@ from cnflib._check import (
     reference,
 )
 from cnflib._random import given
-from cnflib.continuous import CNF, Solver
+from cnflib.continuous import Solver
+from cnflib.continuous._carry import carry
 from cnflib.interpolants._pairs import evaluate
 from cnflib.interpolants.interpolant import Schedule
 from cnflib.nets import VectorField
 
 __all__ = ["reflow", "sample_ode", "sample_sde"]
+
+ROUNDING = 1e-6  # of the largest eps: what a schedule may fall below 0 where it should vanish
 
 
 def sample_ode(
@@ -66,7 +69,7 @@ def sample_ode(
         >>> x0 = sample_ode(lambda t, x, context: x, x1, t0=1.0, t1=0.0)
     """
     check_event(x0, None, "x0")
-    return CNF(field, solver=solver).carry(x0, t0, t1, context)
+    return carry(field, x0, t0, t1, context, solver)
 
 
 def sample_sde(
@@ -178,6 +181,7 @@ def reflow(
         >>> import torch
         >>> x0, x1 = reflow(lambda t, x, context: -x, torch.ones(1, 2))
     """
+    x0 = x0.detach()
     with torch.no_grad():
         return x0, sample_ode(field, x0, solver, context)
 
@@ -193,13 +197,14 @@ def _grid(t0: float, t1: float, steps: int, x: Tensor) -> Tensor:
 
 def _diffusion(eps: float | Schedule, times: Tensor) -> Tensor:
     """The diffusion at all times of the grid, checked."""
-    value = eps(times) if callable(eps) else torch.full_like(times, eps)
+    value = eps(times) if callable(eps) else torch.ones_like(times) * eps
     if not isinstance(value, Tensor) or value.shape != times.shape:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
             f"Expected eps to be a number or to act elementwise on t, with a result of t's shape {tuple(times.shape)}; "
             f"got {got}. For a constant pass the number itself."
         )
+    value = torch.where((value < 0) & (value > -ROUNDING * value.abs().max()), 0, value)
     if eager(value) and not ((value >= 0) & (value < torch.inf)).all():
         raise ValueError(
             f"Expected eps(t) >= 0 and finite, a diffusion; got {value.min().item():g} to {value.max().item():g}. "

@@ -11,6 +11,7 @@ Times lie in the open interval (0, 1), whatever the rounding.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -101,15 +102,7 @@ def beta_times(a: float, b: float, unbiased: bool = False) -> TimeLaw:
             raise ValueError(
                 f"Expected {name} to be a positive number; got {value!r}. Beta(1, 1) is uniform."
             )
-
-    def draw(n: int, generator: Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-        logit = _log_gamma_variate(a, n, generator, device) - _log_gamma_variate(b, n, generator, device)
-        return torch.sigmoid(logit).to(dtype)
-
-    log_scale = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    return TimeLaw(
-        draw, lambda t: ((a - 1) * t.log() + (b - 1) * torch.log1p(-t) - log_scale).exp(), unbiased
-    )
+    return TimeLaw(partial(_beta, a, b), partial(_beta_density, a, b), unbiased)
 
 
 class ImportanceTimes(nn.Module):
@@ -203,8 +196,9 @@ class ImportanceTimes(nn.Module):
 
     def _density(self) -> Tensor:
         """The density on each bin, shape (K,), of mean 1."""
-        seen = self.counts > 0
-        r = (self.squares / self.counts.clamp_min(torch.finfo(torch.float64).tiny)).sqrt()
+        squares, counts = self.squares.double(), self.counts.double()
+        seen = counts > 0
+        r = torch.where(seen, squares / torch.where(seen, counts, 1), 0).sqrt()
         mean = r.sum() / seen.sum().clamp_min(1)
         relative = torch.where(seen & (mean > 0), r / mean.clamp_min(torch.finfo(torch.float64).tiny), 1.0)
         return self.uniform + (1 - self.uniform) * relative
@@ -226,6 +220,18 @@ def _place(n: int, generator: Generator | None, like: Tensor | None) -> tuple[to
 
 def _uniform(n: int, generator: Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.rand(n, **given(generator), dtype=dtype, device=device)
+
+
+def _beta(
+    a: float, b: float, n: int, generator: Generator | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    logit = _log_gamma_variate(a, n, generator, device) - _log_gamma_variate(b, n, generator, device)
+    return torch.sigmoid(logit).to(dtype)
+
+
+def _beta_density(a: float, b: float, t: Tensor) -> Tensor:
+    log_scale = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    return ((a - 1) * t.log() + (b - 1) * torch.log1p(-t) - log_scale).exp()
 
 
 def _log_gamma_variate(a: float, n: int, generator: Generator | None, device: torch.device) -> Tensor:

@@ -77,7 +77,7 @@ class UNet(nn.Module):
         widths = _widths(channels, multipliers, groups)
         for value, name in ((blocks, "blocks"), (patch, "patch")):
             check_positive_int(value, name)
-        _check_sides(self.shape, patch * 2 ** (len(widths) - 1))
+        _check_sides(self.shape, patch * 2 ** (len(widths) - 1), widths[-1] // groups)
         pixel, embedded = self.shape[0] * patch**2, 4 * channels
         self.patch = patch
         self.time = TimeEmbedding(time_frequencies)
@@ -203,12 +203,17 @@ def _widths(channels: int, multipliers: Sequence[int], groups: int) -> list[int]
     return [channels * m for m in multipliers]
 
 
-def _check_sides(shape: tuple[int, ...], factor: int) -> None:
-    """Check that every halving leaves a whole number of pixels."""
+def _check_sides(shape: tuple[int, ...], factor: int, channels: int) -> None:
+    """Check that every halving leaves a whole number of pixels, and a group of channels more than one value."""
     height, width = shape[1:]
     if height % factor or width % factor:
         right, bottom = -width % factor, -height % factor
         raise ValueError(
             f"Expected sides that are multiples of {factor} = patch · 2^(sizes - 1); got {height} × {width}. Pad x by "
             f"torch.nn.functional.pad(x, (0, {right}, 0, {bottom})), or take fewer multipliers or a smaller patch."
+        )
+    if height * width * channels == factor**2:
+        raise ValueError(
+            f"Expected more than one value in a group of the smallest image; got 1 × 1 pixels and {channels} channel, "
+            "of which a GroupNorm leaves nothing. Take fewer multipliers, or fewer groups."
         )
