@@ -135,9 +135,9 @@ def rounds(calls: dict[str, Callable[[], object]]) -> int:
 
 
 def summary(cases: list[Row]) -> Row:
-    """Geometric mean and worst of the ratios of cnflib to torchcfm and to POT, and where it is slower than either."""
+    """Geometric mean and worst of the ratios of cnflib to each of the others, and where it is slower than these."""
     found: Row = {}
-    for peer in ("torchcfm", "POT"):
+    for peer in ("torchcfm", "POT", "SciPy", "lapx"):
         ratios = {}
         for case in cases:
             ms = {row["row"]: row["ms"][0] for row in case["rows"]}
