@@ -414,15 +414,24 @@ def regression(rows: list[Row]) -> str:
 def beside(found: Row) -> str:
     """The means of the ratios to the fastest peer, the worst, and how far the rows agree."""
     said = "; ".join(
-        f"*{name}*: {digits(ratio['mean'], 2)}, at worst {digits(ratio['worst'], 3)}"
+        f"*{name}*: training {mean_ratio(found, name, ['training'])}, sampling "
+        f"{mean_ratio(found, name, [act for act in SOLVED if act != 'training'])}, all "
+        f"{digits(ratio['mean'], 2)}, at worst {digits(ratio['worst'], 3)}"
         for name, ratio in found["summary"].items()
     )
     same = max(run["deviation"][k] for run in found["runs"] for k in ("loss", "gradient", "ends"))
     return (
-        "Time over that of the fastest peer in the same column, geometric mean of the "
+        "Time over that of the fastest peer in the same column, geometric means of the "
         f"{3 * len(found['runs'])} columns: {said}. Loss, gradient and the ends of the midpoint rule of all rows agree "
         f"to {power(max(same, 1e-12))}.\n"
     )
+
+
+def mean_ratio(found: Row, name: str, acts: Iterable[str]) -> str:
+    """The geometric mean of a row's ratios in some columns."""
+    rows = [row for run in found["runs"] for row in run["rows"] if row["row"] == name]
+    logs = [math.log(row[act]["ratio"]) for row in rows for act in acts]
+    return digits(math.exp(sum(logs) / len(logs)), 3)
 
 
 def pairing(cases: list[Row]) -> str:

@@ -96,7 +96,8 @@ def judged(mnist: Row) -> str:
         f"Judged on {mnist['images']:,} test images, with {mnist['nfe']:.0f} evaluations of the field and its "
         f"divergence at tolerance {mnist['tolerance']:g}; at half of it the value of the first fifty images changes "
         f"by {abs(mnist['change at half the tolerance']):.1g}. Samples took {mnist['nfe of samples']} evaluations. "
-        f"Training took {mnist['steps']:,} steps of {mnist['settings']['batch']} images.\n\n"
+        f"Training took {mnist['steps']:,} steps of {mnist['settings']['batch']} images, "
+        f"{mnist['seconds'] / 60:.0f} minutes by the clock of a machine that had other work too.\n\n"
     )
 
 

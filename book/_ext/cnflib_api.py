@@ -104,6 +104,8 @@ def describe_name(module: str, name: str, comment: list[str]) -> Iterator[str]:
     if inspect.isclass(value):
         kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
         yield from (f".. {kind}:: {path}", "   :members:")
+        if getattr(vars(value).get("__call__"), "__doc__", None) and not issubclass(value, BaseException):
+            yield "   :special-members: __call__"
         if value.__base__ not in (object, Protocol):
             yield "   :show-inheritance:"
         yield ""
@@ -184,10 +186,10 @@ def name_types(
     return ("", "") if what == "class" and signature == "(*args, **kwargs)" else None
 
 
-def skip_tuple_field(
-    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
-) -> bool | None:
-    """A field of a named tuple is described in its class; its own docstring only counts ("Alias for field …")."""
+def skip_field(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """A field of a named tuple, or one whose default is a function, is described in its class and is no method."""
+    if what == "class" and inspect.isfunction(obj) and "." not in obj.__qualname__:
+        return True
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
@@ -199,5 +201,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     PythonDomain.object_types["type"] = ObjType("type", "type", "class", "obj")  # annotations link to it
     app.add_directive("public", Public)
     app.connect("autodoc-process-signature", name_types, priority=900)
-    app.connect("autodoc-skip-member", skip_tuple_field)
+    app.connect("autodoc-skip-member", skip_field)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
