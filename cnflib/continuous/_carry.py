@@ -11,9 +11,8 @@ from cnflib._check import (
     check_velocity,
     reference,
 )
-from cnflib.continuous._arguments import as_times, check_parts, same_time
+from cnflib.continuous._arguments import as_times, same_time
 from cnflib.continuous.control import adaptive
-from cnflib.continuous.divergence import exact
 from cnflib.continuous.solvers import RightHandSide, Solver, State, Stats, Work, fixed
 from cnflib.continuous.tableaus import euler
 from cnflib.nets import VectorField
@@ -30,8 +29,6 @@ def carry(
     solver: Solver | None = None,
 ) -> Tensor:
     """Points x at time t0, carried by the field to time t1; no flow is built, which a compiled function could not."""
-    if not torch.compiler.is_compiling():
-        check_parts(field, exact, solver, ())
     times = as_times((t0, t1), x)
     check(field, x, context)
     same = same_time(t0, t1, times)

@@ -10,6 +10,9 @@ from cnflib._check import batched, check_event, check_floating, check_like, eage
 
 __all__: list[str] = []
 
+# Where a schedule is tried that says of itself neither dtype nor device: it may hold a net of either precision.
+PLACES = [(torch.float64, torch.device("cpu")), (torch.float32, torch.device("cpu"))]
+
 
 def check_ends(x0: Tensor, x1: Tensor) -> None:
     """Check that the two ends of an interpolant agree in shape, dtype and device."""
@@ -57,7 +60,7 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
     like = reference(schedule)
     if torch.compiler.is_compiling() or (like is not None and (like.is_meta or like.dtype.itemsize < 4)):
         return  # nothing to look at, or too few digits for a difference
-    places = _PLACES if like is None else [(like.dtype, like.device)]
+    places = PLACES if like is None else [(like.dtype, like.device)]
     for dtype, device in places:
         t = torch.linspace(0.07, 0.93, 9, dtype=dtype, device=device)
         try:
@@ -98,12 +101,6 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
         )
     if not rated(schedule):
         _check_connected(schedule, name, torch.linspace(1e-3, 1 - 1e-3, 2049, dtype=dtype, device=device))
-
-
-_PLACES = [
-    (torch.float64, torch.device("cpu")),
-    (torch.float32, torch.device("cpu")),
-]  # for a net of either dtype
 
 
 def rated(schedule: object) -> bool:

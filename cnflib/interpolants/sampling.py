@@ -24,7 +24,8 @@ from cnflib._check import (
     reference,
 )
 from cnflib._random import given
-from cnflib.continuous import Solver
+from cnflib.continuous import Solver, exact
+from cnflib.continuous._arguments import check_parts
 from cnflib.continuous._carry import carry
 from cnflib.interpolants._pairs import evaluate
 from cnflib.interpolants.interpolant import Schedule
@@ -69,6 +70,8 @@ def sample_ode(
         >>> x0 = sample_ode(lambda t, x, context: x, x1, t0=1.0, t1=0.0)
     """
     check_event(x0, None, "x0")
+    if not torch.compiler.is_compiling():
+        check_parts(field, exact, solver, ())
     return carry(field, x0, t0, t1, context, solver)
 
 
