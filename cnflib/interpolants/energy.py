@@ -52,7 +52,11 @@ class TransportGap(NamedTuple):
             f"path energy    {self.energy:10.4f} ± {self.error:.4f}\n"
             f"W2 squared     {self.cost:10.4f}\n"
             f"gap            {self.gap:10.4f}"
-            + (", below 0: the field misses its ends" if self.gap < -3 * self.error else "")
+            + (
+                ", below 0: the field misses its ends, or these are smoothed"
+                if self.gap < -3 * self.error
+                else ""
+            )
         )
 
 
