@@ -9,6 +9,7 @@ twenty steps of the midpoint rule, and by dopri5 at tolerance 1e-5, whose error 
 torchdyn, as its examples do. Rows take turns, round after round. A time is a median with its quartiles; a ratio below
 1 is faster than the fastest peer in the same column.
 
+A training step is what a user of each library writes: the peers take the mean over all entries, cnflib that over rows.
 Before any clock starts, all rows are checked against each other: loss and gradient at the same points and times, and
 the ends of the midpoint rule, must agree to 1e-4; the largest deviations are written with the times. One more row is
 cnflib with the net of plain layers that the peers have: its own net has a cheaper tanh and treats time apart.
@@ -50,8 +51,11 @@ class Ours(Row):
     def made(self, mlp: MLP) -> nn.Module:
         return mlp
 
+    def objective(self, x1: Tensor, x0: Tensor, t: Tensor | None = None) -> Tensor:
+        return velocity_loss(self.net, self.path, x0, x1, t).mean()
+
     def loss(self, x1: Tensor, x0: Tensor, t: Tensor | None = None) -> Tensor:
-        return velocity_loss(self.net, self.path, x0, x1, t).mean() / x1.shape[1]
+        return self.objective(x1, x0, t) / x1.shape[1]
 
     @torch.no_grad()
     def sample(self, x0: Tensor, solver: str) -> Tensor:

@@ -314,3 +314,21 @@ def test_a_training_step_compiled_to_machine_code_is_the_same():
             gradients.append([loss.detach(), *(p.grad for p in net.parameters())])
         for a, b in zip(*gradients):
             assert_close(a, b, 1e-5)
+
+
+class Scaled(torch.nn.Module):
+    """A learned noise, γ² = a² t (1 - t)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, t):
+        return self.a**2 * t * (1 - t)
+
+
+def test_a_learned_noise_has_a_gradient_at_the_ends_too():
+    gamma2, (x0, x1) = Scaled(), ends()
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    denoiser_loss(lambda t, x, c: x, linear(gamma2), x0, x1, t=t).mean().backward()
+    assert gamma2.a.grad.isfinite() and gamma2.a.grad != 0

@@ -36,6 +36,10 @@ class Row(ABC):
     def loss(self, x1: Tensor, x0: Tensor, t: Tensor | None = None) -> Tensor:
         """The mean over all entries of the squared error at times t, drawn by default."""
 
+    def objective(self, x1: Tensor, x0: Tensor, t: Tensor | None = None) -> Tensor:
+        """What a training step differentiates: the loss, up to a factor."""
+        return self.loss(x1, x0, t)
+
     @abstractmethod
     def sample(self, x0: Tensor, solver: str) -> Tensor:
         """Carry base points to t = 1 by a solver of the benchmark's ``SOLVERS``."""
@@ -46,7 +50,7 @@ class Row(ABC):
 
         def step() -> None:
             optimizer.zero_grad()
-            self.loss(x1, torch.randn_like(x1)).backward()
+            self.objective(x1, torch.randn_like(x1)).backward()
             optimizer.step()
 
         return step

@@ -162,6 +162,11 @@ class Interpolant:
 
     def coefficients(self, t: Tensor) -> Coefficients:
         r"""The three schedules and their rates at t, a floating tensor of any shape."""
+        if self.gamma2 is zero and rated(self.alpha) and rated(self.beta):
+            none = zero(t)
+            return Coefficients(
+                self.alpha(t), self.beta(t), none, self.alpha.rate(t), self.beta.rate(t), none
+            )
         schedules = (self.alpha, self.beta, self.gamma2)
         if all(rated(schedule) for schedule in schedules):
             return Coefficients(*(f(t) for f in schedules), *(f.rate(t) for f in schedules))
