@@ -60,22 +60,9 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
     like = reference(schedule)
     if torch.compiler.is_compiling() or (like is not None and (like.is_meta or like.dtype.itemsize < 4)):
         return  # nothing to look at, or too few digits for a difference
-    places = PLACES if like is None else [(like.dtype, like.device)]
-    for dtype, device in places:
-        t = torch.linspace(0.07, 0.93, 9, dtype=dtype, device=device)
-        try:
-            value, slope = _with_slope(schedule, t)
-            step = 1e-6 if dtype == torch.float64 else 1e-3
-            difference = (schedule(t + step) - schedule(t - step)) / (2 * step)
-            break
-        except Exception as error:
-            failure = error
-    else:
-        raise ValueError(
-            f"Expected {name} to be a function of a tensor t that torch can differentiate; it failed with "
-            f"{type(failure).__name__}: {failure}. Write it with torch operations, e.g. lambda t: torch.cos(t); "
-            "a ready one is to be called first, e.g. bridge()."
-        ) from failure
+    t, value, slope, difference = _tried(
+        schedule, name, PLACES if like is None else [(like.dtype, like.device)]
+    )
     if not isinstance(value, Tensor) or value.shape != t.shape:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
@@ -100,7 +87,26 @@ def check_schedule(schedule: object, name: str, least: float | None = None) -> N
             f"{_short(difference)}. Look inside it for detach(), .data, float(t), a step, or a false rate."
         )
     if not rated(schedule):
-        _check_connected(schedule, name, torch.linspace(1e-3, 1 - 1e-3, 2049, dtype=dtype, device=device))
+        _check_connected(schedule, name, torch.linspace(1e-3, 1 - 1e-3, 2049, dtype=t.dtype, device=t.device))
+
+
+def _tried(
+    schedule: Callable[[Tensor], Tensor], name: str, places: list[tuple[torch.dtype, torch.device]]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Times, and there the schedule, its rate and its difference quotient, at the first place where it runs."""
+    for dtype, device in places:
+        t = torch.linspace(0.07, 0.93, 9, dtype=dtype, device=device)
+        try:
+            value, slope = _with_slope(schedule, t)
+            step = 1e-6 if dtype == torch.float64 else 1e-3
+            return t, value, slope, (schedule(t + step) - schedule(t - step)) / (2 * step)
+        except Exception as error:
+            failure = error
+    raise ValueError(
+        f"Expected {name} to be a function of a tensor t that torch can differentiate; it failed with "
+        f"{type(failure).__name__}: {failure}. Write it with torch operations, e.g. lambda t: torch.cos(t); "
+        "a ready one is to be called first, e.g. bridge()."
+    ) from failure
 
 
 def rated(schedule: object) -> bool:
