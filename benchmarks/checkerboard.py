@@ -28,12 +28,13 @@ from harness.training import train
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 
-from cnflib import Chain, Flow, Standardize, StandardNormal
-from cnflib.continuous import CNF, adaptive, in_chunks
+from cnflib import Flow, Standardize, StandardNormal
+from cnflib.continuous import CNF, in_chunks
 from cnflib.data.toy import checkerboard
-from cnflib.interpolants import trigonometric, velocity_loss
+from cnflib.interpolants import Trigonometric, velocity_loss
 from cnflib.metrics import nll, paired_gap
 from cnflib.nets import MLP
+from cnflib.ode import Adaptive
 
 NAME, SAME = "checkerboard", ("seed",)
 BATCH, RATE, MEMORY = 512, 4e-3, 0.998
@@ -53,7 +54,7 @@ def late(n: int) -> Tensor:
 
 def loss_of(field: MLP) -> Callable[[Tensor], Tensor]:
     """The mean velocity loss of a batch of data, compiled."""
-    path = trigonometric()
+    path = Trigonometric()
 
     def loss(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         return velocity_loss(field, path, x0, x1, t).mean()
@@ -69,8 +70,8 @@ def loss_of(field: MLP) -> Callable[[Tensor], Tensor]:
 
 def flow(field: MLP, tolerance: float = TOLERANCE) -> Flow:
     """The probability flow, in the units of the data."""
-    cnf = CNF(field, solver=adaptive(rtol=tolerance, atol=tolerance))
-    return Flow(Chain(Standardize(torch.zeros(2), torch.full((2,), SCALE)), cnf), StandardNormal(2))
+    cnf = CNF(field, solver=Adaptive(rtol=tolerance, atol=tolerance))
+    return Flow(cnf, StandardNormal(2)).after(Standardize(torch.zeros(2), torch.full((2,), SCALE)))
 
 
 def mass(log_prob: Callable[[Tensor], Tensor], nodes: int) -> float:
@@ -85,7 +86,7 @@ def mass(log_prob: Callable[[Tensor], Tensor], nodes: int) -> float:
 @torch.no_grad()
 def judge(field: MLP, points: int, nodes: tuple[int, int] = NODES) -> dict[str, object]:
     """What a trained field is worth on fresh points, the same for all seeds."""
-    x = checkerboard.sample(points, torch.Generator().manual_seed(1234))
+    x = checkerboard.sample(points, generator=torch.Generator().manual_seed(1234))
     log_prob = in_chunks(flow(field).log_prob, x, CHUNK)
     part = x[: min(points, CHUNK)]
     finer = flow(field, TOLERANCE / 2).log_prob(part)

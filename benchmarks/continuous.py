@@ -9,9 +9,10 @@ round. A time is a median with its quartiles, a ratio below 1 is faster than the
 error says nothing: the last column is the largest error of log p against float64 at tolerance 1e-10, with the same
 probe where the trace is estimated. Equal tolerances are not equal errors; the second part goes through tolerances.
 
-Then: peak memory of a training step; what steps of its own for every row cost; how times grow with dimension, batch,
-evaluations and width. The share of the machine's rate is that of the matrix products alone, by a count of their
-floating-point operations, over the rate of one product of 1,024 x 1,024 matrices measured in the same run.
+Then: a training step of ffjord(dim=64) as it comes, with no other argument, beside FFJORD by hand; peak memory of a
+training step; what steps of its own for every row cost; how times grow with dimension, batch, evaluations and width.
+The share of the machine's rate is that of the matrix products alone, by a count of their floating-point operations,
+over the rate of one product of 1,024 x 1,024 matrices measured in the same run.
 
 All is written to benchmarks/results/continuous.json. Peers that are not installed are left out, which is said.
 """
@@ -26,15 +27,16 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from harness import BATCH, TOLERANCE, Live, field, machine, measure, quartiles, record
+from harness import BATCH, TOLERANCE, Live, field, machine, measure, quartiles, record, training_step
 from peers import ByHand, ByHandAdjoint, FlowMatching, Peer, Probe, Torchdyn, Zuko
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnflib import Flow, StandardNormal
-from cnflib.continuous import CNF, Solver, adaptive, checkpointed, dopri5, exact, fixed, hutchinson
-from cnflib.models import realnvp
+from cnflib.continuous import CNF, Exact, Hutchinson
+from cnflib.models import ffjord, realnvp
 from cnflib.nets import MLP
+from cnflib.ode import Adaptive, Fixed, Solver, dopri5
 
 SAMPLES, ROUNDS, SEED = 4096, 15, 5
 CASES = ((2, "D = 2, exact trace"), (64, "D = 64, Hutchinson's estimate"))
@@ -50,7 +52,7 @@ class Ours(Peer):
         noise = lambda shape, like, generator: probe(like[: shape[1]]).reshape(shape)  # noqa: E731
         self.net = mlp
         self.flow = Flow(
-            CNF(mlp, hutchinson(noise) if probe else exact, solver), StandardNormal(mlp.shape[0])
+            CNF(mlp, Hutchinson(noise) if probe else Exact(), solver), StandardNormal(mlp.shape[0])
         )
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -107,8 +109,8 @@ def seeded(x: Tensor, draw: Callable[[Tensor], Tensor] = signs) -> Tensor:
 def ours(tolerance: float = TOLERANCE) -> dict[str, Callable[..., Peer]]:
     tolerances = {"rtol": tolerance, "atol": tolerance}
     return {
-        "cnflib": lambda mlp, probe: Ours(mlp, probe, adaptive(**tolerances)),
-        "cnflib, compiled steps": lambda mlp, probe: Ours(mlp, probe, adaptive(**tolerances, compiled=True)),
+        "cnflib": lambda mlp, probe: Ours(mlp, probe, Adaptive(**tolerances)),
+        "cnflib, compiled steps": lambda mlp, probe: Ours(mlp, probe, Adaptive(**tolerances, compiled=True)),
     }
 
 
@@ -136,7 +138,7 @@ def peers() -> dict[str, Callable[..., Peer]]:
 def contestants() -> dict[str, Callable[..., Peer]]:
     return {
         **ours(),
-        "cnflib, compiled whole, 3 fixed steps": lambda mlp, probe: Compiled(mlp, probe, fixed(3, dopri5)),
+        "cnflib, compiled whole, 3 fixed steps": lambda mlp, probe: Compiled(mlp, probe, Fixed(3, dopri5)),
         **peers(),
     }
 
@@ -252,6 +254,18 @@ def precision(dim: int) -> list[Row]:
     ]
 
 
+# As it comes
+
+
+def as_it_comes(dim: int = 64) -> Row:
+    """A training step of ffjord(dim) with no other argument, beside FFJORD by hand with the same weights."""
+    x, mlp, flow = points(dim), field(dim), ffjord(dim=dim)
+    flow.bijection.field.load_state_dict(mlp.state_dict())
+    steps = {"cnflib": training_step(flow, x), "by hand": ByHand(mlp, signs).training_step(x)}
+    ms = {name: quartiles(t) for name, t in measure(steps, ROUNDS).items()}
+    return {"dim": dim, **ms, "ratio": ms["cnflib"][0] / ms["by hand"][0]}
+
+
 # Memory, and steps of their own
 
 
@@ -261,7 +275,7 @@ def memory(dim: int) -> list[Row]:
     found = {name: make for name, make in peers().items() if name in EAGER and name != "flow_matching"}
     found = {"cnflib": ours()["cnflib"], **found}
     found["cnflib, checkpointed, 3 fixed steps"] = lambda mlp, probe: Ours(
-        mlp, probe, checkpointed(3, dopri5)
+        mlp, probe, Fixed(3, dopri5, checkpoint=True)
     )
     rows = []
     for name, make in found.items():
@@ -276,7 +290,7 @@ def own_steps(dim: int) -> Row:
     """Steps common to the batch against steps of its own for each row: time, evaluations, errors of all and alone."""
     x, probe = points(dim), None if dim == 2 else signs
     models = {
-        name: Ours(field(dim), probe, adaptive(per_row=own))
+        name: Ours(field(dim), probe, Adaptive(per_row=own))
         for name, own in (("common steps", False), ("steps of its own", True))
     }
     times = measure({name: evaluation(model, x) for name, model in models.items()}, ROUNDS)
@@ -329,7 +343,7 @@ def growth() -> dict[str, list[Row]]:
 def grown(name: str, dim: int, batch: int, width: int, rate: float | None) -> Row:
     x = torch.randn(batch, dim, generator=torch.Generator().manual_seed(0))
     models = {
-        "cnflib": Ours(field(dim, width), signs, adaptive()),
+        "cnflib": Ours(field(dim, width), signs, Adaptive()),
         "by hand": ByHand(field(dim, width), signs),
     }
     if rate is not None:
@@ -423,6 +437,8 @@ def main() -> None:
         {"title": case["title"], "ms": at_equal_error(case["rows"])} for case in tables["precision"]
     ]
     print("\nlog_prob at the error of diffrax", tables["equal error"])
+    tables["as it comes"] = as_it_comes()
+    print("\na training step of ffjord as it comes, ms", tables["as it comes"])
     tables["memory"] = [{"title": title, "rows": memory(dim)} for dim, title in CASES]
     tables["own steps"] = [{"title": title, "rows": own_steps(dim)} for dim, title in CASES]
     tables["growth"] = growth()

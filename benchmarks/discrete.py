@@ -67,13 +67,13 @@ class Ours(Discrete):
         return maf(dim, layers=MASKED, hidden=HIDDEN)
 
     def spline(self, dim: int) -> nn.Module:
-        return spline_flow(dim, layers=SPLINES, hidden=HIDDEN, bins=BINS, box=BOX)
+        return spline_flow(dim, layers=SPLINES, hidden=HIDDEN, bins=BINS, bound=BOX)
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.flow.bijection(x)[0]
+        return self.flow.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.flow.bijection.decode(z)
+        return self.flow.decode(z)
 
 
 def contestants() -> dict[str, type[Discrete]]:

@@ -20,7 +20,6 @@ The tables are also written to benchmarks/results/divergences.json.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from harness import BATCH, machine, measure, quartiles, record
@@ -28,27 +27,25 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from cnflib.continuous import (
+    Bottleneck,
     Divergence,
-    VectorField,
-    bottleneck,
+    Exact,
+    ForwardMode,
+    Gaussian,
+    Hutchinson,
+    HutchPP,
+    Rademacher,
+    ReverseMode,
     convolutional,
-    exact,
-    forward_mode,
-    gaussian,
-    hutchinson,
-    hutchpp,
-    rademacher,
-    reverse_mode,
 )
-from cnflib.continuous.divergence import Noise
-from cnflib.nets import MLP
+from cnflib.nets import MLP, VectorField
 
 D, H, SKETCH, PROBES = 64, 4, 4, 4
 PRODUCTS = 2 * SKETCH + PROBES
 DRAWS, CHUNK = {PRODUCTS: 20_000, 1: 100_000}, 2_500  # a single probe has the heavier tails
 ROUNDS = {2: 61, 8: 61, D: 15}  # more rounds for shorter calls
 Rows = dict[tuple[str, str], tuple[Divergence, VectorField]]  # (divergence, products) by name
-NOISES: dict[str, Noise] = {"Rademacher": rademacher, "Gaussian": gaussian}
+NOISES = {"Rademacher": Rademacher(), "Gaussian": Gaussian()}
 
 
 class Factored(nn.Module):
@@ -144,10 +141,10 @@ def spectrum(name: str, field: VectorField, x: Tensor) -> dict[str, object]:
     row = {"matrix": name, "trace": J.trace().item()}
     for noise, draw in NOISES.items():
         row[noise] = (
-            scatter(hutchinson(draw, PRODUCTS), field, x, DRAWS[PRODUCTS]),
+            scatter(Hutchinson(draw, PRODUCTS), field, x, DRAWS[PRODUCTS]),
             formula(J, noise, PRODUCTS),
         )
-    row["Hutch++"] = scatter(hutchpp(SKETCH, PROBES), field, x, DRAWS[PRODUCTS]), formula_hutchpp(J)
+    row["Hutch++"] = scatter(HutchPP(SKETCH, PROBES), field, x, DRAWS[PRODUCTS]), formula_hutchpp(J)
     row["verdict"] = verdict(row["Hutch++"][0], row["Rademacher"][0])
     return row
 
@@ -191,8 +188,8 @@ def narrow(name: str, field: VectorField, x: Tensor) -> dict[str, object]:
     }
     for noise, draw in NOISES.items():
         row[noise] = {
-            "in x": (scatter(hutchinson(draw), field, x, DRAWS[1]), formula(outside, noise, 1)),
-            "in the layer": (scatter(bottleneck(draw), field, x, DRAWS[1]), formula(inside, noise, 1)),
+            "in x": (scatter(Hutchinson(draw), field, x, DRAWS[1]), formula(outside, noise, 1)),
+            "in the layer": (scatter(Bottleneck(draw), field, x, DRAWS[1]), formula(inside, noise, 1)),
         }
         row[noise]["verdict"] = verdict(row[noise]["in the layer"][0], row[noise]["in x"][0])
     return row
@@ -253,17 +250,17 @@ def vectors(dim: int) -> list[dict[str, object]]:
     torch.manual_seed(2)
     net, x = MLP(dim), torch.randn(BATCH, dim)
     rows = {
-        ("exact", "reverse mode"): (partial(exact, product=reverse_mode), net),
-        ("exact", "torch.func.jvp"): (partial(exact, product=forward_mode), hidden(net)),
-        ("exact", "own tangents"): (exact, net),
+        ("exact", "reverse mode"): (Exact(ReverseMode()), net),
+        ("exact", "torch.func.jvp"): (Exact(ForwardMode()), hidden(net)),
+        ("exact", "own tangents"): (Exact(), net),
         **one_probe(net),
-        ("hutchpp, 1 + 1 + 1 products", "own tangents"): (hutchpp(1, 1), net),
+        ("hutchpp, 1 + 1 + 1 products", "own tangents"): (HutchPP(1, 1), net),
     }
     if dim == D:
-        rows[f"hutchinson, {PRODUCTS} probes", "own tangents"] = hutchinson(probes=PRODUCTS), net
+        rows[f"hutchinson, {PRODUCTS} probes", "own tangents"] = Hutchinson(probes=PRODUCTS), net
         split = f"hutchpp, {SKETCH} + {SKETCH} + {PROBES} products"
-        rows[split, "own tangents"] = hutchpp(SKETCH, PROBES), net
-        rows["bottleneck at 64, 1 probe", "torch.func.jvp"] = bottleneck(), net
+        rows[split, "own tangents"] = HutchPP(SKETCH, PROBES), net
+        rows["bottleneck at 64, 1 probe", "torch.func.jvp"] = Bottleneck(), net
     return timed(f"MLP 3 x 64, D = {dim}, batch {BATCH}", rows, x, ROUNDS[dim])
 
 
@@ -275,9 +272,9 @@ def images() -> list[dict[str, object]]:
 
 def one_probe(net: nn.Module) -> Rows:
     return {
-        ("hutchinson, 1 probe", "reverse mode"): (hutchinson(product=reverse_mode), net),
-        ("hutchinson, 1 probe", "torch.func.jvp"): (hutchinson(product=forward_mode), hidden(net)),
-        ("hutchinson, 1 probe", "own tangents"): (hutchinson(), net),
+        ("hutchinson, 1 probe", "reverse mode"): (Hutchinson(product=ReverseMode()), net),
+        ("hutchinson, 1 probe", "torch.func.jvp"): (Hutchinson(product=ForwardMode()), hidden(net)),
+        ("hutchinson, 1 probe", "own tangents"): (Hutchinson(), net),
     }
 
 

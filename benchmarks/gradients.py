@@ -9,7 +9,7 @@ relative error |g - g*| / |g*| of the gradient of all weights against g* by floa
 and adaptive ones are different solves: compare errors before times.
 
 Second table: peak memory of one training step, above weights and batch, when the solve takes about 10, 30 and 100
-steps. So many steps are asked of fixed(); for the adaptive solves the net is multiplied by cos(w t) and w is chosen.
+steps. So many steps are asked of Fixed(); for the adaptive solves the net is multiplied by cos(w t) and w is chosen.
 Memory is counted at each operation, as the bytes of all tensors alive; what a kernel needs inside is not in it.
 
 The tables are also written to benchmarks/results/gradients.json.
@@ -23,19 +23,8 @@ import torch
 from harness import BATCH, TOLERANCE, Live, field, machine, measure, quartiles, record
 from torch import Tensor, nn
 
-from cnflib.continuous import (
-    CNF,
-    Divergence,
-    Solution,
-    Solver,
-    adaptive,
-    adjoint,
-    checkpointed,
-    exact,
-    fixed,
-    hutchinson,
-    rademacher,
-)
+from cnflib.continuous import CNF, Divergence, Exact, Hutchinson, Rademacher, Solution
+from cnflib.ode import Adaptive, Fixed, Solver, dopri8
 
 ROUNDS, STEPS, LENGTHS = 11, 8, (10, 30, 100)
 BACKPROP = {"fixed rk4, checkpointed": "fixed rk4, backprop", "dopri5, adjoint": "dopri5, backprop"}
@@ -60,17 +49,17 @@ def problem(dim: int) -> tuple[Tensor, Divergence]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(BATCH, dim, generator=generator)
     if dim == 2:
-        return x, exact
-    eta = rademacher((1, *x.shape), x, generator)
-    return x, hutchinson(lambda shape, like, generator: eta.to(like))
+        return x, Exact()
+    eta = Rademacher()((1, *x.shape), x, generator)
+    return x, Hutchinson(lambda shape, like, generator: eta.to(like))
 
 
 def solvers(steps: int) -> dict[str, Solver]:
     return {
-        "fixed rk4, backprop": fixed(steps),
-        "fixed rk4, checkpointed": checkpointed(steps),
-        "dopri5, backprop": adaptive(rtol=TOLERANCE, atol=TOLERANCE),
-        "dopri5, adjoint": adjoint(rtol=TOLERANCE, atol=TOLERANCE),
+        "fixed rk4, backprop": Fixed(steps),
+        "fixed rk4, checkpointed": Fixed(steps, checkpoint=True),
+        "dopri5, backprop": Adaptive(rtol=TOLERANCE, atol=TOLERANCE),
+        "dopri5, adjoint": Adaptive(rtol=TOLERANCE, atol=TOLERANCE, adjoint=True),
     }
 
 
@@ -102,9 +91,10 @@ def gradient(flow: CNF, x: Tensor) -> tuple[Tensor, Solution]:
     return torch.cat([p.grad.flatten() for p in flow.parameters()]).double(), solution
 
 
-def exact_gradient(dim: int, x: Tensor, divergence: Divergence, solver: Callable[..., Solver]) -> Tensor:
+def exact_gradient(dim: int, x: Tensor, divergence: Divergence, adjoint: bool) -> Tensor:
     """Float64, tolerance 1e-10."""
-    flow = CNF(field(dim).double(), divergence, solver("dopri8", 1e-10, 1e-10))
+    solver = Adaptive(dopri8, rtol=1e-10, atol=1e-10, adjoint=adjoint)
+    flow = CNF(field(dim).double(), divergence, solver)
     return gradient(flow, x.double())[0]
 
 
@@ -112,7 +102,7 @@ def costs(dim: int) -> tuple[list[dict[str, object]], float]:
     """A row for each solver, and how far backpropagation and the adjoint are apart in float64 at tolerance 1e-10."""
     x, divergence = problem(dim)
     flows = {name: CNF(field(dim), divergence, solver) for name, solver in solvers(STEPS).items()}
-    truth, other = (exact_gradient(dim, x, divergence, solver) for solver in (adaptive, adjoint))
+    truth, other = (exact_gradient(dim, x, divergence, adjoint) for adjoint in (False, True))
     times = measure({name: training_step(flow, x) for name, flow in flows.items()}, ROUNDS)
     rows = []
     for name, flow in flows.items():
@@ -140,7 +130,7 @@ def swinging(dim: int, steps: int, x: Tensor, divergence: Divergence) -> Swingin
         swung = Swinging(field(dim), rate)
         with torch.no_grad():
             taken = (
-                CNF(swung, divergence, adaptive(rtol=TOLERANCE, atol=TOLERANCE)).solve(x, 1.0, 0.0).accepted
+                CNF(swung, divergence, Adaptive(rtol=TOLERANCE, atol=TOLERANCE)).solve(x, 1.0, 0.0).accepted
             )
         rate *= steps / taken
     return swung

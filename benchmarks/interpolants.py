@@ -28,9 +28,9 @@ from harness import BATCH, field, keep, kept, machine, measure, quartiles
 from peers.interpolants import FlowMatching, Plain, Row, TorchCFM, options
 from torch import Tensor, nn
 
-from cnflib.continuous import adaptive, fixed, midpoint
-from cnflib.interpolants import linear, sample_ode, velocity_loss
+from cnflib.interpolants import Linear, sample_ode, velocity_loss
 from cnflib.nets import MLP
+from cnflib.ode import Adaptive, Fixed, dopri8, midpoint
 
 NAME, SAMPLES, DIMS, AGREE = "interpolants", 4096, (2, 64), 1e-4
 SOLVERS = ("midpoint, 20 steps", "dopri5, 1e-5")
@@ -41,11 +41,11 @@ class Ours(Row):
     """cnflib."""
 
     def __init__(self, mlp: MLP) -> None:
-        self.net, self.path, self.solvers = self.made(mlp), linear(), {}
+        self.net, self.path, self.solvers = self.made(mlp), Linear(), {}
         for solver in SOLVERS:
             steps, tolerance = options(solver)
             self.solvers[solver] = (
-                fixed(steps, midpoint) if steps else adaptive(rtol=tolerance, atol=tolerance)
+                Fixed(steps, midpoint) if steps else Adaptive(rtol=tolerance, atol=tolerance)
             )
 
     def made(self, mlp: MLP) -> nn.Module:
@@ -57,7 +57,6 @@ class Ours(Row):
     def loss(self, x1: Tensor, x0: Tensor, t: Tensor | None = None) -> Tensor:
         return self.objective(x1, x0, t) / x1.shape[1]
 
-    @torch.no_grad()
     def sample(self, x0: Tensor, solver: str) -> Tensor:
         return sample_ode(self.net, x0, self.solvers[solver])
 
@@ -107,9 +106,8 @@ def deviations(rows: dict[str, Row], dim: int) -> dict[str, float]:
 def errors(rows: dict[str, Row], dim: int) -> dict[str, float]:
     """The largest error of the ends by dopri5, against float64 at tolerance 1e-11."""
     x0 = torch.randn(SAMPLES, dim, generator=torch.Generator().manual_seed(0))
-    precise = adaptive("dopri8", rtol=1e-11, atol=1e-11)
-    with torch.no_grad():
-        exact = sample_ode(field(dim).double(), x0.double(), precise)
+    precise = Adaptive(dopri8, rtol=1e-11, atol=1e-11)
+    exact = sample_ode(field(dim).double(), x0.double(), precise)
     return {name: (row.sample(x0, SOLVERS[1]) - exact).abs().max().item() for name, row in rows.items()}
 
 

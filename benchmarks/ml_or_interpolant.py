@@ -30,11 +30,12 @@ from harness.training import mean_nll, train
 from torch import Tensor
 
 from cnflib import Flow, StandardNormal
-from cnflib.continuous import CNF, fixed, in_chunks
+from cnflib.continuous import CNF, in_chunks
 from cnflib.data.toy import checkerboard
-from cnflib.interpolants import trigonometric, velocity_loss
+from cnflib.interpolants import Trigonometric, velocity_loss
 from cnflib.metrics import nll
 from cnflib.nets import MLP
+from cnflib.ode import Fixed
 
 NAME, SAME = "ml_or_interpolant", ("row", "seed")
 BATCH, STEPS, TOLERANCE, CHUNK = 512, 6, 1e-5, 2**13
@@ -47,7 +48,7 @@ def net() -> MLP:
 
 
 def interpolant(mlp: MLP) -> Loss:
-    path = trigonometric()
+    path = Trigonometric()
 
     def loss(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         return velocity_loss(mlp, path, x0, x1, t).mean()
@@ -59,7 +60,7 @@ def interpolant(mlp: MLP) -> Loss:
 
 
 def likelihood(mlp: MLP) -> Loss:
-    model = Flow(CNF(mlp, solver=fixed(STEPS)), StandardNormal(2))
+    model = Flow(CNF(mlp, solver=Fixed(STEPS)), StandardNormal(2))
     log_prob = torch.compile(model.log_prob, fullgraph=True, dynamic=False)
     log_prob(torch.randn(BATCH, 2)).mean().backward()
     return mean_nll(log_prob)
@@ -83,7 +84,7 @@ ROWS = {  # the loss, and the learning rate it was given
 @torch.no_grad()
 def judge(mlp: MLP, points: int) -> list[float]:
     """Negative log-likelihood in nats of the data as they are, and its standard error."""
-    x = checkerboard.sample(points, torch.Generator().manual_seed(1234))
+    x = checkerboard.sample(points, generator=torch.Generator().manual_seed(1234))
     return list(nll(in_chunks(flow(mlp).log_prob, x, CHUNK)))
 
 

@@ -6,7 +6,7 @@ Pairs between N(0, I) and data, in 2 and in 64 dimensions, of 128 to 2,048 point
 of radius 5 and deviation 1/2 in the first two coordinates. A call takes two batches and gives two batches of pairs, as
 in training; what only solves an assignment gets the float64 cost matrix computed in the same call. The rows:
 
-- cnflib: optimal_transport(), an assignment by SciPy after prices are subtracted
+- cnflib: OptimalTransport(), an assignment by SciPy after prices are subtracted
 - torchcfm: OTPlanSampler("exact").sample_plan, which draws B pairs from POT's plan with replacement
 - POT: ot.emd with enough iterations, pairs read off the plan
 - SciPy: linear_sum_assignment without the prices
@@ -31,7 +31,7 @@ from harness import machine, measure, quartiles, record
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from cnflib.interpolants import optimal_transport
+from cnflib.interpolants import OptimalTransport
 
 SIZES, DIMS = (128, 256, 512, 1024, 2048), (2, 64)
 SECONDS, ROUNDS = 12.0, (5, 41)  # of a cell, after which rounds end; the fewest and the most of them
@@ -56,7 +56,7 @@ def squared_distance(x0: Tensor, x1: Tensor) -> Tensor:
 
 def contestants() -> dict[str, Pair]:
     """cnflib, and the peers that can be imported here."""
-    found: dict[str, Pair] = {"cnflib": optimal_transport()}
+    found: dict[str, Pair] = {"cnflib": OptimalTransport()}
     if importlib.util.find_spec("torchcfm"):
         from torchcfm.optimal_transport import OTPlanSampler
 

@@ -25,13 +25,14 @@ import torch
 from harness import keep, machine, missing
 from torch import Generator, Tensor, nn
 
-from cnflib.continuous import CNF, adaptive, kinetic_energy
-from cnflib.interpolants import Interpolant, constant, independent, linear, optimal_transport, velocity_loss
+from cnflib.continuous import CNF, KineticEnergy
+from cnflib.interpolants import Constant, IndependentPairing, Linear, OptimalTransport, velocity_loss
 from cnflib.nets import MLP
+from cnflib.ode import Adaptive
 
 NAME, SAME = "path_energy", ("problem", "pairing", "seed")
 BATCH, DATA, RATE, SIGMA, TOLERANCE = 512, 10_000, 1e-3, 0.1, 1e-5
-PAIRINGS = {"independent": independent(), "optimal transport": optimal_transport()}
+PAIRINGS = {"independent": IndependentPairing(), "optimal transport": OptimalTransport()}
 
 
 def normal(n: int, generator: Generator) -> Tensor:
@@ -55,15 +56,15 @@ def moons(n: int, generator: Generator) -> Tensor:
 
 
 PROBLEMS = {
-    "N to 8gaussians": (normal, eight_gaussians),
-    "moons to 8gaussians": (moons, eight_gaussians),
+    "N to eight_gaussians": (normal, eight_gaussians),
+    "moons to eight_gaussians": (moons, eight_gaussians),
     "N to moons": (normal, moons),
 }
 
 
 def squared_distance(x: Tensor, y: Tensor) -> float:
     """The squared 2-Wasserstein distance of two samples of one size."""
-    x, y = optimal_transport()(x.double(), y.double())
+    x, y = OptimalTransport()(x.double(), y.double())
     return (y - x).square().sum(1).mean().item()
 
 
@@ -81,7 +82,7 @@ def trained(problem: str, pairing: str, seed: int, steps: int) -> MLP:
     ends = [draw(DATA, torch.default_generator) for draw in PROBLEMS[problem]]
     field = MLP(2, (64, 64, 64), activation=nn.SELU)
     optimizer = torch.optim.AdamW(field.parameters(), lr=RATE, fused=True)
-    path: Interpolant = linear(constant(SIGMA))
+    path = Linear(Constant(SIGMA))
     for _ in range(steps):
         pairs = PAIRINGS[pairing](*(end[torch.randint(DATA, (BATCH,))] for end in ends))
         optimizer.zero_grad()
@@ -94,8 +95,8 @@ def trained(problem: str, pairing: str, seed: int, steps: int) -> MLP:
 def judge(field: MLP, problem: str, points: int) -> dict[str, float]:
     """Path energy from fresh points of the first end, and how far its ends are from the second."""
     x0, x1 = (draw(points, torch.Generator().manual_seed(k)) for k, draw in enumerate(PROBLEMS[problem]))
-    solver = adaptive(rtol=TOLERANCE, atol=TOLERANCE)
-    solution = CNF(field, solver=solver, costs=(kinetic_energy,)).solve(x0, 0.0, 1.0)
+    solver = Adaptive(rtol=TOLERANCE, atol=TOLERANCE)
+    solution = CNF(field, solver=solver, costs=(KineticEnergy(),)).solve(x0, 0.0, 1.0)
     between, within = distances(problem, points)
     energy = solution.costs[0].mean().item()
     return {

@@ -2,12 +2,12 @@
 
     python benchmarks/quality.py
 
-Checkerboard and 8gaussians, the same net for all: an MLP of three hidden layers of 64 with Fourier features of x and
-of time, batch 512, Adam with a warm-up and a cosine decay over the minute, weights averaged. Only the solver differs:
-cnflib, zuko, and torchdiffeq written by hand, each with the exact trace and dopri5 at tolerance 1e-3 in training; and
-six fixed steps of cnflib's rk4, compiled before the clock starts. The clock runs in training steps alone. Every twenty
-seconds the averaged weights are kept, and judged when all is done: by cnflib, dopri5 at tolerance 1e-6, on 20,000
-fresh points, with standard error, and the mass on a grid of the last.
+Checkerboard and eight Gaussians, the same net for all: an MLP of three hidden layers of 64 with Fourier features of x
+and of time, batch 512, Adam with a warm-up and a cosine decay over the minute, weights averaged. Only the solver
+differs: cnflib, zuko, and torchdiffeq written by hand, each with the exact trace and dopri5 at tolerance 1e-3 in
+training; and six fixed steps of cnflib's rk4, compiled before the clock starts. The clock runs in training steps alone.
+Every twenty seconds the averaged weights are kept, and judged when all is done: by cnflib, dopri5 at tolerance 1e-6, on
+20,000 fresh points, with standard error, and the mass on a grid of the last.
 
 All is written to benchmarks/results/quality.json.
 """
@@ -22,16 +22,17 @@ from peers import ByHand, Zuko
 from torch import Tensor, nn
 
 from cnflib import Flow, StandardNormal
-from cnflib.continuous import CNF, adaptive, fixed
+from cnflib.continuous import CNF
 from cnflib.data import toy
 from cnflib.data.toy import Target
 from cnflib.metrics import mass
 from cnflib.nets import MLP
+from cnflib.ode import Adaptive, Fixed
 
 BATCH, LEARNING_RATE, TOLERANCE, POINTS = 512, 4e-3, 1e-3, 20_000
 SECONDS, EVERY, SEEDS, STEPS = 60, 20, 1, 6
 COMPILED = f"cnflib, {STEPS} fixed steps, compiled"
-TARGETS = {"checkerboard": toy.checkerboard, "8gaussians": toy.eight_gaussians}
+TARGETS = {"checkerboard": toy.checkerboard, "eight_gaussians": toy.eight_gaussians}
 SCALE = 2.5  # of both targets; the flows see x / SCALE
 
 
@@ -64,7 +65,7 @@ def theirs(kind: type) -> Callable[[MLP], Callable[[Tensor], Tensor]]:
 
 
 def compiled(mlp: MLP) -> Callable[[Tensor], Tensor]:
-    model = Flow(CNF(mlp, solver=fixed(STEPS)), StandardNormal(2))
+    model = Flow(CNF(mlp, solver=Fixed(STEPS)), StandardNormal(2))
     log_prob = torch.compile(model.log_prob, fullgraph=True, dynamic=False)
     log_prob(torch.randn(BATCH, 2)).mean().backward()
     return log_prob
@@ -74,7 +75,7 @@ ROWS = {"cnflib": ours, COMPILED: compiled, "zuko": theirs(Zuko), "torchdiffeq b
 
 
 def flow(mlp: MLP, tolerance: float) -> Flow:
-    return Flow(CNF(mlp, solver=adaptive(rtol=tolerance, atol=tolerance)), StandardNormal(2))
+    return Flow(CNF(mlp, solver=Adaptive(rtol=tolerance, atol=tolerance)), StandardNormal(2))
 
 
 def batches(data: Target) -> Callable[[], Tensor]:

@@ -90,7 +90,7 @@ def minutes(quality: Row) -> plt.Figure:
                 points = [[(p["seconds"], p["nll"][0]) for p in curve] for curve in curves]
                 seconds, nll = np.median(points, 0).T
                 ax.plot(seconds, nll - entropy, line, color=colour, marker=marker, label=name)
-        ax.set(xlabel="seconds of training", title=target, ylim=(0, None))
+        ax.set(xlabel="seconds of training", title=target.replace("_", " "), ylim=(0, None))
     axes[0].set_ylabel("NLL above the entropy, nats")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -19,10 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from cnflib import Flow, StandardNormal
-from cnflib.continuous import CNF, fixed
+from cnflib.continuous import CNF
 from cnflib.data.toy import pinwheel
-from cnflib.interpolants import trigonometric, velocity_loss
+from cnflib.interpolants import Trigonometric, velocity_loss
 from cnflib.nets import MLP
+from cnflib.ode import Fixed
 from cnflib.plot import BASE, DATA, TRAJECTORY
 from cnflib.train import EMA, steps
 
@@ -67,7 +68,7 @@ def train() -> Flow:
     optimizer = torch.optim.Adam(field.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     ema = EMA(field, 0.995)
-    interpolant = trigonometric()
+    interpolant = Trigonometric()
 
     def loss() -> Tensor:
         x0 = torch.randn(BATCH, 2, generator=generator)
@@ -76,13 +77,13 @@ def train() -> Flow:
 
     for _ in steps(loss, optimizer, STEPS, ema=ema, progress=False):
         schedule.step()
-    return Flow(CNF(ema.module, solver=fixed(2)), StandardNormal(2))
+    return Flow(CNF(ema.module, solver=Fixed(2)), StandardNormal(2))
 
 
 def check(flow: Flow) -> float:
     """The mean of log p − log p̂ on fresh points, in nats; the picture is drawn only if it is small."""
     x = pinwheel.sample(4000, generator=torch.Generator().manual_seed(SEED + 1))
-    fine = Flow(CNF(flow.bijection.field, solver=fixed(40)), flow.base)
+    fine = Flow(CNF(flow.bijection.field, solver=Fixed(40)), flow.base)
     with torch.no_grad():
         gap = (pinwheel.log_prob(x) - fine.log_prob(x)).mean().item()
     if not -0.01 < gap < 0.12:
@@ -97,7 +98,7 @@ def move(flow: Flow) -> Motion:
     times = (1 - torch.linspace(0, torch.pi, FRAMES).cos()) / 2
     z = torch.randn(PARTICLES, 2, generator=torch.Generator().manual_seed(SEED + 2))
     with torch.no_grad():
-        particles = flow.bijection.path(z, times).x
+        particles = flow.bijection.trajectory(z, times)
         shades = [shade(flow, t) for t in times.tolist()]
     return Motion(times.numpy(), shades, particles.numpy())
 
@@ -109,7 +110,7 @@ def shade(flow: Flow, t: float) -> np.ndarray:
     """
     side = torch.linspace(-REACH, REACH, GRID)
     x = torch.cartesian_prod(side, side)
-    cnf = CNF(flow.bijection.field, solver=fixed(1 + round(12 * t)))
+    cnf = CNF(flow.bijection.field, solver=Fixed(1 + round(12 * t)))
     back = cnf.solve(x, t, 0.0)
     p = (flow.base.log_prob(back.x) + back.logdet).exp().unflatten(0, (GRID, GRID))
     dark = (1.15 * p / p.max()).clamp(max=1).pow(0.8)

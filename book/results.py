@@ -36,6 +36,7 @@ TYPESET = {
     "Rademacher": "Rade&shy;macher",
     "convolutional": "convo&shy;lutional",
     "checkpointed": "check&shy;pointed",
+    "eight_gaussians": "eight Gaussians",
     "eigenvalues": "eigen&shy;values",
     "independent": "inde&shy;pendent",
     "initialisation": "initiali&shy;sation",

@@ -14,7 +14,7 @@ from cnflib.data import toy
 from cnflib.metrics import midpoints
 from cnflib.plot import use_style
 
-TARGETS = {"checkerboard": toy.checkerboard, "8gaussians": toy.eight_gaussians, "moons": toy.moons}
+TARGETS = {"checkerboard": toy.checkerboard, "eight_gaussians": toy.eight_gaussians, "moons": toy.moons}
 COLUMNS = 4
 
 

@@ -8,7 +8,8 @@ from importlib import import_module
 from types import ModuleType
 
 from cnflib.bijection import Bijection, Chain, Inverse, Standardize
-from cnflib.flow import Flow, StandardNormal
+from cnflib.distributions import Density, DiagonalNormal, GaussianMixture, StandardNormal, as_density
+from cnflib.flow import Flow, tempered
 
 __version__ = "0.1.0"
 
@@ -22,11 +23,24 @@ _SUBMODULES = (
     "metrics",
     "models",
     "nets",
+    "ode",
     "plot",
     "train",
 )
 
-__all__ = ["Bijection", "Chain", "Flow", "Inverse", "StandardNormal", "Standardize"]
+__all__ = [
+    "Bijection",
+    "Chain",
+    "Density",
+    "DiagonalNormal",
+    "Flow",
+    "GaussianMixture",
+    "Inverse",
+    "StandardNormal",
+    "Standardize",
+    "as_density",
+    "tempered",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

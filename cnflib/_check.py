@@ -2,22 +2,25 @@
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.func import vjp
+
+METHODS = ("encode", "decode", "encode_and_logdet", "decode_and_logdet")
+"""What a bijection must have; containers call these."""
 
 
 def reference(*modules: object) -> Tensor | None:
     """The first floating parameter of the modules, else the first floating buffer; None where there is none."""
-    found = (
-        _first(module, kind)
-        for module in modules
-        if isinstance(module, nn.Module)
-        for kind in ("_parameters", "_buffers")
-    )
-    return next((t for t in found if t is not None), None)
+    for module in modules:
+        if isinstance(module, nn.Module):
+            for kind in ("_parameters", "_buffers"):
+                if (t := _first(module, kind)) is not None:
+                    return t
+    return None
 
 
 def _first(module: nn.Module, kind: str) -> Tensor | None:
@@ -86,19 +89,23 @@ def check_like(x: Tensor, like: Tensor | None, name: str, owner: str) -> None:
 
 
 def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
-    """Check that a context, where given, has dtype, device and batch size of x."""
+    """Check that a context, where given, is a tensor with a row for each row of x, on its device; integers too."""
     if context is None:
         return
-    check_labels(context)
-    check_floating(context, "context")
-    check_like(context, x, "context", name)
-    if context.ndim < 2 or context.shape[0] != x.shape[0]:
-        each = context.shape == x.shape[:1]
-        way = "One number a row" if each else "One context shared by all rows"
-        call = "[:, None]" if each else f".expand({x.shape[0]}, -1)"
+    if not isinstance(context, Tensor):
         raise ValueError(
-            f"Expected context of shape (B, features) with B = {x.shape[0]}, one row for each row of {name}; got "
-            f"{tuple(context.shape)}. {way}: context{call}."
+            f"Expected context to be a torch.Tensor; got {type(context).__name__}. Use torch.as_tensor(context), for "
+            "one label torch.tensor([3]); a generator goes by name: generator=…."
+        )
+    if context.ndim == 0 or context.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"Expected context with B = {x.shape[0]} rows, one for each row of {name}; got {tuple(context.shape)}. One "
+            f"context shared by all rows: context.expand({x.shape[0]}, *context.shape[1:])."
+        )
+    if context.device != x.device:
+        raise ValueError(
+            f"Expected context on device {x.device}, that of {name}; got {context.device}. "
+            f'Use context.to("{x.device}").'
         )
 
 
@@ -111,18 +118,112 @@ def check_labels(context: Tensor) -> None:
         )
 
 
-def check_declared(context: Tensor | None, features: int, owner: str) -> None:
-    """Check that a context is given exactly where one was declared, with as many features."""
-    if features == 0 and context is not None:
+def check_declared(context: Tensor | None, features: int, owner: str, x: Tensor) -> None:
+    """Check that a net gets a context where one was declared, as rows of so many numbers of x's dtype."""
+    if context is None and features == 0:
+        return
+    if features == 0:
         raise ValueError(
             f"Expected no context: this {owner} was built with context=0. Rebuild it with context=features."
         )
-    if features > 0 and context is None:
+    if context is None:
         raise ValueError(
             f"Expected a context of shape (B, {features}); got None. Pass context=… to the call."
         )
-    if features > 0 and context.flatten(1).shape[1] != features:
-        raise ValueError(f"Expected context of shape (B, {features}); got {tuple(context.shape)}.")
+    check_labels(context)
+    if context.ndim < 2 or context.flatten(1).shape[1] != features:
+        way = " One number a row: context[:, None]." if context.ndim == 1 else ""
+        raise ValueError(f"Expected context of shape (B, {features}); got {tuple(context.shape)}.{way}")
+    if context.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"Expected context of dtype {x.dtype}, that of x; got {context.dtype}. Use context.to(x.dtype)."
+        )
+
+
+def check_bijection(bijection: object, name: str) -> None:
+    """Check that something has the four methods of a bijection."""
+    if isinstance(bijection, type):
+        raise ValueError(
+            f"Expected {name} to be a bijection; got the class {bijection.__name__}. Is it to be called, e.g. "
+            "Standardize.fit(x)?"
+        )
+    if hasattr(bijection, "log_prob"):
+        raise ValueError(
+            f"Expected {name} to be a bijection; got {type(bijection).__name__}, a density. A flow holds one: "
+            "flow.bijection; flow.after(bijection) puts another in front; the order is Flow(bijection, base)."
+        )
+    missing = [method for method in METHODS if not callable(getattr(bijection, method, None))]
+    short = [m for m in METHODS if m not in missing and not takes(getattr(bijection, m), 3)]
+    if short:
+        raise ValueError(
+            f"Expected the methods of {name} to be called as {short[0]}(x, context, generator); those of "
+            f"{type(bijection).__name__} take fewer. Write def {short[0]}(self, x, context=None, generator=None)."
+        )
+    if missing:
+        raise ValueError(
+            f"Expected {name} to be a bijection, with the methods {', '.join(METHODS)}; {type(bijection).__name__} has "
+            f"no {', '.join(missing)}. Of a vector field: CNF(field). One's own: a subclass of cnflib.Bijection."
+        )
+
+
+def check_call(bijection: nn.Module, x: Tensor, context: Tensor | None) -> None:
+    """Check what a bijection is called with: data of its event, dtype and device, and a row of context for each."""
+    if bijection.channels is None:
+        check_event(x, bijection.event_shape)
+    else:
+        check_axis(x, bijection.channels)
+    check_like(x, reference(bijection), "x", type(bijection).__name__)
+    check_context(context, x)
+
+
+def check_logdet(logdet: Tensor, rows: Tensor, bijection: object) -> None:
+    """Check that a log-determinant is a number for each row, as ``rows`` has one."""
+    if not isinstance(logdet, Tensor) or logdet.shape != rows.shape[:1]:
+        got = tuple(logdet.shape) if isinstance(logdet, Tensor) else type(logdet).__name__
+        way = "logdet.flatten(1).sum(1)" if isinstance(logdet, Tensor) and logdet.ndim > 1 else None
+        raise ValueError(
+            f"Expected {type(bijection).__name__} to return a log-determinant of shape {tuple(rows.shape[:1])}, one "
+            f"number a row; got {got}. "
+            + (
+                f"Sum over the event: {way}."
+                if way
+                else "The same for all rows: x.new_full((len(x),), value)."
+            )
+        )
+
+
+def check_draws(z: Tensor, n: int, density: object) -> None:
+    """Check that what a density drew are n events."""
+    expected = (n, *density.event_shape)
+    if not isinstance(z, Tensor) or z.shape != expected:
+        got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        raise ValueError(
+            f"Expected the base to draw points of shape {expected}; got {got}. Look at its sample(n)."
+        )
+
+
+def check_log_prob(log_prob: Tensor, x: Tensor) -> None:
+    """Check that the log-density of a base is a number for each row of x."""
+    if not isinstance(log_prob, Tensor) or log_prob.shape != x.shape[:1]:
+        got = tuple(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
+        raise ValueError(
+            f"Expected the base to give a log-density of shape {tuple(x.shape[:1])}, one number a row; got {got}. Sum "
+            "over the event in its log_prob: value.flatten(1).sum(1)."
+        )
+
+
+def check_draw(n: int, context: Tensor | None) -> int:
+    """Check what a density is sampled with; the number of points as an int."""
+    if isinstance(context, Generator):
+        raise ValueError(
+            "Expected context to be a tensor or None; got a Generator. Pass it by name: generator=…."
+        )
+    if isinstance(n, tuple | list | torch.Size):
+        raise ValueError(
+            f"Expected n to be a positive int; got {n!r}. Batches of shapes like this are drawn by "
+            "cnflib.adapters.given(flow).sample(shape)."
+        )
+    return check_positive_int(n, "n")
 
 
 def check_velocity(velocity: Tensor, x: Tensor, name: str = "field") -> None:
@@ -161,7 +262,7 @@ def check_plain(state: Iterable[Tensor]) -> None:
     if any(torch.func.debug_unwrap(y) is not y for y in state):
         raise ValueError(
             "Expected a call outside of torch.func transforms (grad, vmap, jvp): adaptive steps, the adjoint and "
-            "checkpoints do not pass through them. Use fixed(steps)."
+            "checkpoints do not pass through them. Use Fixed(steps)."
         )
 
 
@@ -210,9 +311,15 @@ def check_finite(x: Tensor, name: str) -> None:
         )
 
 
-def check_positive_int(n: int, name: str) -> None:
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+def check_positive_int(n: int, name: str) -> int:
+    """The number as an int, where it is a positive one; NumPy's integers are welcome."""
+    try:
+        value = operator.index(n)
+    except TypeError:
+        value = 0
+    if isinstance(n, bool) or value < 1:
         raise ValueError(f"Expected {name} to be a positive int; got {n!r}.")
+    return value
 
 
 def check_widths(hidden: Sequence[int], least: int = 0) -> None:
@@ -239,31 +346,46 @@ def check_coordinates(event: tuple[int, ...]) -> None:
     if math.prod(event) < 2:
         raise ValueError(
             f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1) or "
-            "maf(dim=1, transform=rational_quadratic())."
+            "maf(dim=1, transform=RationalQuadratic())."
         )
 
 
 def check_transform(transform: object) -> None:
-    """Check that a layer was given a family of maps, not the function that makes one."""
-    if not isinstance(getattr(transform, "parameters", None), int):
-        got = getattr(transform, "__name__", repr(transform))
+    """Check that a layer was given a family of maps, not the class that makes one."""
+    if isinstance(transform, type):
         raise ValueError(
-            f"Expected transform to be an Elementwise like affine(); got {got}. Is it to be called first?"
+            f"Expected transform to be a family of maps; got the class {transform.__name__}. Call it: "
+            f"{transform.__name__}()."
+        )
+    methods = [callable(getattr(transform, name, None)) for name in ("encode", "decode")]
+    if not isinstance(getattr(transform, "parameters", None), int) or not all(methods):
+        raise ValueError(
+            f"Expected transform to be an Elementwise, like Affine() or an object with parameters, encode and decode; "
+            f"got {transform!r}."
         )
 
 
-def event_shape(dim: int | None, shape: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """The event shape from ``dim=`` or ``shape=``, of which exactly one is given."""
+def check_bound(bound: float, way: str) -> None:
+    """Check that a bound is a positive, finite number."""
+    if not isinstance(bound, int | float) or not 0 < bound < math.inf:
+        raise ValueError(f"Expected bound to be a number > 0 and finite; got {bound!r}. {way}")
+
+
+def event_shape(
+    dim: int | tuple[int, ...] | None, shape: int | tuple[int, ...] | None = None
+) -> tuple[int, ...]:
+    """The event shape from ``dim=`` or ``shape=``, of which exactly one is given; a tuple is a shape by either name."""
     if (dim is None) == (shape is None):
         raise ValueError(f"Expected exactly one of dim and shape; got dim={dim}, shape={shape}.")
-    sizes = (dim,) if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
-    for size in sizes:
-        check_positive_int(size, "dim" if shape is None else "each size in shape")
+    name = "dim" if shape is None else "shape"
+    given = dim if shape is None else shape
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    sizes = tuple(given) if several else (given,)
     if not sizes:
         raise ValueError(
             "Expected a shape of at least one axis; got (). For scalar data use dim=1 and x[:, None]."
         )
-    return sizes
+    return tuple(check_positive_int(size, f"each size in {name}" if several else name) for size in sizes)
 
 
 def batched(shape: tuple[int, ...]) -> str:

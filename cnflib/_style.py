@@ -76,10 +76,10 @@ def arrow_diagram(ax: Axes) -> None:
         (0.0, -2.4, "$t = 0$", BASE, "normal"),
         (9.4, 2.4, "data $x$", DATA, "bold"),
         (9.4, -2.4, "$t = 1$", DATA, "normal"),
-        (4.6, 1.7, "inverse: latent → data", INK, "bold"),
+        (4.6, 1.7, "decode: latent → data", INK, "bold"),
         (4.6, 0.7, r"$t: 0 \to 1$", INK, "normal"),
         (4.6, -0.7, r"$t: 1 \to 0$", INK, "normal"),
-        (4.6, -1.7, "forward: data → latent", INK, "bold"),
+        (4.6, -1.7, "encode: data → latent", INK, "bold"),
         (4.6, -2.3, r"adds $\log\,|\mathrm{det}\;\partial z/\partial x|$", INK, "normal"),
     ):
         ax.text(x, y, text, color=color, weight=weight, ha="center", va="center")
@@ -129,12 +129,12 @@ def set_plane(ax: Axes, bounds: Bounds | None = None) -> None:
         ax.set(xlim=xlim, ylim=ylim)
 
 
-def _shape(ax: Axes, centre: float, inverse: Callable[[np.ndarray], np.ndarray], color: str) -> None:
+def _shape(ax: Axes, centre: float, decode: Callable[[np.ndarray], np.ndarray], color: str) -> None:
     angle = np.linspace(0, 2 * np.pi, 200)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     for radius in (1.75, 1.3, 0.85, 0.42):
-        ax.fill(*(inverse(radius * circle) + (centre, 0)).T, color=color, alpha=0.22, linewidth=0)
-    dots = inverse(PAIRS) + (centre, 0)
+        ax.fill(*(decode(radius * circle) + (centre, 0)).T, color=color, alpha=0.22, linewidth=0)
+    dots = decode(PAIRS) + (centre, 0)
     ax.scatter(*dots.T, s=26, color=color, edgecolor="white", linewidth=0.8, zorder=3)
 
 

@@ -1,11 +1,12 @@
 r"""Adapters: nets trained elsewhere as vector fields of ours, and our flows as torch distributions.
 
-Libraries disagree on how a velocity net is called. A field of ours is :math:`f(t, x, c)`, t = 0 at the base and t = 1
-at the data; whatever net :math:`v` was trained elsewhere becomes one by a single line, and then has a density::
+Libraries disagree on how a velocity net is called. A field of ours is :math:`f(t, x)`, or :math:`f(t, x, c)` where it
+has a context, with t = 0 at the base and t = 1 at the data; whatever net :math:`v` was trained elsewhere becomes one by
+a single line, and then has a density::
 
-    field = time_second(net)                              # v(x, t), as in flow_matching
-    flow = Flow(CNF(field), StandardNormal(2))            # log_prob, sample, sample_and_log_prob
-    prior = as_distribution(flow)                         # a torch.distributions.Distribution
+    field = time_second(net)                     # v(x, t), as in flow_matching
+    flow = Flow(CNF(field), StandardNormal(2))   # log_prob, sample, rsample
+    prior = given(flow)                          # a torch.distributions.Distribution
 
 A net with dropout or BatchNorm is no fixed function of each row: call ``net.eval()`` before its density is asked for.
 """
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from cnflib._check import check_floating, event_shape, reference
+from cnflib._check import check_floating, reference
+from cnflib._field import Uniform, uniform
 from cnflib.flow import Flow
 from cnflib.nets import VectorField
 
@@ -25,12 +27,17 @@ __all__ = [
     "Call",
     "FlowDistribution",
     "Net",
-    "as_distribution",
     "data_first",
+    "given",
     "time_as_feature",
     "time_first",
     "time_second",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 Net = Callable[..., Tensor]
 """A velocity net with arguments of its own; a module or any other callable."""
@@ -55,6 +62,12 @@ class Adapted(nn.Module):
 
     Raises:
         ValueError: If net or call cannot be called.
+
+    Example:
+        >>> import torch
+        >>> field = Adapted(lambda x, sigma: x / sigma, lambda net, t, x, context: net(x, sigma=1 + t))
+        >>> field(torch.tensor(1.0), torch.ones(1, 2))
+        tensor([[0.5000, 0.5000]])
     """
 
     def __init__(self, net: Net, call: Call) -> None:
@@ -75,8 +88,17 @@ def time_first(net: Net) -> Adapted:
     Args:
         net: Takes t as it comes, of shape ``()``, or ``(B,)`` where each row has a time of its own. (torchcfm's
             ``torch_wrapper`` takes ``()`` only; the net inside it takes both by :func:`time_as_feature`.)
+
+    Raises:
+        ValueError: If it cannot be called with two or three arguments.
+
+    Example:
+        >>> import torch
+        >>> field = time_first(lambda t, x: t * x)
+        >>> field(torch.tensor(0.5), torch.ones(1, 2))
+        tensor([[0.5000, 0.5000]])
     """
-    return Adapted(net, _time_first)
+    return _in_order(net, _as_it_comes)
 
 
 def time_second(net: Net) -> Adapted:
@@ -84,8 +106,17 @@ def time_second(net: Net) -> Adapted:
 
     Args:
         net: Takes one time for each row, shape ``(B,)``.
+
+    Raises:
+        ValueError: If it cannot be called with two or three arguments.
+
+    Example:
+        >>> import torch
+        >>> field = time_second(lambda x, t: t[:, None] * x)
+        >>> field(torch.tensor(0.5), torch.ones(1, 2))
+        tensor([[0.5000, 0.5000]])
     """
-    return Adapted(net, _time_second)
+    return _in_order(net, _time_last)
 
 
 def time_as_feature(net: Net) -> Adapted:
@@ -96,6 +127,12 @@ def time_as_feature(net: Net) -> Adapted:
 
     Raises:
         ValueError: When called at x that is not of shape ``(B, D)``.
+
+    Example:
+        >>> import torch
+        >>> field = time_as_feature(torch.nn.Linear(3, 2))
+        >>> field(torch.tensor(0.5), torch.ones(4, 2)).shape
+        torch.Size([4, 2])
     """
     return Adapted(net, _time_as_feature)
 
@@ -109,18 +146,53 @@ def data_first(field: VectorField) -> Adapted:
     ``data_first(time_second(net))``.
 
     Args:
-        field: The field :math:`v(t, x, c)` with the data at t = 0.
+        field: The field :math:`v(t, x)` or :math:`v(t, x, c)` with the data at t = 0.
+
+    Raises:
+        ValueError: If it cannot be called with two or three arguments.
+
+    Example:
+        >>> import torch
+        >>> field = data_first(lambda t, x: t * x)
+        >>> field(torch.tensor(0.25), torch.ones(1, 2))
+        tensor([[-0.7500, -0.7500]])
     """
-    return Adapted(field, _data_first)
+    return _in_order(field, _backward, torch.neg)
 
 
-def _time_first(net: Net, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-    return net(t, x) if context is None else net(t, x, context)
+_Arguments = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def _time_second(net: Net, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-    t = t.expand(x.shape[0])
-    return net(x, t) if context is None else net(x, t, context)
+class _InOrder:
+    """A call with two arguments made of t and x, and the context in third place by the rule for fields."""
+
+    def __init__(self, rule: Uniform, arguments: _Arguments, then: Callable[[Tensor], Tensor] | None) -> None:
+        self.takes_context, self.needs_context = rule.takes_context, rule.needs_context
+        self.arguments = arguments
+        self.then = then
+
+    def __call__(self, net: Net, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        velocity = Uniform(net, self.takes_context, self.needs_context)(*self.arguments(t, x), context)
+        return velocity if self.then is None else self.then(velocity)
+
+
+def _in_order(net: Net, arguments: _Arguments, then: Callable[[Tensor], Tensor] | None = None) -> Adapted:
+    _check_callable(net, "net")
+    return Adapted(
+        net, _InOrder(uniform(net), arguments, then)
+    )  # a signature is read once, not at every call
+
+
+def _as_it_comes(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    return t, x
+
+
+def _time_last(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    return x, t.expand(x.shape[0])
+
+
+def _backward(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    return 1 - t, x
 
 
 def _time_as_feature(net: Net, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
@@ -135,20 +207,16 @@ def _time_as_feature(net: Net, t: Tensor, x: Tensor, context: Tensor | None) -> 
     return net(torch.cat(features, 1))
 
 
-def _data_first(field: VectorField, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-    return -field(1 - t, x, context)
-
-
 class FlowDistribution(Distribution):
     r"""A flow as a torch distribution: batches of events in front of which samples add axes of their own.
 
     A view: parameters stay the flow's and gradients reach them, through :meth:`log_prob` and :meth:`rsample`. As for
     every torch distribution draws come from torch's default generator, those of an estimated divergence too.
-    :func:`as_distribution` makes one.
+    :func:`given` makes one.
 
     Args:
-        flow: The flow; its base has the attribute ``shape``, the event's.
-        context: What it is conditioned on, shape ``(*batch_shape, *features)``.
+        flow: The flow.
+        context: What it is conditioned on, shape ``(*batch_shape, *features)``; labels have no features.
         batch_shape: The shape of a batch of independent events.
     """
 
@@ -158,7 +226,7 @@ class FlowDistribution(Distribution):
     def __init__(self, flow: Flow, context: Tensor | None, batch_shape: torch.Size) -> None:
         self.flow = flow
         self.context = context
-        super().__init__(batch_shape, torch.Size(event_shape(None, flow.base.shape)))
+        super().__init__(batch_shape, torch.Size(flow.event_shape))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -180,12 +248,17 @@ class FlowDistribution(Distribution):
         shape = self._shape_before_event(value)
         return self.flow.log_prob(_rows(value, shape, self.event_shape), self._contexts(shape)).reshape(shape)
 
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
+        """Draw points of shape ``(*sample_shape, *batch_shape, *event_shape)``, free of gradients."""
+        return self._draw(self.flow.sample, sample_shape)
+
     def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
-        """Draw points of shape ``(*sample_shape, *batch_shape, *event_shape)``, with gradients; ``sample`` has none."""
-        shape = torch.Size(sample_shape) + self.batch_shape
-        if shape.numel() == 0:
-            return _empty(shape + self.event_shape, self.flow)
-        return self.flow.sample(shape.numel(), self._contexts(shape)).reshape(shape + self.event_shape)
+        """Draw points of shape ``(*sample_shape, *batch_shape, *event_shape)``, with gradients.
+
+        Raises:
+            ValueError: As :meth:`cnflib.Flow.rsample`.
+        """
+        return self._draw(self.flow.rsample, sample_shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> "FlowDistribution":
         """The same distribution for a larger batch: the rows of a context are repeated.
@@ -205,6 +278,12 @@ class FlowDistribution(Distribution):
             )
         context = None if self.context is None else self.context.expand(batch_shape + self._features)
         return FlowDistribution(self.flow, context, batch_shape)
+
+    def _draw(self, draw: Callable[..., Tensor], sample_shape: Sequence[int]) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape
+        if shape.numel() == 0:
+            return _empty(shape + self.event_shape, self.flow)
+        return draw(shape.numel(), self._contexts(shape)).reshape(shape + self.event_shape)
 
     @property
     def _features(self) -> torch.Size:
@@ -226,41 +305,52 @@ class FlowDistribution(Distribution):
         return shape
 
 
-def as_distribution(flow: Flow, context: Tensor | None = None) -> FlowDistribution:
+def given(flow: Flow, context: Tensor | None = None) -> FlowDistribution:
     r"""A view of a flow as a ``torch.distributions.Distribution``.
 
     Without a context its batch shape is ``()``; with one it is ``(B,)``, a distribution of its own for each row, over
     which ``Independent`` sums and of which ``MixtureSameFamily`` makes a mixture.
 
     Args:
-        flow: The flow; its base has the attribute ``shape``, the event's.
-        context: What the density is conditioned on, shape ``(B, features)``.
+        flow: The flow.
+        context: What the density is conditioned on: any tensor of B rows, labels of shape ``(B,)`` too.
 
     Raises:
-        ValueError: If the base has no shape, or the context no batch dimension.
+        ValueError: If the flow is none, or the context no tensor with a batch dimension.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.models import realnvp
+        >>> posterior = given(realnvp(dim=2, context=3), torch.zeros(4, 3))
+        >>> posterior.batch_shape, posterior.sample((5,)).shape
+        (torch.Size([4]), torch.Size([5, 4, 2]))
     """
-    base = getattr(flow, "base", None)
-    if getattr(base, "shape", None) is None:
+    if not hasattr(flow, "log_prob") or not isinstance(getattr(flow, "event_shape", None), tuple):
         raise ValueError(
-            f"Expected a flow whose base has the attribute shape, that of an event; got {type(flow).__name__} with "
-            f"base {type(base).__name__}. Take Flow(bijection, StandardNormal(shape)), or set base.shape = (D,)."
+            f"Expected flow to be a Flow, with log_prob and event_shape; got {_kind(flow)}. Of a bijection: "
+            "Flow(bijection, StandardNormal(shape))."
         )
     if context is None:
         return FlowDistribution(flow, None, torch.Size())
-    check_floating(context, "context")
-    if context.ndim < 2:
+    if not isinstance(context, Tensor) or context.ndim == 0:
+        got = tuple(context.shape) if isinstance(context, Tensor) else _kind(context)
         raise ValueError(
-            f"Expected context of shape (B, features); got {tuple(context.shape)}. For one row: context[None]."
+            f"Expected context to be a tensor of B rows, one for each distribution; got {got}. For one row: "
+            "context[None]."
         )
     return FlowDistribution(flow, context, context.shape[:1])
 
 
 def _check_callable(value: object, name: str) -> None:
-    if not callable(value):
+    if not callable(value) or isinstance(value, type):
         raise ValueError(
-            f"Expected {name} to be a module or a function; got {type(value).__name__}. "
-            "The order is Adapted(net, call)."
+            f"Expected {name} to be a module or a function; got {_kind(value)}. "
+            "Is it to be called first? The order is Adapted(net, call)."
         )
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _broadcast(a: torch.Size, b: torch.Size) -> torch.Size | None:

@@ -4,15 +4,17 @@ For a bijection :math:`g` from data to latent and a base density :math:`p_Z`, th
 
 .. math:: \log p_X(x) = \log p_Z(g(x)) + \log \left| \det \frac{\partial g}{\partial x}(x) \right|.
 
-Everything a flow needs is therefore two maps, each with its own log-determinant.
+Everything a flow needs is therefore two maps, each with its own log-determinant: *encode* leads from data to latent,
+*decode* from latent to data.
 """
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_event, check_floating, check_like
+from cnflib._check import METHODS, check_bijection, check_call, check_floating, check_logdet
 
 __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 
@@ -20,23 +22,57 @@ __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 class Bijection(nn.Module, ABC):
     r"""An invertible map between data :math:`x` and latent :math:`z`, both of shape ``(B, *event)``.
 
-    To write one, implement :meth:`forward` and :meth:`inverse`. Each returns the mapped point *and* the
-    log-determinant of the map just computed, so at corresponding points the two log-determinants sum to zero.
+    To write one, implement :meth:`encode_and_logdet` and :meth:`decode_and_logdet`. Each returns the mapped point *and*
+    the log-determinant of the map just computed, so at corresponding points the two log-determinants sum to zero.
     Then let :func:`cnflib.audit.audit_bijection` look at it.
+
+    Calling a bijection checks x and is then :meth:`encode_and_logdet`. The four methods check nothing; a
+    :class:`cnflib.Flow` has checked before it calls them.
+
+    Attributes:
+        event_shape: The shape of an event of the data, where the map fixes it; None where it takes any.
+        channels: The size of axis 1, where the map fixes that alone.
 
     References:
         Normalizing Flows for Probabilistic Modeling and Inference, Papamakarios et al., 2021, arXiv:1912.02762.
+
+    Example:
+        >>> import torch
+        >>> class Double(Bijection):
+        ...     def encode_and_logdet(self, x, context=None, generator=None):
+        ...         return 2 * x, x.new_full((len(x),), x[0].numel() * math.log(2))
+        ...     def decode_and_logdet(self, z, context=None, generator=None):
+        ...         return z / 2, z.new_full((len(z),), -z[0].numel() * math.log(2))
+        >>> import math
+        >>> z, logdet = Double()(torch.ones(1, 3))
+        >>> z.tolist(), round(logdet.item(), 3)
+        ([[2.0, 2.0, 2.0]], 2.079)
     """
 
-    @abstractmethod
+    event_shape: tuple[int, ...] | None = None
+    channels: int | None = None
+
     def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Check x and its context, then :meth:`encode_and_logdet`.
+
+        Raises:
+            ValueError: If x has no batch dimension, another event shape, an integer dtype, or dtype or device differ
+                from the bijection's, or the context has not a row for each of x.
+        """
+        check_call(self, x, context)
+        return self.encode_and_logdet(x, context, generator)
+
+    @abstractmethod
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         r"""Map data to latent: :math:`z = g(x)` and :math:`\log |\det \partial g / \partial x|`.
 
         Args:
             x: Data :math:`x`, shape ``(B, *event)``.
-            context: What the map is conditioned on, shape ``(B, features)``.
+            context: What the map is conditioned on, a tensor of B rows.
             generator: Source of randomness for a map that draws (a trace probe); others ignore it.
 
         Returns:
@@ -44,78 +80,109 @@ class Bijection(nn.Module, ABC):
         """
 
     @abstractmethod
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         r"""Map latent to data: :math:`x = g^{-1}(z)` and :math:`\log |\det \partial g^{-1} / \partial z|`.
 
-        Arguments and shapes are those of :meth:`forward`, with :math:`x` and :math:`z` exchanged.
+        Arguments and shapes are those of :meth:`encode_and_logdet`, with :math:`x` and :math:`z` exchanged.
         """
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        r"""Map data to latent, :math:`z = g(x)`, without the log-determinant."""
+        return self.encode_and_logdet(x, context, generator)[0]
+
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         r"""Map latent to data, :math:`x = g^{-1}(z)`, without the log-determinant."""
-        return self.inverse(z, context)[0]
+        return self.decode_and_logdet(z, context, generator)[0]
 
 
 class Chain(Bijection):
-    r"""The composition :math:`g = g_K \circ \dots \circ g_1`; :meth:`forward` runs left to right.
+    r"""The composition :math:`g = g_n \circ \dots \circ g_1`; data enters at the first layer.
 
     .. math:: \log |\det \partial g| = \sum_k \log |\det \partial g_k|
 
     Args:
-        layers: Bijections :math:`g_1, \dots, g_K`, the first one nearest to the data.
+        layers: Bijections :math:`g_1, \dots, g_n`, the first one nearest to the data.
+
+    Raises:
+        ValueError: If a layer has not the four methods of a bijection.
     """
 
     def __init__(self, *layers: Bijection) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        if len(layers) == 1 and isinstance(layers[0], list | tuple | nn.ModuleList):
+            raise ValueError("Expected layers one by one, not in a list: Chain(*layers).")
+        for k, layer in enumerate(layers):
+            check_bijection(layer, f"layer {k}")
+        self.layers = nn.ModuleList(
+            layer if isinstance(layer, nn.Module) else _Held(layer) for layer in layers
+        )
+        first = layers[0] if layers else None
+        self.event_shape = getattr(first, "event_shape", None)
+        self.channels = getattr(first, "channels", None)
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_event(x, None, "x")
         total = x.new_zeros(x.shape[0])
         for layer in self.layers:
-            x, logdet = layer(x, context, generator)
+            x, logdet = layer.encode_and_logdet(x, context, generator)
+            check_logdet(logdet, total, layer)
             total = total + logdet
         return x, total
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_event(z, None, "z")
         total = z.new_zeros(z.shape[0])
         for layer in reversed(self.layers):
-            z, logdet = layer.inverse(z, context, generator)
+            z, logdet = layer.decode_and_logdet(z, context, generator)
+            check_logdet(logdet, total, layer)
             total = total + logdet
         return z, total
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        for layer in self.layers:
+            x = layer.encode(x, context, generator)
+        return x
+
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         for layer in reversed(self.layers):
-            z = layer.decode(z, context)
+            z = layer.decode(z, context, generator)
         return z
 
 
 class Inverse(Bijection):
-    r"""The inverse of a bijection: its forward is the other's inverse, and the reverse.
+    r"""The inverse of a bijection: what it encodes the other decodes, and the reverse.
 
     Args:
         bijection: The bijection :math:`g`; the result maps data to latent by :math:`g^{-1}`.
+
+    Raises:
+        ValueError: If it has not the four methods of a bijection.
     """
 
     def __init__(self, bijection: Bijection) -> None:
         super().__init__()
+        check_bijection(bijection, "bijection")
         self.bijection = bijection
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self.bijection.inverse(x, context, generator)
+        return self.bijection.decode_and_logdet(x, context, generator)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self.bijection(z, context, generator)
+        return self.bijection.encode_and_logdet(z, context, generator)
+
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return self.bijection.decode(x, context, generator)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return self.bijection.encode(z, context, generator)
 
 
 class Standardize(Bijection):
@@ -123,7 +190,7 @@ class Standardize(Bijection):
 
     .. math:: z = (x - \mu) / \sigma, \qquad \log |\det \partial z / \partial x| = -\sum_i \log \sigma_i
 
-    The log-determinant keeps densities in the data's own units.
+    The log-determinant keeps densities in the data's own units. :meth:`fit` takes the two from data.
 
     Args:
         mean: The mean :math:`\mu` of the training data, shape ``event``, in the data's units.
@@ -131,6 +198,14 @@ class Standardize(Bijection):
 
     Raises:
         ValueError: If the shapes differ, or an entry of ``std`` is not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.models import realnvp
+        >>> x_train = 1000 + 50 * torch.randn(256, 2)
+        >>> flow = realnvp(dim=2).after(Standardize.fit(x_train))
+        >>> flow.log_prob(x_train).shape
+        torch.Size([256])
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
@@ -140,31 +215,74 @@ class Standardize(Bijection):
         if mean.shape != std.shape or mean.ndim == 0:
             raise ValueError(
                 f"Expected mean and std of one event shape; got {tuple(mean.shape)} and {tuple(std.shape)}. "
-                "Take them over the batch: x.mean(0), x.std(0)."
+                "Take them over the batch: Standardize.fit(x)."
             )
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
             raise ValueError(
                 "Expected finite mean and finite std > 0 in every coordinate. "
                 "A constant coordinate has no density: drop it."
             )
+        self.event_shape = tuple(mean.shape)
         self.register_buffer("mean", mean.detach().clone())
         self.register_buffer("std", std.detach().clone())
 
-    def forward(
+    @classmethod
+    def fit(cls, x: Tensor) -> Self:
+        r"""The map that gives the data at hand zero mean and unit variance in every coordinate.
+
+        .. math:: \mu = \frac1N \sum_n x_n, \qquad \sigma^2 = \frac1N \sum_n (x_n - \mu)^2
+
+        The statistics are computed in float64 and kept in torch's default dtype, on the device of x.
+
+        Args:
+            x: Training data, a tensor or a NumPy table of shape ``(N, *event)``, N ≥ 2.
+
+        Raises:
+            ValueError: If x has fewer than two rows, values that are not finite, or a coordinate that is constant up to
+                rounding.
+        """
+        data = torch.as_tensor(x).detach().double()
+        if data.ndim < 2 or len(data) < 2:
+            raise ValueError(
+                f"Expected x of shape (N, *event) with at least two rows; got {tuple(data.shape)}. One column of "
+                "numbers: x[:, None]."
+            )
+        variance, mean = torch.var_mean(data, 0, correction=0)
+        std = variance.sqrt()
+        if not torch.isfinite(std).all():
+            raise ValueError("Expected finite x; got NaN or inf. Drop or repair the rows that hold them.")
+        rounding = torch.finfo(torch.get_default_dtype()).eps
+        constant = ~(std > rounding * data.abs().amax(0))
+        if constant.any():
+            where = constant.flatten().nonzero().flatten().tolist()
+            raise ValueError(
+                f"Expected x without constant coordinates; number {', '.join(map(str, where[:5]))} of the event is "
+                "constant, up to rounding, and has no density. Drop it."
+            )
+        kept = torch.get_default_dtype()
+        return cls(mean.to(kept), std.to(kept))
+
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        self._check(x, "x")
         return (x - self.mean) / self.std, -self._log_std(x)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        self._check(z, "z")
         return self.mean + self.std * z, self._log_std(z)
 
     def _log_std(self, x: Tensor) -> Tensor:
         return self.std.log().sum().repeat(x.shape[0])
 
-    def _check(self, x: Tensor, name: str) -> None:
-        check_event(x, tuple(self.mean.shape), name)
-        check_like(x, self.mean, name, "Standardize")
+    def extra_repr(self) -> str:
+        return f"event_shape={self.event_shape}"
+
+
+class _Held(nn.Module):
+    """What has the four methods of a bijection and is no module, as a part of one."""
+
+    def __init__(self, bijection: object) -> None:
+        super().__init__()
+        for method in METHODS:
+            setattr(self, method, getattr(bijection, method))

@@ -4,90 +4,88 @@ r"""A flow is a bijection and a base density.
 """
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import (
+    check_bijection,
     check_context,
+    check_draw,
+    check_draws,
     check_event,
-    check_floating,
     check_like,
+    check_log_prob,
+    check_logdet,
     check_positive_int,
-    event_shape,
     reference,
 )
-from cnflib._random import given
-from cnflib.bijection import Bijection
+from cnflib._random import rdraw
+from cnflib.bijection import Bijection, Chain
+from cnflib.distributions import Density, as_density
 
-__all__ = ["Base", "Flow", "StandardNormal", "tempered"]
-
-
-class Base(Protocol):
-    """A base density: anything that can be evaluated and sampled."""
-
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density in nats at z of shape ``(B, *event)``; shape ``(B,)``."""
-
-    def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        """Draw n points; shape ``(n, *event)``."""
-
-
-class StandardNormal(nn.Module):
-    r"""The standard normal :math:`N(0, I)` on events of a given shape, in :math:`D` dimensions in all.
-
-    .. math:: \log p(z) = -\tfrac12 |z|^2 - \tfrac D2 \log 2\pi
-
-    Args:
-        shape: The event shape, an int or a tuple of ints.
-    """
-
-    def __init__(self, shape: int | tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = event_shape(None, shape)
-        self.register_buffer("origin", torch.zeros(self.shape), persistent=False)
-
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        check_event(z, self.shape, "z")
-        square = z.square().flatten(1).sum(1)
-        return -0.5 * (square + self.origin.numel() * math.log(2 * math.pi))
-
-    def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        check_positive_int(n, "n")
-        return torch.randn(
-            (n, *self.shape), **given(generator), dtype=self.origin.dtype, device=self.origin.device
-        )
-
-    def extra_repr(self) -> str:
-        return f"shape={self.shape}"
+__all__ = ["Flow", "tempered"]
 
 
 class Flow(nn.Module):
     r"""The density of :math:`x = g^{-1}(z)` with :math:`z \sim p_Z`: a bijection and a base.
 
-    Log-densities are in nats and in the data's own units, shape ``(B,)``. Gradients flow through every method,
-    through samples too: wrap a call in ``torch.no_grad()`` where none is needed.
+    Log-densities are in nats and in the data's own units, shape ``(B,)``. As in ``torch.distributions``, gradients flow
+    through ``log_prob``, ``encode``, ``decode``, ``rsample`` and ``rsample_and_log_prob``, and ``sample`` has none.
+
+    A flow is a density like any other: it has an ``event_shape``, and may be the base of another flow. It is called
+    like :meth:`log_prob`, for ``torch.func.functional_call`` and distributed wrappers; compile the method,
+    ``torch.compile(flow.log_prob)``. The state dict holds bijection and base, the base as far as it is a module.
 
     Args:
-        bijection: The map :math:`g` from data to latent.
-        base: The density :math:`p_Z` of the latent. A base that is a module is moved to dtype and device of the
-            bijection's first parameter or buffer.
+        bijection: The map :math:`g` from data to latent: a :class:`Bijection`, or anything with its four methods.
+        base: The density :math:`p_Z` of the latent: whatever :func:`as_density` takes. A module is held as it is;
+            anything else is copied, to dtype and device of the bijection.
+
+    Raises:
+        ValueError: If the one is no bijection or the other no density.
 
     References:
         Variational Inference with Normalizing Flows, Rezende & Mohamed, 2015, arXiv:1505.05770.
+
+    Example:
+        >>> import torch
+        >>> from cnflib import StandardNormal
+        >>> from cnflib.continuous import CNF
+        >>> from cnflib.nets import MLP
+        >>> flow = Flow(CNF(MLP(2)), StandardNormal(2))
+        >>> flow.log_prob(torch.randn(5, 2)).shape, flow.sample(3).shape
+        (torch.Size([5]), torch.Size([3, 2]))
     """
 
-    def __init__(self, bijection: Bijection, base: Base) -> None:
+    def __init__(self, bijection: Bijection, base: Density) -> None:
         super().__init__()
+        check_bijection(bijection, "bijection")
         self.bijection = bijection
-        self.base = base
+        self.base = as_density(base)
+        event = getattr(bijection, "event_shape", None)
+        if event is not None and math.prod(event) != math.prod(self.base.event_shape):
+            raise ValueError(
+                f"Expected bijection and base of as many coordinates; got events of shape {tuple(event)} and "
+                f"{self.base.event_shape}. Take StandardNormal({tuple(event)})."
+            )
+        channels = getattr(bijection, "channels", None)
+        if channels is not None and self.base.event_shape[0] != channels:
+            raise ValueError(
+                f"Expected a base of events of size {channels} along their first axis, as the bijection has; got "
+                f"{self.base.event_shape}. Take StandardNormal({channels})."
+            )
         like = reference(bijection)
-        if like is not None and isinstance(base, nn.Module):
-            base.to(dtype=like.dtype, device=like.device)
+        if self.base is not base and like is not None and not isinstance(base, nn.Module):
+            self.base.to(dtype=like.dtype, device=like.device)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of an event of the data."""
+        return getattr(self.bijection, "event_shape", None) or self.base.event_shape
 
     def forward(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        """The same as :meth:`log_prob`, for ``torch.func.functional_call`` and distributed wrappers."""
+        """The same as :meth:`log_prob`."""
         return self.log_prob(x, context, generator)
 
     def log_prob(
@@ -97,7 +95,7 @@ class Flow(nn.Module):
 
         Args:
             x: Data, shape ``(B, *event)``, floating, of the flow's dtype and device.
-            context: What the density is conditioned on, shape ``(B, features)``.
+            context: What the density is conditioned on, a tensor of B rows.
             generator: Source of randomness for a bijection that draws (a trace probe).
 
         Returns:
@@ -105,37 +103,119 @@ class Flow(nn.Module):
 
         Raises:
             ValueError: If x has no batch dimension, another event shape, an integer dtype, or dtype or device
-                differ from the flow's.
+                differ from the flow's; if the context has not B rows; or if the bijection returns a log-determinant of
+                another shape than ``(B,)``.
         """
-        self._check(x, context)
-        z, logdet = self.bijection(x, context, generator)
-        return self.base.log_prob(z, context) + logdet
+        self._check(x, context, self.event_shape, "x")
+        z, logdet = self.bijection.encode_and_logdet(x, context, generator)
+        check_logdet(logdet, x, self.bijection)
+        return self._base_log_prob(z, context, generator) + logdet
 
-    def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        """Draw n points of shape ``(n, *event)``; a context has one row for each, or one row for all."""
-        context = _repeat(context, n)
-        z = self.base.sample(n, context, generator)
-        return self.bijection.decode(z, context)
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: Generator | None = None,
+        chunk: int | None = None,
+    ) -> Tensor:
+        """Draw n points, free of gradients.
 
-    def sample_and_log_prob(
+        A loss that is to learn through its points, as in variational inference, takes :meth:`rsample_and_log_prob`: at
+        fixed points the gradient of the mean of log p has expectation 0.
+
+        Args:
+            n: The number of points.
+            context: What they are conditioned on: one row for all, or n rows, one for each.
+            generator: Source of randomness, on the flow's device.
+            chunk: The most points that are decoded at once, to save memory; None takes all of them.
+
+        Returns:
+            Shape ``(n, *event)``.
+
+        Raises:
+            ValueError: If n or ``chunk`` is not a positive int, or the context has neither 1 nor n rows.
+        """
+        n, context = check_draw(n, context), _repeat(context, n)
+        z = self._latent(self.base.sample(n, context, generator), n)
+        if chunk is None:
+            return self.bijection.decode(z, context, generator)
+        chunk = check_positive_int(chunk, "chunk")
+        contexts = [None] * -(-n // chunk) if context is None else context.split(chunk)
+        parts = zip(z.split(chunk), contexts, strict=True)
+        return torch.cat([self.bijection.decode(part, c, generator) for part, c in parts])
+
+    def rsample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        """Draw n points as :meth:`sample` does, with gradients to the parameters and the context.
+
+        Raises:
+            ValueError: As :meth:`sample`, and if the base has something to learn and no ``rsample``.
+        """
+        n, context = check_draw(n, context), _repeat(context, n)
+        return self.bijection.decode(self._rlatent(n, context, generator), context, generator)
+
+    def rsample_and_log_prob(
         self, n: int, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        r"""Draw n points with their log-densities by one pass.
+        r"""Draw n points with their log-densities by one pass, both with gradients, as variational inference needs.
 
         .. math:: \log p(x) = \log p_Z(z) - \log |\det \partial x / \partial z|
 
         Returns:
             Points, shape ``(n, *event)``, and log-densities in nats, shape ``(n,)``.
-        """
-        context = _repeat(context, n)
-        z = self.base.sample(n, context, generator)
-        x, logdet = self.bijection.inverse(z, context, generator)
-        return x, self.base.log_prob(z, context) - logdet
 
-    def _check(self, x: Tensor, context: Tensor | None) -> None:
-        check_event(x, getattr(self.base, "shape", None))
-        check_like(x, reference(self.bijection), "x", "flow")
-        check_context(context, x)
+        Raises:
+            ValueError: As :meth:`rsample`.
+        """
+        n, context = check_draw(n, context), _repeat(context, n)
+        z = self._rlatent(n, context, generator)
+        x, logdet = self.bijection.decode_and_logdet(z, context, generator)
+        check_logdet(logdet, z, self.bijection)
+        return x, self._base_log_prob(z, context, generator) - logdet
+
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        r"""Map data to latent, :math:`z = g(x)`; arguments and errors are those of :meth:`log_prob`."""
+        self._check(x, context, self.event_shape, "x")
+        return self.bijection.encode(x, context, generator)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        r"""Map latent to data, :math:`x = g^{-1}(z)`; z has the event shape of the base."""
+        self._check(z, context, self.base.event_shape, "z")
+        return self.bijection.decode(z, context, generator)
+
+    def after(self, bijection: Bijection) -> "Flow":
+        r"""The flow of data that a bijection h encodes first: the same model in other units.
+
+        .. math:: \log p(x) = \log p_{\text{flow}}(h(x)) + \log |\det \partial h / \partial x|
+
+        Parts are shared, not copied: ``realnvp(dim=13).after(Standardize.fit(x_train))``.
+
+        Args:
+            bijection: The map h from data to what this flow takes as data.
+
+        Raises:
+            ValueError: If it has not the four methods of a bijection.
+        """
+        return Flow(Chain(bijection, self.bijection), self.base)
+
+    def _check(self, x: Tensor, context: Tensor | None, event: tuple[int, ...], name: str) -> None:
+        check_event(x, event, name)
+        check_like(x, reference(self.bijection), name, "flow")
+        check_context(context, x, name)
+
+    def _rlatent(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
+        return self._latent(rdraw(self.base, n, context, generator), n)
+
+    def _base_log_prob(self, z: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
+        log_prob = self.base.log_prob(z, context, generator)
+        check_log_prob(log_prob, z)
+        return log_prob
+
+    def _latent(self, z: Tensor, n: int) -> Tensor:
+        """Draws of the base in dtype and on the device of the bijection."""
+        check_draws(z, n, self.base)
+        like = reference(self.bijection)
+        return z if like is None else z.to(dtype=like.dtype, device=like.device)
 
 
 def tempered(flow: Flow, temperature: float) -> Flow:
@@ -160,13 +240,13 @@ def tempered(flow: Flow, temperature: float) -> Flow:
 
     Example:
         >>> from cnflib.models import glow
-        >>> calm = tempered(glow(dim=2), 0.7)
-        >>> x, log_prob = calm.sample_and_log_prob(3)
+        >>> tempered(glow(dim=2), 0.7).sample(3).shape
+        torch.Size([3, 2])
     """
     if not 0 < temperature < math.inf:
         raise ValueError(
             f"Expected 0 < temperature < inf; got {temperature}. For the point at the middle of the base: "
-            "flow.bijection.decode(torch.zeros(1, *event))."
+            "flow.decode(torch.zeros(1, *flow.base.event_shape))."
         )
     return Flow(flow.bijection, _Scaled(flow.base, temperature))
 
@@ -174,30 +254,36 @@ def tempered(flow: Flow, temperature: float) -> Flow:
 class _Scaled(nn.Module):
     """The density of T z with z from another base."""
 
-    def __init__(self, base: Base, temperature: float) -> None:
+    def __init__(self, base: nn.Module, temperature: float) -> None:
         super().__init__()
         self.base = base
         self.temperature = temperature
-        self.shape = getattr(base, "shape", None)
+        self.event_shape = base.event_shape
 
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        unscaled = self.base.log_prob(z / self.temperature, context)
-        return unscaled - z.shape[1:].numel() * math.log(self.temperature)
+    def log_prob(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        unscaled = self.base.log_prob(x / self.temperature, context, generator)
+        return unscaled - x.shape[1:].numel() * math.log(self.temperature)
 
     def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self.temperature * self.base.sample(n, context, generator)
+
+    def rsample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return self.temperature * rdraw(self.base, n, context, generator)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
 
 
 def _repeat(context: Tensor | None, n: int) -> Tensor | None:
-    check_positive_int(n, "n")
+    """A context of one row for each of n points."""
     if context is None:
         return None
-    check_floating(context, "context")
-    if context.ndim < 2 or context.shape[0] not in (1, n):
+    if not isinstance(context, Tensor) or context.ndim == 0 or context.shape[0] not in (1, n):
+        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
         raise ValueError(
-            f"Expected context of shape (n, features) or (1, features) with n = {n}; got {tuple(context.shape)}."
+            f"Expected context to be a tensor of n = {n} rows, one for each point, or of 1 row for all; got {got}. "
+            "Many points for each of several rows: cnflib.adapters.given(flow, context).sample((n,))."
         )
     return context.repeat(n // context.shape[0], *[1] * (context.ndim - 1))

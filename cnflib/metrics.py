@@ -15,7 +15,12 @@ from torch import Tensor
 
 __all__ = ["Estimate", "bits_per_dim", "mass", "midpoints", "nll", "on_grid", "paired_gap"]
 
-LogDensity = Callable[[Tensor], Tensor]
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+LogProb = Callable[[Tensor], Tensor]
 Bounds = Sequence[tuple[float, float]]
 
 
@@ -90,7 +95,7 @@ def paired_gap(log_p: Tensor, log_q: Tensor) -> Estimate:
 
 
 def mass(
-    log_prob: LogDensity,
+    log_prob: LogProb,
     bounds: Bounds,
     points: int = 200,
     chunk: int = 2**14,
@@ -186,7 +191,7 @@ def midpoints(
 
 
 def on_grid(
-    log_prob: LogDensity,
+    log_prob: LogProb,
     bounds: Bounds,
     points: int = 200,
     chunk: int = 2**14,

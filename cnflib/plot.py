@@ -2,40 +2,34 @@ r"""The book's figures: one style, and one colour for one object.
 
 Blue is the base, vermilion the data, green the model, dark grey a trajectory. The four stay apart in the
 common kinds of colour blindness and stand out from the opaque white background, which keeps them legible in
-dark mode. Every function draws on the ``ax`` it is given, and takes tensors with gradients, on any device.
+dark mode. Every function draws on the ``ax`` it is given, and takes tensors with gradients, on any device;
+:func:`animation` and :func:`slider` take a figure that is drawn again and again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 import seaborn as sns
-import torch
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PathCollection, PolyCollection
-from matplotlib.contour import QuadContourSet
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from cnflib._animation import Animation, animation
+from cnflib._animation import Animation, Slider, animation, slider
+from cnflib._check import check_finite, check_positive_int
+from cnflib._plane import contours, density, field, grid_warp, samples, trajectories
 from cnflib._style import (
     BASE,
     COLORS,
     DATA,
-    DENSITY,
-    INK,
     MODEL,
     TRAJECTORY,
-    VOLUME,
     arrow_diagram,
     as_array,
-    as_box,
-    as_points,
     check_lengths,
-    set_plane,
     use_style,
 )
-from cnflib.metrics import Bounds, LogDensity, midpoints, on_grid
 
 __all__ = [
     "BASE",
@@ -44,104 +38,25 @@ __all__ = [
     "MODEL",
     "TRAJECTORY",
     "Animation",
+    "Slider",
     "animation",
     "arrow_diagram",
     "contours",
     "curve",
     "density",
+    "field",
     "grid_warp",
+    "images",
     "samples",
+    "slider",
     "training_curve",
     "trajectories",
     "use_style",
 ]
 
-Device = torch.device | str | None
 
-
-def density(
-    ax: Axes,
-    log_prob: LogDensity,
-    bounds: Bounds,
-    points: int = 200,
-    vmax: float | None = None,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-) -> AxesImage:
-    r"""Image of a 2-D density :math:`\exp \log p(x)`, white where it is 0; one colour map for all densities.
-
-    Args:
-        log_prob: Maps points ``(N, 2)`` to log-densities ``(N,)`` in nats.
-        bounds: The box ``((a_1, b_1), (a_2, b_2))`` in the unit of x.
-        points: Pixels along each axis.
-        vmax: The density drawn darkest, by default the largest here; pass ``image.get_clim()[1]`` of another
-            image to compare the two.
-        dtype, device: Of the points, torch's defaults if None.
-
-    Raises:
-        ValueError: If the box is not in the plane, or as in :func:`cnflib.metrics.mass`.
-    """
-    set_plane(ax, bounds)
-    values = on_grid(log_prob, bounds, points, dtype=dtype, device=device).exp().numpy()
-    extent = (*bounds[0], *bounds[1])
-    return ax.imshow(
-        values.T, cmap=DENSITY, vmin=0, vmax=vmax, extent=extent, origin="lower", interpolation="nearest"
-    )
-
-
-def contours(
-    ax: Axes,
-    log_prob: LogDensity,
-    bounds: Bounds,
-    color: str = MODEL,
-    masses: Sequence[float] = (0.25, 0.5, 0.75, 0.95),
-    points: int = 200,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-) -> QuadContourSet:
-    r"""Lines that enclose the densest m of a 2-D density's mass in the box, for each share m.
-
-    .. math:: \{x : p(x) = c_m\}, \qquad \int_{p(x) \ge c_m} p(x)\, dx = m \int p(x)\, dx
-
-    Args:
-        log_prob, bounds, points, dtype, device: As in :func:`density`.
-        color: The object: ``MODEL``, ``DATA`` or ``BASE``.
-        masses: The shares m, between 0 and 1.
-
-    Raises:
-        ValueError: If a share is not between 0 and 1, or as in :func:`density`.
-    """
-    if not all(0 < share < 1 for share in masses):
-        raise ValueError(f"Expected masses between 0 and 1; got {tuple(masses)}. Half the mass is 0.5.")
-    set_plane(ax, bounds)
-    values = on_grid(log_prob, bounds, points, dtype=dtype, device=device).exp().numpy()
-    ranked = np.sort(values, axis=None)[::-1]
-    levels = np.unique(ranked[np.searchsorted(np.cumsum(ranked) / ranked.sum(), masses)])
-    x, y = (midpoints([side], points, torch.float64).flatten().numpy() for side in bounds)
-    return ax.contour(x, y, values.T, levels=levels, colors=color, linewidths=1.6)
-
-
-def samples(
-    ax: Axes, x: Tensor, color: str = DATA, bounds: Bounds | None = None, label: str | None = None
-) -> PathCollection:
-    """Points in the plane, smaller and fainter the more there are.
-
-    Args:
-        x: The points, shape ``(N, 2)``.
-        color: The object they come from: ``DATA``, ``MODEL`` or ``BASE``.
-        bounds: The box to show, by default that of the points.
-        label: Name in the legend.
-
-    Raises:
-        ValueError: If x is not of shape ``(N, 2)``.
-    """
-    points = as_points(x, "x", 2)
-    set_plane(ax, bounds)
-    crowd = 600 / max(len(points), 1)
-    size, alpha = np.clip(12 * crowd, 3, 36), np.clip(crowd, 0.25, 0.9)
-    if label is not None:
-        ax.scatter([], [], s=36, color=color, linewidths=0, label=label)
-    return ax.scatter(*points.T, s=size, color=color, alpha=alpha, linewidths=0, rasterized=True)
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def curve(
@@ -166,63 +81,43 @@ def curve(
     return ax.plot(x, y, color=color, linestyle=linestyle, label=label)[0]
 
 
-def trajectories(ax: Axes, path: Tensor, bounds: Bounds | None = None) -> LineCollection:
-    """Paths of points through the plane, from the base (blue) at t = 0 to the data (vermilion) at t = 1.
+def images(
+    ax: Axes, x: Tensor, columns: int | None = None, low: float | None = None, high: float | None = None
+) -> AxesImage:
+    """A grid of images, row by row, grey or in colour, with thin white lines between them.
 
     Args:
-        path: Positions at times from 0 to 1, shape ``(T, B, 2)``, as in ``CNF.path(...).x``.
-        bounds: The box to show, by default that of the paths.
-
-    Raises:
-        ValueError: If ``path`` is not of shape ``(T, B, 2)``.
-    """
-    x = as_points(path, "path", 3)
-    set_plane(ax, bounds)
-    for end, color in ((x[0], BASE), (x[-1], DATA)):
-        ax.scatter(*end.T, s=18, color=color, linewidths=0, zorder=3)
-    lines = LineCollection(list(x.swapaxes(0, 1)), colors=TRAJECTORY, linewidths=0.9, alpha=0.6)
-    ax.add_collection(lines)
-    ax.autoscale_view()
-    return lines
-
-
-def grid_warp(
-    ax: Axes,
-    bijection: Callable[[Tensor], Tensor],
-    bounds: Bounds,
-    cells: int = 20,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-) -> PolyCollection:
-    r"""Image of a square grid under a map, each cell coloured by how much its area grew.
-
-    .. math:: \log_2 \frac{|g(\mathrm{cell})|}{|\mathrm{cell}|} \approx \log_2 |\det \partial g / \partial x|
-
-    Args:
-        bijection: Maps points ``(N, 2)`` to points ``(N, 2)``: ``flow.bijection.decode`` from latent to data,
-            ``lambda x: flow.bijection(x)[0]`` from data to latent.
-        bounds: The box ``((a_1, b_1), (a_2, b_2))`` that the grid fills before the map.
-        cells: Cells along each axis.
-        dtype, device: Of the points, torch's defaults if None.
+        x: The images, shape ``(N, H, W)`` or ``(N, 1, H, W)`` for grey ones, ``(N, 3, H, W)`` for red, green and blue.
+        columns: Images in a row, by default as many as make the grid nearly square.
+        low: The value drawn black, by default the smallest here.
+        high: The value drawn white, or at full strength of its colour, by default the largest here.
 
     Returns:
-        The cells; their array is the log2 ratio of areas, which ``figure.colorbar`` can show.
+        The picture of them all, its values between 0 and 1.
 
     Raises:
-        ValueError: If the box is not in the plane, or the map does not return ``(N, 2)``.
+        ValueError: If x is of another shape, empty, or not finite, ``columns`` is no positive int, or low ≥ high.
     """
-    low, high = torch.tensor(as_box(bounds), dtype=dtype or torch.get_default_dtype(), device=device).T
-    nodes = low + (high - low) * _outlines(cells).to(low)
-    with torch.no_grad():
-        image = as_points(bijection(nodes.reshape(-1, 2)), "bijection(x)", 2).reshape(nodes.shape)
-    growth = np.log2(_areas(image) / _areas(as_array(nodes)))
-    limit = max(1.0, np.abs(growth).max())
-    set_plane(ax)
-    look = {"cmap": VOLUME, "clim": (-limit, limit), "edgecolor": INK, "linewidths": 0.5}
-    patches = PolyCollection(list(image), array=growth, **look)
-    ax.add_collection(patches)
-    ax.autoscale_view()
-    return patches
+    pictures = _rgb(x)
+    low, high = (np.min(pictures) if low is None else low), (np.max(pictures) if high is None else high)
+    if low > high or (low == high and np.ptp(pictures) > 0):
+        raise ValueError(
+            f"Expected low < high; got low={low:g}, high={high:g}. Images in [0, 1]: low=0, high=1."
+        )
+    shades = np.clip((pictures - low) / ((high - low) or 1.0), 0, 1)
+    columns = ceil(len(shades) ** 0.5) if columns is None else check_positive_int(columns, "columns")
+    rows = ceil(len(shades) / columns)
+    gap = max(1, shades.shape[1] // 16)
+    blank = np.ones((rows * columns - len(shades), *shades.shape[1:]))
+    tiles = np.pad(np.concatenate([shades, blank]), ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=1.0)
+    _, height, width, _ = tiles.shape
+    grid = (
+        tiles.reshape(rows, columns, height, width, 3)
+        .swapaxes(1, 2)
+        .reshape(rows * height, columns * width, 3)
+    )
+    ax.axis("off")
+    return ax.imshow(grid[:-gap, :-gap], interpolation="nearest")
 
 
 def training_curve(
@@ -271,18 +166,17 @@ def _floor(ax: Axes, floor: float, label: str) -> None:
     ax.annotate(label, xytext=(6, -4), ha="left", va="top", color=DATA, **at)
 
 
-def _outlines(cells: int, parts: int = 4) -> Tensor:
-    """Outlines of the cells of the unit square's grid, shape (cells², 4 parts, 2)."""
-    side = torch.arange(parts, dtype=torch.float64) / parts
-    zero, one = torch.zeros_like(side), torch.ones_like(side)
-    ring = torch.stack(
-        [torch.cat([side, one, 1 - side, zero]), torch.cat([zero, side, one, 1 - side])], dim=1
-    )
-    corner = torch.arange(cells, dtype=torch.float64)
-    return (torch.cartesian_prod(corner, corner)[:, None] + ring) / cells
-
-
-def _areas(polygons: np.ndarray) -> np.ndarray:
-    """Areas by the shoelace formula, shape (P,), of polygons of shape (P, K, 2)."""
-    x, y = np.moveaxis(polygons - polygons[:, :1], -1, 0)
-    return 0.5 * np.abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1))
+def _rgb(x: Tensor) -> np.ndarray:
+    """Finite images as an array (N, H, W, 3)."""
+    shape = tuple(getattr(x, "shape", ()))
+    if len(shape) == 3:
+        x, shape = x[:, None], (shape[0], 1, *shape[1:])
+    if len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
+        got = tuple(getattr(x, "shape", ())) or type(x).__name__
+        raise ValueError(
+            f"Expected x of shape (N, 1, H, W), (N, 3, H, W) or (N, H, W), one image at least; got {got}. Channels go "
+            "first: x.movedim(-1, 1); one image alone is x[None]."
+        )
+    check_finite(x, "x")
+    pictures = as_array(x)
+    return np.broadcast_to(np.moveaxis(pictures, 1, -1), (shape[0], *shape[2:], 3))

@@ -23,6 +23,11 @@ from tqdm import tqdm
 
 __all__ = ["EMA", "best_device", "load", "save", "steps"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 READ_EVERY = 50
 
 
@@ -232,7 +237,8 @@ def _finite(loss: Tensor, step: int) -> float:
     if not math.isfinite(number):
         raise FloatingPointError(
             f"The loss is {number} at step {step}. Lower the learning rate, bound the gradient by clip=1.0, "
-            "or look for NaN in the data; torch.autograd.set_detect_anomaly(True) names the operation."
+            "or look for NaN in the data and for points to which a base gives density 0; "
+            "torch.autograd.set_detect_anomaly(True) names the operation."
         )
     return number
 

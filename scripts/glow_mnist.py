@@ -25,9 +25,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from harness import machine, record  # noqa: E402
 from mnist import DIMS, EVENT, LEVELS, check_settings, images, schedule  # noqa: E402
 
-from cnflib import Chain, Flow  # noqa: E402
+from cnflib import Chain, Flow, tempered  # noqa: E402
 from cnflib.discrete import Dequantize, Logit, mean_log_prob  # noqa: E402
-from cnflib.flow import tempered  # noqa: E402
 from cnflib.metrics import Estimate, bits_per_dim  # noqa: E402
 from cnflib.models import glow  # noqa: E402
 from cnflib.train import EMA, best_device, load, save, steps  # noqa: E402
@@ -67,7 +66,7 @@ def build(args: argparse.Namespace) -> Flow:
         flow = glow(shape=EVENT, layers=args.layers, hidden=(args.hidden,) * 2, scales=args.scales)
     front = [Dequantize(LEVELS), Logit(args.alpha)] if args.alpha else [Dequantize(LEVELS)]
     # Convolutions on a CPU are faster by a third with the channels last in memory.
-    return Flow(Chain(*front, flow.bijection), flow.base).to(best_device(), memory_format=torch.channels_last)
+    return flow.after(Chain(*front)).to(best_device(), memory_format=torch.channels_last)
 
 
 def bits(log_prob: Tensor) -> Tensor:

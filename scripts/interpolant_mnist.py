@@ -29,14 +29,15 @@ from harness import machine, record  # noqa: E402
 from mnist import CLASSES, DIMS, EVENT, LEVELS, check_settings, images, labels, schedule  # noqa: E402
 
 from cnflib import Bijection, Chain, Flow, StandardNormal  # noqa: E402
-from cnflib.continuous import CNF, adaptive, hutchinson  # noqa: E402
+from cnflib.continuous import CNF, Hutchinson  # noqa: E402
 from cnflib.discrete import Dequantize, Logit, mean_log_prob  # noqa: E402
-from cnflib.interpolants import linear, trigonometric, velocity_loss  # noqa: E402
+from cnflib.interpolants import Linear, Trigonometric, velocity_loss  # noqa: E402
 from cnflib.metrics import Estimate, bits_per_dim  # noqa: E402
 from cnflib.nets import UNet  # noqa: E402
+from cnflib.ode import Adaptive  # noqa: E402
 from cnflib.train import EMA, best_device, load, save, steps  # noqa: E402
 
-PATHS = {"linear": linear, "trigonometric": trigonometric}
+PATHS = {"linear": Linear, "trigonometric": Trigonometric}
 PUBLISHED = {"FFJORD, multiscale": 0.99, "Glow": 1.05}  # bits/dim, Grathwohl et al., 2018
 SETTINGS = (
     *("path", "front", "power", "classes", "channels", "sizes", "blocks", "patch", "attention"),
@@ -90,7 +91,7 @@ class Histogram(Bijection):
         self.register_buffer("mass", counts / counts.sum())
         self.register_buffer("below", self.mass.cumsum(0) - self.mass)
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         y = LEVELS * x.double()
@@ -98,7 +99,7 @@ class Histogram(Bijection):
         z = ndtri(self.below[k] + self.mass[k] * (y - k))
         return z.to(x), self._logdet(k, z).to(x)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         p = ndtr(z.double())
@@ -139,7 +140,7 @@ def train(args: argparse.Namespace) -> tuple[UNet, dict[str, object]]:
     def loss() -> Tensor:
         """The squared error of the velocity at random times, per pixel."""
         rows = torch.randint(len(data), (args.batch,), generator=generator, device=device)
-        x1, _ = front(data[rows].float(), generator=generator)
+        x1 = front.encode(data[rows].float(), generator=generator)
         x0 = torch.randn(x1.shape, generator=generator, device=device)
         u = torch.rand(args.batch, generator=generator, device=device)
         c = None if given is None else given[rows.cpu()].to(device)
@@ -185,8 +186,8 @@ def train(args: argparse.Namespace) -> tuple[UNet, dict[str, object]]:
 
 def flow_of(field: nn.Module, front: Chain, tolerance: float) -> Flow:
     """The law of the field's ordinary differential equation, in pixels of 0 ... 255."""
-    cnf = CNF(field, hutchinson(), adaptive(rtol=tolerance, atol=tolerance))
-    return Flow(Chain(front, cnf), StandardNormal(EVENT))
+    cnf = CNF(field, Hutchinson(), Adaptive(rtol=tolerance, atol=tolerance))
+    return Flow(cnf, StandardNormal(EVENT)).after(front)
 
 
 @torch.no_grad()

@@ -39,15 +39,16 @@ def check_both_ways(g, x, context, rows):
     """Points come back, the log-determinants cancel and are those of autograd's Jacobians, in some rows."""
     with torch.no_grad():
         z, logdet = g(x, context)
-        back, logdet_back = g.inverse(z, context)
+        back, logdet_back = g.decode_and_logdet(z, context)
         assert_close(back, x, 1e-9)
+        assert_close(g.encode(x, context), z, 1e-9)
         assert_close(g.decode(z, context), x, 1e-9)
     assert_close(logdet_back, -logdet, 1e-9)
     assert z[0].numel() < 2 or (z - x).abs().max() > 1e-3  # not the identity, of which all this is true
     for i in range(rows):
         c = None if context is None else context[i : i + 1]
         assert_close(log_volume(g, x[i], c), logdet[i], 1e-9)
-        assert_close(log_volume(g.inverse, z[i], c), logdet_back[i], 1e-9)
+        assert_close(log_volume(g.decode_and_logdet, z[i], c), logdet_back[i], 1e-9)
 
 
 def train(build, loss, steps=150, lr=1e-2):
@@ -94,5 +95,5 @@ def log_joint(x):
 
 def elbo(flow: Flow, generator, n=256):
     """The evidence lower bound, one value for each of n samples; its mean is the bound."""
-    x, log_prob = flow.sample_and_log_prob(n, generator=generator)
+    x, log_prob = flow.rsample_and_log_prob(n, generator=generator)
     return log_joint(x) - log_prob

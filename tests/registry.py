@@ -7,30 +7,29 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal
+from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal, tempered
 from cnflib.continuous import (
     CNF,
+    Bottleneck,
     EndTime,
-    adaptive,
-    adjoint,
-    bottleneck,
-    checkpointed,
+    Exact,
+    Gaussian,
+    Hutchinson,
+    HutchPP,
+    JacobianFrobenius,
+    KineticEnergy,
     concat,
     concat_squash,
     convolutional,
-    exact,
-    fixed,
-    gaussian,
-    hutchinson,
-    hutchpp,
-    jacobian_frobenius,
-    kinetic_energy,
 )
 from cnflib.discrete import (
     MADE,
     ActNorm,
+    Additive,
+    Affine,
     Contraction,
     Coupling,
+    ExactLogDet,
     Flatten,
     InvertibleConv1x1,
     LogDet,
@@ -38,34 +37,30 @@ from cnflib.discrete import (
     MaskedAutoregressive,
     Planar,
     Radial,
+    RationalQuadratic,
     Residual,
+    RussianRoulette,
     Scale,
-    additive,
-    affine,
-    exact_logdet,
     halves,
     lipswish,
-    rational_quadratic,
-    russian_roulette,
 )
-from cnflib.flow import tempered
 from cnflib.interpolants import (
+    Bridge,
+    Constant,
+    EncodingDecoding,
     Interpolant,
-    bridge,
-    constant,
-    encoding_decoding,
-    linear,
-    mirror,
-    one_sided,
-    parabola,
-    sigmoid,
-    sine,
-    trigonometric,
-    variance_preserving,
-    zero,
+    Linear,
+    Mirror,
+    OneSided,
+    Parabola,
+    Sigmoid,
+    SineSquared,
+    Trigonometric,
+    VariancePreserving,
 )
 from cnflib.models import (
     ffjord,
+    gaussian,
     glow,
     iaf,
     maf,
@@ -77,17 +72,19 @@ from cnflib.models import (
     spline_flow,
 )
 from cnflib.nets import MLP, Conditioner
+from cnflib.ode import Adaptive, Fixed, dopri8
 
 devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
-tight = adaptive("dopri8", rtol=1e-7, atol=1e-7)
-tight_adjoint = adjoint("dopri8", rtol=1e-7, atol=1e-7)
-precise = fixed(4)
+tight = Adaptive(dopri8, rtol=1e-7, atol=1e-7)
+tight_adjoint = Adaptive(dopri8, rtol=1e-7, atol=1e-7, adjoint=True)
+precise = Fixed(4)
+EXACT = ExactLogDet()
 
 
 class Member(NamedTuple):
     """How to build it, the shape of its events, its context features, whether its log-det is an estimate, its domain.
 
-    The domain takes normal draws to points that the forward map accepts.
+    The domain takes normal draws to points that the map encodes.
     """
 
     build: Callable[[], nn.Module]
@@ -135,11 +132,11 @@ def started(module: nn.Module, shape: tuple[int, ...], context: int = 0) -> nn.M
 
 
 def couplings() -> Chain:
-    return Chain(coupling(affine()), coupling(affine(), keep_first=False))
+    return Chain(coupling(Affine()), coupling(Affine(), keep_first=False))
 
 
 def residual(
-    shape: tuple[int, ...] = (2,), context: int = 0, logdet: LogDet = exact_logdet, **options: object
+    shape: tuple[int, ...] = (2,), context: int = 0, logdet: LogDet = EXACT, **options: object
 ) -> Residual:
     return Residual(Contraction(shape, (8, 8), context, **options), logdet)
 
@@ -147,40 +144,40 @@ def residual(
 bijections: dict[str, Member] = {
     "Standardize": Member(standardize),
     "Chain of nothing": Member(Chain),
-    "Chain": Member(lambda: Chain(standardize(), coupling(affine()), coupling(affine(), keep_first=False))),
+    "Chain": Member(lambda: Chain(standardize(), coupling(Affine()), coupling(Affine(), keep_first=False))),
     "Chain nested": Member(lambda: Chain(couplings(), Chain(standardize(), CNF(field(), solver=precise)))),
     "Chain with context": Member(
-        lambda: Chain(coupling(affine(), context=3), coupling(additive(), context=3)), (2,), 3
+        lambda: Chain(coupling(Affine(), context=3), coupling(Additive(), context=3)), (2,), 3
     ),
     "Inverse of Standardize": Member(lambda: Inverse(standardize())),
     "Inverse of Chain": Member(lambda: Inverse(Chain(standardize(), couplings()))),
     "Inverse of CNF": Member(lambda: Inverse(CNF(field(), solver=precise))),
-    "Coupling additive": Member(lambda: coupling(additive(), (3,)), (3,)),
-    "Coupling affine": Member(lambda: coupling(affine(), (3,)), (3,)),
+    "Coupling additive": Member(lambda: coupling(Additive(), (3,)), (3,)),
+    "Coupling affine": Member(lambda: coupling(Affine(), (3,)), (3,)),
     "Coupling of the first half": Member(
-        lambda: Coupling(halves(5), affine(), Conditioner(3, 4, (8,))), (5,)
+        lambda: Coupling(halves(5), Affine(), Conditioner(3, 4, (8,))), (5,)
     ),
     "Coupling of the last half": Member(
-        lambda: Coupling(~halves(5), affine(), Conditioner(2, 6, (8,))), (5,)
+        lambda: Coupling(~halves(5), Affine(), Conditioner(2, 6, (8,))), (5,)
     ),
     "Coupling of channels": Member(
-        lambda: Coupling(halves(3), affine(), Conditioner((2, 2, 2), (2, 2, 2), (8,), 1)), (3, 2, 2), 1
+        lambda: Coupling(halves(3), Affine(), Conditioner((2, 2, 2), (2, 2, 2), (8,), 1)), (3, 2, 2), 1
     ),
-    "Coupling rational-quadratic": Member(lambda: coupling(rational_quadratic(4, 3.0), (3,)), (3,)),
+    "Coupling rational-quadratic": Member(lambda: coupling(RationalQuadratic(4, 3.0), (3,)), (3,)),
     "Coupling rational-quadratic of images": Member(
-        lambda: coupling(rational_quadratic(3, 3.0), (1, 2, 2), 2), (1, 2, 2), 2
+        lambda: coupling(RationalQuadratic(3, 3.0), (1, 2, 2), 2), (1, 2, 2), 2
     ),
-    "MaskedAutoregressive affine": Member(lambda: autoregressive(affine(), (4,)), (4,)),
-    "MaskedAutoregressive additive": Member(lambda: autoregressive(additive(), (3,), 1), (3,), 1),
+    "MaskedAutoregressive affine": Member(lambda: autoregressive(Affine(), (4,)), (4,)),
+    "MaskedAutoregressive additive": Member(lambda: autoregressive(Additive(), (3,), 1), (3,), 1),
     "MaskedAutoregressive rational-quadratic": Member(
-        lambda: autoregressive(rational_quadratic(4, 3.0), (3,), 2, True), (3,), 2
+        lambda: autoregressive(RationalQuadratic(4, 3.0), (3,), 2, True), (3,), 2
     ),
-    "MaskedAutoregressive of images": Member(lambda: autoregressive(affine(), (2, 2, 2), 0, True), (2, 2, 2)),
-    "Inverse of MaskedAutoregressive": Member(lambda: Inverse(autoregressive(affine(), (3,))), (3,)),
+    "MaskedAutoregressive of images": Member(lambda: autoregressive(Affine(), (2, 2, 2), 0, True), (2, 2, 2)),
+    "Inverse of MaskedAutoregressive": Member(lambda: Inverse(autoregressive(Affine(), (3,))), (3,)),
     "Scale": Member(lambda: Scale((2, 3)), (2, 3)),
-    "Coupling of a tight bound": Member(lambda: coupling(affine(bound=0.1))),
-    "Coupling with context": Member(lambda: coupling(affine(), (3,), 2), (3,), 2),
-    "Coupling of images": Member(lambda: coupling(affine(), (2, 4, 4)), (2, 4, 4)),
+    "Coupling of a tight bound": Member(lambda: coupling(Affine(bound=0.1))),
+    "Coupling with context": Member(lambda: coupling(Affine(), (3,), 2), (3,), 2),
+    "Coupling of images": Member(lambda: coupling(Affine(), (2, 4, 4)), (2, 4, 4)),
     "Planar": Member(lambda: Planar(3), (3,)),
     "Planar in one dimension": Member(lambda: Planar(1), (1,)),
     "Planar with context": Member(lambda: Planar(2, (8,), context=3), (2,), 3),
@@ -204,24 +201,24 @@ bijections: dict[str, Member] = {
     "Residual of images": Member(lambda: residual((2, 4, 4), kernel=3), (2, 4, 4)),
     "Residual of a narrow map": Member(lambda: residual((1,), coefficient=0.99), (1,)),
     "Residual of a linear net": Member(lambda: Residual(Contraction((2, 3), ())), (2, 3)),
-    "Residual by roulette": Member(lambda: residual((3,), 2, logdet=russian_roulette(2, 0.8)), (3,), 2, True),
+    "Residual by roulette": Member(lambda: residual((3,), 2, logdet=RussianRoulette(2, 0.8)), (3,), 2, True),
     "Residual of images by roulette": Member(
-        lambda: residual((1, 2, 4), logdet=russian_roulette(probes=2), kernel=3), (1, 2, 4), noisy=True
+        lambda: residual((1, 2, 4), logdet=RussianRoulette(probes=2), kernel=3), (1, 2, 4), noisy=True
     ),
-    "CNF fixed": Member(lambda: CNF(field(), exact, precise)),
-    "CNF adaptive": Member(lambda: CNF(field((3,)), exact, tight), (3,)),
+    "CNF fixed": Member(lambda: CNF(field(), Exact(), precise)),
+    "CNF adaptive": Member(lambda: CNF(field((3,)), Exact(), tight), (3,)),
     "CNF with context": Member(lambda: CNF(field((2,), 3), solver=precise), (2,), 3),
     "CNF of images": Member(lambda: CNF(field((2, 1, 2)), solver=precise), (2, 1, 2)),
     "CNF in one dimension": Member(lambda: CNF(field((1,)), solver=precise), (1,)),
     "CNF with features": Member(
-        lambda: CNF(field(time_frequencies=1, fourier=3, fourier_scale=0.2), solver=fixed(8))
+        lambda: CNF(field(time_frequencies=1, fourier=3, fourier_scale=0.2), solver=Fixed(8))
     ),
     "CNF with costs": Member(
-        lambda: CNF(field(), costs=(kinetic_energy, jacobian_frobenius), solver=precise)
+        lambda: CNF(field(), costs=(KineticEnergy(), JacobianFrobenius()), solver=precise)
     ),
-    "CNF of a function": Member(lambda: CNF(swirl, solver=fixed(6))),
-    "CNF adjoint": Member(lambda: CNF(field((3,)), exact, tight_adjoint), (3,)),
-    "CNF checkpointed": Member(lambda: CNF(field((2,), 3), solver=checkpointed(4)), (2,), 3),
+    "CNF of a function": Member(lambda: CNF(swirl, solver=Fixed(6))),
+    "CNF adjoint": Member(lambda: CNF(field((3,)), Exact(), tight_adjoint), (3,)),
+    "CNF checkpointed": Member(lambda: CNF(field((2,), 3), solver=Fixed(4, checkpoint=True)), (2,), 3),
     "CNF concat": Member(lambda: CNF(concat((2, 2), (8, 5)), solver=precise), (2, 2)),
     "CNF concat-squash": Member(lambda: CNF(concat_squash(2, (8,), context=3), solver=precise), (2,), 3),
     "CNF convolutional": Member(
@@ -229,25 +226,28 @@ bijections: dict[str, Member] = {
     ),
     "CNF of a learnable end time": Member(lambda: CNF(EndTime(concat_squash(2, (8,)), 0.5), solver=precise)),
     "CNF of a narrow net": Member(
-        lambda: CNF(field((3,), hidden=(8, 2)), bottleneck(), precise), (3,), noisy=True
+        lambda: CNF(field((3,), hidden=(8, 2)), Bottleneck(), precise), (3,), noisy=True
     ),
-    "CNF hutch++": Member(lambda: CNF(field((3,)), hutchpp(), precise), (3,), noisy=True),
-    "CNF hutchinson": Member(lambda: CNF(field(), hutchinson(), precise), noisy=True),
-    "CNF hutchinson adaptive": Member(lambda: CNF(field(), hutchinson(gaussian, 2), tight), noisy=True),
+    "CNF hutch++": Member(lambda: CNF(field((3,)), HutchPP(), precise), (3,), noisy=True),
+    "CNF hutchinson": Member(lambda: CNF(field(), Hutchinson(), precise), noisy=True),
+    "CNF hutchinson adaptive": Member(lambda: CNF(field(), Hutchinson(Gaussian(), 2), tight), noisy=True),
     "Chain with hutchinson": Member(
-        lambda: Chain(couplings(), CNF(field(), hutchinson(), precise)), noisy=True
+        lambda: Chain(couplings(), CNF(field(), Hutchinson(), precise)), noisy=True
     ),
 }
 
 flows: dict[str, Member] = {
+    "gaussian": Member(lambda: gaussian(dim=3), (3,)),
+    "gaussian shape": Member(lambda: gaussian(shape=(2, 2)), (2, 2)),
+    "after Standardize": Member(lambda: realnvp(dim=2, layers=2, hidden=(8,)).after(standardize())),
     "Standardize": Member(lambda: Flow(standardize(), StandardNormal(2))),
     "Chain": Member(lambda: Flow(Chain(standardize(), *couplings().layers), StandardNormal((2,)))),
-    "CNF of a function": Member(lambda: Flow(CNF(swirl, solver=fixed(6)), StandardNormal(2))),
+    "CNF of a function": Member(lambda: Flow(CNF(swirl, solver=Fixed(6)), StandardNormal(2))),
     "nice dim": Member(lambda: nice(dim=2, layers=3, hidden=(8,))),
     "nice shape": Member(lambda: nice(shape=(2, 3), layers=2, hidden=(8,), context=1), (2, 3), 1),
     "maf dim": Member(lambda: maf(dim=2, layers=2, hidden=(8,))),
     "maf shape": Member(lambda: maf(shape=(2, 3), layers=2, hidden=(8, 8), context=1), (2, 3), 1),
-    "maf of splines": Member(lambda: maf(dim=2, layers=2, hidden=(8,), transform=rational_quadratic(4))),
+    "maf of splines": Member(lambda: maf(dim=2, layers=2, hidden=(8,), transform=RationalQuadratic(4))),
     "iaf dim": Member(lambda: iaf(dim=2, layers=2, hidden=(8,))),
     "iaf context": Member(lambda: iaf(dim=3, layers=2, hidden=(8,), context=2), (3,), 2),
     "spline_flow dim": Member(lambda: spline_flow(dim=2, layers=2, hidden=(8,), bins=4)),
@@ -286,21 +286,21 @@ flows: dict[str, Member] = {
     ),
     "residual_flow context": Member(lambda: residual_flow(dim=2, layers=2, hidden=(8,), context=3), (2,), 3),
     "residual_flow by roulette": Member(
-        lambda: residual_flow(dim=3, layers=2, hidden=(8,), logdet=russian_roulette()), (3,), noisy=True
+        lambda: residual_flow(dim=3, layers=2, hidden=(8,), logdet=RussianRoulette()), (3,), noisy=True
     ),
     "ffjord dim": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=tight)),
     "ffjord fixed": Member(lambda: ffjord(dim=2, hidden=(8, 8), solver=precise)),
     "ffjord line": Member(lambda: ffjord(dim=1, hidden=(8,), solver=precise), (1,)),
     "ffjord matrix": Member(lambda: ffjord(shape=(2, 2), hidden=(8,), solver=precise), (2, 2)),
     "ffjord image": Member(
-        lambda: ffjord(shape=(1, 2, 2), hidden=(4,), divergence=exact, solver=precise, blocks=1), (1, 2, 2)
+        lambda: ffjord(shape=(1, 2, 2), hidden=(4,), divergence=Exact(), solver=precise, blocks=1), (1, 2, 2)
     ),
     "ffjord image hutchinson": Member(
-        lambda: ffjord(shape=(1, 2, 4), hidden=(3,), context=2, solver=fixed(2), blocks=1), (1, 2, 4), 2, True
+        lambda: ffjord(shape=(1, 2, 4), hidden=(3,), context=2, solver=Fixed(2), blocks=1), (1, 2, 4), 2, True
     ),
     "ffjord context": Member(lambda: ffjord(dim=2, hidden=(8, 8), context=3, solver=precise), (2,), 3),
     "ffjord hutchinson": Member(
-        lambda: ffjord(dim=2, hidden=(8,), divergence=hutchinson(), solver=precise), noisy=True
+        lambda: ffjord(dim=2, hidden=(8,), divergence=Hutchinson(), solver=precise), noisy=True
     ),
 }
 
@@ -338,21 +338,21 @@ def points(
 
 
 noises = {
-    "zero": zero,
-    "bridge": bridge(0.8),
-    "parabola": parabola(2.0),
-    "sine": sine(0.7),
-    "sigmoid": sigmoid(1.5),
-    "constant": constant(0.4),
+    "none": None,
+    "bridge": Bridge(0.8),
+    "parabola": Parabola(2.0),
+    "sine": SineSquared(0.7),
+    "sigmoid": Sigmoid(1.5),
+    "constant": Constant(0.4),
 }
 interpolants: dict[str, Interpolant] = {
-    **{f"linear, {name}": linear(gamma2) for name, gamma2 in noises.items()},
-    **{f"trigonometric, {name}": trigonometric(gamma2) for name, gamma2 in noises.items()},
-    **{f"mirror, {name}": mirror(gamma2) for name, gamma2 in noises.items() if gamma2 is not zero},
-    "encoding-decoding": encoding_decoding(),
-    "one-sided": one_sided(beta=lambda t: t**2),
-    "variance-preserving": variance_preserving(),
-    "variance-preserving, of a diffusion": variance_preserving(torch.asin),
+    **{f"linear, {name}": Linear(gamma) for name, gamma in noises.items()},
+    **{f"trigonometric, {name}": Trigonometric(gamma) for name, gamma in noises.items()},
+    **{f"mirror, {name}": Mirror(gamma) for name, gamma in noises.items() if gamma is not None},
+    "encoding-decoding": EncodingDecoding(),
+    "one-sided": OneSided(beta=lambda t: t**2),
+    "variance-preserving": VariancePreserving(),
+    "variance-preserving, of a diffusion": VariancePreserving(torch.asin),
     "of a user": Interpolant(lambda t: 1 - t, lambda t: t**2, lambda t: t * (1 - t)),
 }
 """Every ready path with every noise it takes, and one that is not ready."""

@@ -25,20 +25,21 @@ from torch.distributions import (
 )
 from torch.func import jacfwd, jacrev, jvp, vmap
 
-from cnflib import Bijection, Flow, Standardize, StandardNormal
+from cnflib import Bijection, DiagonalNormal, Flow, Standardize, StandardNormal
 from cnflib.adapters import (
     Adapted,
     FlowDistribution,
-    as_distribution,
     data_first,
+    given,
     time_as_feature,
     time_first,
     time_second,
 )
 from cnflib.audit import audit_gradients
-from cnflib.continuous import CNF, exact, fixed, hutchinson
+from cnflib.continuous import CNF, Exact, Hutchinson
 from cnflib.metrics import mass
 from cnflib.nets import feedforward
+from cnflib.ode import Fixed
 
 
 class CFM(nn.Module):
@@ -153,8 +154,11 @@ def setup(name, dtype=torch.float64):
     return net, member.adapt(net), x, context if member.context else None
 
 
-def flow_of(field, divergence=exact, steps=8):
-    return Flow(CNF(field, divergence, fixed(steps)), StandardNormal(2))
+EXACT = Exact()
+
+
+def flow_of(field, divergence=EXACT, steps=8):
+    return Flow(CNF(field, divergence, Fixed(steps)), StandardNormal(2))
 
 
 def assert_close(a, b, tolerance=1e-10):
@@ -213,7 +217,7 @@ def test_the_flow_of_an_adapted_net_is_normalised_and_samples(name):
             points=90,
             dtype=torch.float64,
         )
-        x, log_prob = flow.sample_and_log_prob(5, row, rng())
+        x, log_prob = flow.rsample_and_log_prob(5, row, rng())
     assert total == pytest.approx(1, abs=1e-3)
     assert_close(flow.log_prob(x, None if row is None else row.expand(5, -1)), log_prob, 1e-3)
 
@@ -270,10 +274,10 @@ def test_the_wrapper_of_a_torchcfm_net_may_stay_or_go():
 @pytest.mark.parametrize("name", ["torchdyn", "diffusers", "diffusers context"])
 def test_data_first_carries_base_to_data_as_its_net_does_from_one_to_zero(name):
     _, field, x, context = setup(name)
-    backward, turned = CNF(field, solver=fixed(8)), CNF(data_first(field), solver=fixed(8))
+    backward, turned = CNF(field, solver=Fixed(8)), CNF(data_first(field), solver=Fixed(8))
     wanted = backward.solve(x, 1.0, 0.0, context)
     assert (wanted.x - backward.solve(x, 0.0, 1.0, context).x).abs().max() > 1e-2
-    data, logdet = turned.inverse(x, context)
+    data, logdet = turned.decode_and_logdet(x, context)
     assert_close(data, wanted.x)
     assert_close(logdet, wanted.logdet)
     half = turned.solve(x, 0.0, 0.25, context)
@@ -293,11 +297,40 @@ def affine(t, x):
     return (1 + t.reshape(-1, 1)) * (x @ A.T + b)
 
 
+def conditional_only(t, x, context):
+    """A net that requires its third argument, and takes None for none."""
+    return affine(t, x) if context is None else affine(t, x) + context
+
+
+@pytest.mark.parametrize(
+    "adapt", [time_first, data_first, lambda net: time_second(lambda x, t, c: net(t, x, c))]
+)
+def test_a_required_context_is_none_where_there_is_none(adapt):
+    field, x, context = adapt(conditional_only), torch.zeros(4, 2).double(), torch.ones(4, 2).double()
+    plain = field(whole, x)
+    assert_close((field(whole, x, context) - plain).abs(), context)
+    assert_close(field(whole, x, None), plain, 0)
+
+
+def test_a_field_of_two_arguments_is_turned_round():
+    x = torch.randn(4, 2, generator=rng()).double()
+    assert_close(data_first(affine)(whole, x), -affine(1 - whole, x))
+
+
+def test_the_signature_is_read_when_a_net_is_adapted_and_not_when_it_is_called(monkeypatch):
+    fields, x = (
+        (time_first(Dyn()), time_second(Diffuser()), data_first(time_second(Diffuser()))),
+        torch.zeros(4, 2),
+    )
+    monkeypatch.setattr("inspect.signature", None)
+    assert all(field(whole.float(), x).shape == (4, 2) for field in fields)
+
+
 linear = {
     "time_first": time_first(affine),
     "time_second": time_second(lambda x, t: affine(t, x)),
     "time_as_feature": time_as_feature(lambda h: affine(h[:, 2], h[:, :2])),
-    "data_first": data_first(lambda t, x, context: -affine(1 - t, x)),
+    "data_first": data_first(lambda t, x: -affine(1 - t, x)),
 }
 
 
@@ -362,18 +395,18 @@ def contexts(batch, features=3):
 
 
 views = {
-    "Standardize": lambda: as_distribution(standardize()),
-    "images": lambda: as_distribution(images()),
-    "CNF": lambda: as_distribution(adapted()),
-    "expanded": lambda: as_distribution(standardize()).expand((3, 2)),
-    "images expanded": lambda: as_distribution(images()).expand((3,)),
-    "expanded twice": lambda: as_distribution(standardize()).expand((1, 2)).expand((4, 3, 2)),
-    "expanded to none": lambda: as_distribution(standardize()).expand((0,)),
-    "context": lambda: as_distribution(conditional(), contexts(4)),
-    "one context": lambda: as_distribution(conditional(), contexts(1)),
-    "context expanded": lambda: as_distribution(conditional(), contexts(4)).expand((3, 4)),
-    "one context expanded": lambda: as_distribution(conditional(), contexts(1)).expand((2, 4)),
-    "no context": lambda: as_distribution(conditional(), contexts(0)),
+    "Standardize": lambda: given(standardize()),
+    "images": lambda: given(images()),
+    "CNF": lambda: given(adapted()),
+    "expanded": lambda: given(standardize()).expand((3, 2)),
+    "images expanded": lambda: given(images()).expand((3,)),
+    "expanded twice": lambda: given(standardize()).expand((1, 2)).expand((4, 3, 2)),
+    "expanded to none": lambda: given(standardize()).expand((0,)),
+    "context": lambda: given(conditional(), contexts(4)),
+    "one context": lambda: given(conditional(), contexts(1)),
+    "context expanded": lambda: given(conditional(), contexts(4)).expand((3, 4)),
+    "one context expanded": lambda: given(conditional(), contexts(1)).expand((2, 4)),
+    "no context": lambda: given(conditional(), contexts(0)),
 }
 each = pytest.mark.parametrize("name", views)
 sample_shapes = pytest.mark.parametrize("sample_shape", [(), (1,), (5,), (2, 3), (0,), (2, 0)], ids=str)
@@ -456,7 +489,7 @@ def test_a_view_integrates_to_one(name):
 
 
 def test_an_affine_flow_is_torch_s_normal():
-    view = as_distribution(standardize())
+    view = given(standardize())
     normal = MultivariateNormal(
         torch.tensor([1.0, -2.0]).double(), torch.diag(torch.tensor([0.25, 9.0])).double()
     )
@@ -474,7 +507,7 @@ def test_an_affine_flow_is_torch_s_normal():
 
 def test_every_row_of_context_has_a_distribution_of_its_own():
     c = 20 * torch.arange(6.0).double().reshape(3, 2)
-    view = as_distribution(shifted(), c)
+    view = given(shifted(), c)
     normal = Independent(Normal(c, 1.0), 1)
     x = c + values(view, (5,))
     assert_close(view.log_prob(x), normal.log_prob(x))
@@ -485,7 +518,7 @@ def test_every_row_of_context_has_a_distribution_of_its_own():
 def test_gradients_flow_through_rsample_and_log_prob_and_not_through_sample():
     c = contexts(3, 2).requires_grad_()
     flow = shifted()
-    view = as_distribution(flow, c).expand((4, 3))
+    view = given(flow, c).expand((4, 3))
     x = view.rsample((5,))
     assert_close(torch.autograd.grad(x.sum(), c, retain_graph=True)[0], torch.full_like(c, 20.0))
     scale = flow.bijection.field.net.scale
@@ -495,9 +528,58 @@ def test_gradients_flow_through_rsample_and_log_prob_and_not_through_sample():
     assert not view.sample((5,)).requires_grad
 
 
+class Labelled(nn.Module):
+    """A field of one number for each of three labels, added to both coordinates."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Embedding(3, 1)
+
+    def forward(self, t, x, context):
+        return self.shift(context).expand_as(x)
+
+
+def test_labels_are_a_context_of_a_distribution_each():
+    flow, labels = flow_of(Labelled().double(), steps=1), torch.tensor([2, 0, 1, 1])
+    view = given(flow, labels)
+    assert (view.batch_shape, view.event_shape) == ((4,), (2,))
+    shift = flow.bijection.field.shift.weight.detach()[labels].expand(4, 2)
+    x = values(view, (5,))
+    assert_close(view.log_prob(x), Independent(Normal(shift, 1.0), 1).log_prob(x))
+    assert view.sample((7,)).shape == (7, 4, 2) and view.expand((3, 4)).sample((2,)).shape == (2, 3, 4, 2)
+
+
+def test_rsample_takes_the_gradients_of_the_base_and_sample_none():
+    base = DiagonalNormal(2).double()
+    view = given(Flow(standardize().bijection, base))
+    view.rsample((5,)).sum().backward()
+    assert_close(base.mean.grad, 5 * torch.tensor([0.5, 3.0]).double())
+    assert not view.sample((5,)).requires_grad
+
+
+def test_a_base_that_learns_and_has_no_rsample_is_sampled_and_not_rsampled():
+    class Learned(nn.Module):
+        event_shape = (2,)
+
+        def __init__(self):
+            super().__init__()
+            self.mean = nn.Parameter(torch.zeros(2).double())
+
+        def log_prob(self, x, context=None, generator=None):
+            return Normal(self.mean, 1.0).log_prob(x).sum(1)
+
+        def sample(self, n, context=None, generator=None):
+            return self.mean.detach() + torch.randn(n, 2, generator=generator).double()
+
+    view = given(Flow(standardize().bijection, Learned()))
+    assert view.sample((3,)).shape == (3, 2)
+    with pytest.raises(ValueError, match="rsample"):
+        view.rsample((3,))
+
+
 def test_a_view_follows_the_training_of_its_flow():
     flow, c = shifted(), contexts(3, 2)
-    view = as_distribution(flow, c)
+    view = given(flow, c)
     with torch.no_grad():
         flow.bijection.field.net.scale.mul_(2)
     x = values(view, ())
@@ -507,23 +589,23 @@ def test_a_view_follows_the_training_of_its_flow():
 class Doubling(Bijection):
     """Twice x, by forward mode: it refuses a tensor of which several entries share a place in memory."""
 
-    def forward(self, x, context=None, generator=None):
+    def encode_and_logdet(self, x, context=None, generator=None):
         z, tangent = jvp(lambda y: 2 * y, (x,), (torch.ones(x.shape).to(x),))
         return z, tangent.log().sum(1)
 
-    def inverse(self, z, context=None, generator=None):
+    def decode_and_logdet(self, z, context=None, generator=None):
         return z / 2, torch.full_like(z, 0.5).log().sum(1)
 
 
 def test_a_value_that_was_broadcast_may_be_differentiated_in_forward_mode():
-    view = as_distribution(Flow(Doubling(), StandardNormal(2))).expand((3,))
+    view = given(Flow(Doubling(), StandardNormal(2))).expand((3,))
     x = torch.randn(1, 2, generator=rng())
     assert_close(view.log_prob(x), Normal(0.0, 0.5).log_prob(x).sum(1).expand(3), 1e-6)
 
 
 def test_divergence_between_views_and_torch_s_own_by_monte_carlo():
     q, p = (
-        as_distribution(standardize()),
+        given(standardize()),
         MultivariateNormal(torch.zeros(2).double(), 9 * torch.eye(2).double()),
     )
     normal = MultivariateNormal(
@@ -536,7 +618,7 @@ def test_divergence_between_views_and_torch_s_own_by_monte_carlo():
 
 
 def test_independent_sums_over_rows_of_context():
-    view = as_distribution(conditional(), contexts(4))
+    view = given(conditional(), contexts(4))
     joint = Independent(view, 1)
     x = values(view, (3,))
     assert (joint.batch_shape, joint.event_shape) == ((), (4, 2))
@@ -548,7 +630,7 @@ def test_independent_sums_over_rows_of_context():
 def test_rows_of_context_are_the_components_of_a_mixture():
     c = contexts(3, 2)
     weights = torch.tensor([0.2, 0.3, 0.5]).double()
-    mixture = MixtureSameFamily(Categorical(weights), as_distribution(shifted(), c))
+    mixture = MixtureSameFamily(Categorical(weights), given(shifted(), c))
     wanted = MixtureSameFamily(Categorical(weights), Independent(Normal(c, 1.0), 1))
     x = torch.randn(5, 4, 2, generator=rng(), dtype=torch.float64)
     assert_close(mixture.log_prob(x), wanted.log_prob(x))
@@ -562,14 +644,14 @@ def test_rows_of_context_are_the_components_of_a_mixture():
 
 def test_a_transform_of_torch_s_acts_on_a_view():
     mean, std = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 3.0]).double()
-    view = TransformedDistribution(as_distribution(standardize()), ExpTransform())
+    view = TransformedDistribution(given(standardize()), ExpTransform())
     x = view.sample((5,))
     wanted = TransformedDistribution(Independent(Normal(mean, std), 1), ExpTransform())
     assert_close(view.log_prob(x), wanted.log_prob(x))
 
 
 def test_a_view_of_an_estimated_density_draws_from_the_default_generator():
-    view = as_distribution(flow_of(setup("torchcfm")[1], hutchinson()))
+    view = given(flow_of(setup("torchcfm")[1], Hutchinson()))
     x = values(view, (20,))
     found = []
     for draw, seed in ((view.log_prob, 1), (view.flow.log_prob, 1), (view.log_prob, 2)):
@@ -595,7 +677,7 @@ def test_nothing_global_is_set_and_nothing_warned_of(validate, monkeypatch):
 
 @pytest.mark.parametrize("device", devices)
 def test_draws_lie_on_the_flow_s_device(device):
-    view = as_distribution(conditional().to(device), contexts(4).to(device))
+    view = given(conditional().to(device), contexts(4).to(device))
     for n in (0, 3):
         assert view.sample((n,)).device.type == device
         assert view.log_prob(view.sample((n,))).device.type == device
@@ -603,18 +685,16 @@ def test_draws_lie_on_the_flow_s_device(device):
 
 def test_a_base_without_tensors_draws_none_of_torch_s_default_dtype():
     class Logistic:
-        shape = (2,)
+        event_shape = (2,)
+
+        def log_prob(self, x, context=None, generator=None):
+            return (x.sigmoid() * (-x).sigmoid()).log().sum(1)
 
         def sample(self, n, context=None, generator=None):
             return torch.rand(n, 2, generator=generator).logit()
 
-    view = as_distribution(Flow(CNF(lambda t, x, context: -x, solver=fixed(1)), Logistic()))
+    view = given(Flow(CNF(lambda t, x, context: -x, solver=Fixed(1)), Logistic()))
     assert view.sample((0,)).dtype == view.sample((3,)).dtype == torch.get_default_dtype()
-
-
-class Shapeless:
-    def log_prob(self, z, context=None):
-        return z.sum(1)
 
 
 x = torch.zeros(4, 2).double()
@@ -629,56 +709,52 @@ errors = {
     ),
     "a net that is none": (lambda: time_first(torch.zeros(3)), "Expected net to be a module or .*got Tensor"),
     "a call that is none": (lambda: Adapted(CFM(), 3), r"Expected call .*got int.*Adapted\(net, call\)"),
+    "a class for a net": (lambda: time_second(CFM), "Expected net .*got the class CFM.*called first"),
+    "a net of one argument": (lambda: time_second(CFM()), r"CFM takes other arguments.*time_as_feature"),
+    "a context for a net that takes none": (
+        lambda: time_second(lambda x, t: x)(whole, torch.zeros(4, 2).double(), torch.zeros(4, 3)),
+        r"Expected no context.*got one of shape \(4, 3\)",
+    ),
     "a bijection": (
-        lambda: as_distribution(CNF(time_first(affine))),
-        r"Expected a flow whose base has.*got CNF with base NoneType.*StandardNormal\(shape\)",
+        lambda: given(CNF(time_first(affine))),
+        r"Expected flow to be a Flow.*got CNF.*StandardNormal\(shape\)",
     ),
-    "a base without shape": (
-        lambda: as_distribution(Flow(CNF(time_first(affine)), Shapeless())),
-        r"Expected a flow whose base has.*shape.*got Flow with base Shapeless.*base.shape = \(D,\)",
-    ),
+    "a class of flows": (lambda: given(Flow), "Expected flow to be a Flow.*got the class Flow"),
     "context without batch": (
-        lambda: as_distribution(conditional(), torch.zeros(3).double()),
-        r"Expected context of shape \(B, features\); got \(3,\).*context\[None\]",
+        lambda: given(conditional(), torch.tensor(3.0).double()),
+        r"Expected context to be a tensor of B rows.*got \(\).*context\[None\]",
     ),
-    "context of integers": (
-        lambda: as_distribution(conditional(), torch.zeros(4, 3, dtype=torch.int64)),
-        "Expected context of a floating dtype; got torch.int64",
-    ),
-    "context of other dtype": (
-        lambda: as_distribution(conditional(), contexts(4).float()).log_prob(x),
-        "Expected context of dtype torch.float64",
-    ),
+    "context that is none": (lambda: given(conditional(), [1, 2]), "Expected context .*got list"),
     "value of another event": (
-        lambda: as_distribution(standardize()).log_prob(torch.zeros(4, 3).double()),
+        lambda: given(standardize()).log_prob(torch.zeros(4, 3).double()),
         r"Expected value of shape \(\*sample_shape, 2\); got \(4, 3\)",
     ),
     "value of one number": (
-        lambda: as_distribution(standardize()).log_prob(torch.zeros(4, 1).double()),
+        lambda: given(standardize()).log_prob(torch.zeros(4, 1).double()),
         r"Expected value of shape \(\*sample_shape, 2\); got \(4, 1\)",
     ),
     "value of too few axes": (
-        lambda: as_distribution(images()).log_prob(torch.zeros(1, 2).double()),
+        lambda: given(images()).log_prob(torch.zeros(1, 2).double()),
         r"Expected value of shape \(\*sample_shape, 2, 1, 2\); got \(1, 2\)",
     ),
     "value of another batch": (
-        lambda: as_distribution(conditional(), contexts(4)).log_prob(torch.zeros(3, 2).double()),
+        lambda: given(conditional(), contexts(4)).log_prob(torch.zeros(3, 2).double()),
         r"Expected value of shape \(\*sample_shape, 4, 2\); got \(3, 2\).*event's \(2,\).*batch's \(4,\)",
     ),
     "value of integers": (
-        lambda: as_distribution(standardize()).log_prob(torch.zeros(4, 2, dtype=torch.int64)),
+        lambda: given(standardize()).log_prob(torch.zeros(4, 2, dtype=torch.int64)),
         "Expected value of a floating dtype",
     ),
     "value of other dtype": (
-        lambda: as_distribution(standardize()).log_prob(x.float()),
+        lambda: given(standardize()).log_prob(x.float()),
         "Expected x of dtype torch.float64",
     ),
     "batch shape of other size": (
-        lambda: as_distribution(conditional(), contexts(4)).expand((3,)),
+        lambda: given(conditional(), contexts(4)).expand((3,)),
         r"Expected a batch_shape to which \(4,\) broadcasts; got \(3,\)",
     ),
     "batch shape that is smaller": (
-        lambda: as_distribution(standardize()).expand((3, 2)).expand((2,)),
+        lambda: given(standardize()).expand((3, 2)).expand((2,)),
         r"Expected a batch_shape to which \(3, 2\) broadcasts; got \(2,\)",
     ),
 }
@@ -691,6 +767,6 @@ def test_an_error_names_what_was_expected(call, match):
 
 
 def test_a_view_is_a_distribution_of_the_base_s_events():
-    view = as_distribution(images())
+    view = given(images())
     assert isinstance(view, Distribution) and isinstance(view, FlowDistribution)
     assert (view.batch_shape, view.event_shape) == (Size(), Size((2, 1, 2)))

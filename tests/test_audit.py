@@ -1,15 +1,18 @@
 """The audit passes every member of the registry and catches each of a set of wrong implementations."""
 
+import math
+
 import pytest
 import torch
 from registry import Member, bijections, built, coupling, flows, points, rng, seeded
 from torch import nn
 
-from cnflib import Bijection, Flow, Standardize, StandardNormal
+from cnflib import Bijection, Flow, Inverse, Standardize, StandardNormal
 from cnflib.audit import AuditError, Finding, Report, audit_bijection, audit_gradients
-from cnflib.continuous import CNF, exact, fixed, gaussian, hutchinson
-from cnflib.discrete import Coupling, additive, affine
+from cnflib.continuous import CNF, Exact, Gaussian, Hutchinson
+from cnflib.discrete import ActNorm, Additive, Affine, Coupling, Flatten, Logit
 from cnflib.models import realnvp
+from cnflib.ode import Adaptive, Fixed, SolveError, TorchDiffEq
 
 x, _ = points(Member(None), dtype=torch.float32)
 
@@ -18,9 +21,9 @@ x, _ = points(Member(None), dtype=torch.float32)
 def test_every_member_passes(name):
     member = bijections[name]
     one, context = points(member, 1, torch.float32)
-    report = audit_bijection(built(member, torch.float32), one, context, tolerance=1e-5)
+    report = audit_bijection(built(member, torch.float32), one, context=context, tolerance=1e-5)
     report.raise_for_faults()
-    assert not report.faults and len(report.findings) == 9
+    assert not report.faults and len(report.findings) == 12
 
 
 @pytest.mark.parametrize("build", [bijections["Chain"].build, bijections["CNF hutchinson"].build])
@@ -31,25 +34,30 @@ def test_a_fresh_flow_passes_too(build):
 
 
 class Wrong(Bijection):
-    """An affine coupling with a fault put in by the test."""
+    """An affine coupling with a fault put into some of its methods by the test."""
 
-    def __init__(self, forward=None, inverse=None, decode=None):
+    def __init__(self, encode=None, decode=None, **alone):
         super().__init__()
         with seeded():
-            self.right = coupling(affine())
-        self.faults = {"forward": forward, "inverse": inverse, "decode": decode}
+            self.right = coupling(Affine())
+        self.faults = {"encode": encode, "decode": decode}
+        self.alone = alone
 
-    def forward(self, x, context=None, generator=None):
-        z, logdet = self.right(x, context, generator)
-        return self.faults["forward"](z, logdet, x) if self.faults["forward"] else (z, logdet)
+    def encode_and_logdet(self, x, context=None, generator=None):
+        z, logdet = self.right.encode_and_logdet(x, context, generator)
+        return self.faults["encode"](z, logdet, x) if self.faults["encode"] else (z, logdet)
 
-    def inverse(self, z, context=None, generator=None):
-        x, logdet = self.right.inverse(z, context, generator)
-        return self.faults["inverse"](x, logdet, z) if self.faults["inverse"] else (x, logdet)
+    def decode_and_logdet(self, z, context=None, generator=None):
+        x, logdet = self.right.decode_and_logdet(z, context, generator)
+        return self.faults["decode"](x, logdet, z) if self.faults["decode"] else (x, logdet)
 
-    def decode(self, z, context=None):
-        x = self.right.decode(z, context)
-        return self.faults["decode"](x) if self.faults["decode"] else x
+    def encode(self, x, context=None, generator=None):
+        z = self.encode_and_logdet(x, context, generator)[0]
+        return self.alone["encode_alone"](z) if "encode_alone" in self.alone else z
+
+    def decode(self, z, context=None, generator=None):
+        x = self.decode_and_logdet(z, context, generator)[0]
+        return self.alone["decode_alone"](x) if "decode_alone" in self.alone else x
 
 
 class Unused(Wrong):
@@ -61,10 +69,10 @@ class Unused(Wrong):
 class Mixing(Bijection):
     """Centres every batch on its own mean: each row depends on its mates."""
 
-    def forward(self, x, context=None, generator=None):
+    def encode_and_logdet(self, x, context=None, generator=None):
         return x - 0.1 * x.mean(0), x.new_zeros(len(x))
 
-    def inverse(self, z, context=None, generator=None):
+    def decode_and_logdet(self, z, context=None, generator=None):
         return z + z.mean(0) / 9, z.new_zeros(len(z))
 
 
@@ -73,26 +81,103 @@ def steep(t, x, context=None):
 
 
 def loud(shape, like, generator=None):
-    return 2**0.5 * gaussian(shape, like, generator)
+    return 2**0.5 * Gaussian()(shape, like, generator)
 
 
 def shared(shape, like, generator=None):
-    return gaussian((*shape[:-2], 1, shape[-1]), like, generator).repeat(1, shape[-2], 1)
+    return Gaussian()((*shape[:-2], 1, shape[-1]), like, generator).repeat(1, shape[-2], 1)
+
+
+class Squashed(Bijection):
+    """The sigmoid as the way from data to latent: onto (0, 1) and no further; its decode is the logit."""
+
+    def encode_and_logdet(self, x, context=None, generator=None):
+        return x.sigmoid(), (x.sigmoid() * (-x).sigmoid()).log().sum(1)
+
+    def decode_and_logdet(self, z, context=None, generator=None):
+        return z.logit(), -(z * (1 - z)).log().sum(1)
+
+
+class Clamped(Squashed):
+    """It decodes every latent to finite data, of which those outside of (0, 1) are not the encoding."""
+
+    def decode_and_logdet(self, z, context=None, generator=None):
+        return super().decode_and_logdet(z.clamp(1e-6, 1 - 1e-6))
+
+
+class Rough(Wrong):
+    """Refuses every point that is not near the data."""
+
+    def decode_and_logdet(self, z, context=None, generator=None):
+        if z.abs().max() > 1.5:
+            raise RuntimeError("no root\nwas found")
+        return super().decode_and_logdet(z, context, generator)
+
+
+class Unable(Wrong):
+    def decode_and_logdet(self, z, context=None, generator=None):
+        raise NotImplementedError("no inverse")
+
+
+class Old(Wrong):
+    def decode(self, z):
+        return super().decode(z)
+
+
+class Mutating(Wrong):
+    """Adds in place to a tensor that autograd needs."""
+
+    def encode_and_logdet(self, x, context=None, generator=None):
+        y = x.exp()
+        logdet = y.sum(1)
+        y += 1
+        return super().encode_and_logdet(y.log())[0], logdet
+
+
+def one(z, ld, x):
+    return z
 
 
 wrong = {
-    "log-det dropped": (lambda: Wrong(lambda z, ld, x: (z, 0 * ld)), "forward log-det"),
-    "sign flipped": (lambda: Wrong(lambda z, ld, x: (z, -ld)), "forward log-det"),
-    "halved": (lambda: Wrong(lambda z, ld, x: (z, ld / 2)), "forward log-det"),
-    "sign flipped in inverse": (lambda: Wrong(inverse=lambda x, ld, z: (x, -ld)), "inverse log-det"),
-    "NaN": (lambda: Wrong(lambda z, ld, x: (z, ld * torch.nan)), "forward log-det"),
-    "inverse slightly off": (lambda: Wrong(inverse=lambda x, ld, z: (x + 1e-4, ld)), "inverse(forward(x))"),
-    "forward slightly off": (lambda: Wrong(lambda z, ld, x: (z * 1.0001, ld + 2e-4)), "forward(inverse(z))"),
-    "decode disagrees": (lambda: Wrong(decode=lambda x: x * 1.001), "decode"),
-    "log-det of shape (B, 1)": (lambda: Wrong(lambda z, ld, x: (z, ld[:, None])), "shapes"),
-    "log-det summed over the batch": (lambda: Wrong(lambda z, ld, x: (z, ld.sum())), "shapes"),
-    "inverse log-det of shape (B, D)": (lambda: Wrong(inverse=lambda x, ld, z: (x, z)), "shapes"),
-    "latent flattened": (lambda: Wrong(lambda z, ld, x: (z.flatten(), ld)), "shapes"),
+    "log-det dropped": (lambda: Wrong(lambda z, ld, x: (z, 0 * ld)), "encode log-det"),
+    "sign flipped": (lambda: Wrong(lambda z, ld, x: (z, -ld)), "encode log-det"),
+    "halved": (lambda: Wrong(lambda z, ld, x: (z, ld / 2)), "encode log-det"),
+    "sign flipped in decode": (lambda: Wrong(decode=lambda x, ld, z: (x, -ld)), "decode log-det"),
+    "NaN": (lambda: Wrong(lambda z, ld, x: (z, ld * torch.nan)), "encode log-det"),
+    "NaN among the values": (lambda: Wrong(lambda z, ld, x: (z, ld * torch.nan)), "values are finite"),
+    "infinite points": (lambda: Wrong(decode=lambda x, ld, z: (x / 0, ld)), "values are finite"),
+    "NaN points": (lambda: Wrong(lambda z, ld, x: (z * torch.nan, ld)), "decode(encode(x)) = x"),
+    "decode slightly off": (lambda: Wrong(decode=lambda x, ld, z: (x + 1e-4, ld)), "decode(encode(x)) = x"),
+    "encode slightly off": (
+        lambda: Wrong(lambda z, ld, x: (z * 1.0001, ld + 2e-4)),
+        "encode(decode(z)) = z at z = encode(x)",
+    ),
+    "decode off far out": (
+        lambda: Wrong(decode=lambda x, ld, z: (torch.where(z.abs() > 1.8, x + 1, x), ld)),
+        "encode(decode(z)) = z at latents z",
+    ),
+    "not onto": (Squashed, "encode(decode(z)) = z at latents z"),
+    "not onto and clamped": (Clamped, "encode(decode(z)) = z at latents z"),
+    "raises at a latent": (Rough, "encode(decode(z)) = z at latents z"),
+    "encode alone disagrees": (
+        lambda: Wrong(encode_alone=lambda z: z * 1.001),
+        "encode = encode_and_logdet",
+    ),
+    "decode alone disagrees": (
+        lambda: Wrong(decode_alone=lambda x: x * 1.001),
+        "decode = decode_and_logdet",
+    ),
+    "log-det of shape (B, 1)": (lambda: Wrong(lambda z, ld, x: (z, ld[:, None])), "methods return"),
+    "log-det summed over the batch": (lambda: Wrong(lambda z, ld, x: (z, ld.sum())), "methods return"),
+    "decode log-det of shape (B, D)": (lambda: Wrong(decode=lambda x, ld, z: (x, z)), "methods return"),
+    "latent flattened": (lambda: Wrong(lambda z, ld, x: (z.flatten(), ld)), "methods return"),
+    "latent of fewer coordinates": (lambda: Wrong(lambda z, ld, x: (z[:, :1], ld)), "methods return"),
+    "the point alone": (lambda: Wrong(one), "methods return"),
+    "no log-det": (lambda: Wrong(decode=lambda x, ld, z: (x, None)), "methods return"),
+    "decode alone returns both": (lambda: Wrong(decode_alone=lambda x: (x, x[:, 0])), "methods return"),
+    "encode alone of another shape": (lambda: Wrong(encode_alone=lambda z: z[:, 0]), "methods return"),
+    "no inverse": (Unable, "methods return"),
+    "an old signature": (Old, "methods return"),
     "parameter unused": (Unused, "reaches every parameter"),
     "everything detached": (
         lambda: Wrong(lambda z, ld, x: (z.detach(), ld.detach())),
@@ -102,12 +187,13 @@ wrong = {
         lambda: Wrong(lambda z, ld, x: (x + (z - x).detach(), 0 * ld)),
         "Jacobian = central differences",
     ),
+    "a tensor changed that autograd needs": (Mutating, "Jacobian by autograd"),
     "rows mixed": (Mixing, "rows do not mix"),
-    "loud probes": (lambda: CNF(steep, hutchinson(loud), fixed(6)), "log-det"),
-    "coarse steps": (lambda: CNF(steep, exact, fixed(2)), "inverse(forward(x))"),
-    "one probe for all rows": (lambda: CNF(steep, hutchinson(shared), fixed(6)), "log-det"),
+    "loud probes": (lambda: CNF(steep, Hutchinson(loud), Fixed(6)), "log-det"),
+    "coarse steps": (lambda: CNF(steep, Exact(), Fixed(2)), "decode(encode(x)) = x"),
+    "one probe for all rows": (lambda: CNF(steep, Hutchinson(shared), Fixed(6)), "log-det"),
     "estimate of half": (
-        lambda: CNF(steep, lambda x, g: scaled(hutchinson()(x, g), 0.5), fixed(6)),
+        lambda: CNF(steep, lambda x, g: scaled(Hutchinson()(x, g), 0.5), Fixed(6)),
         "log-det",
     ),
 }
@@ -132,6 +218,85 @@ def test_a_wrong_bijection_is_caught_by_the_check_meant_for_it(build, check):
     )
 
 
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (
+            lambda: Wrong(lambda z, ld, x: (z, ld[:, None])),
+            r"encode_and_logdet .*\(3, 2\) and \(3, 1\).*\(3,\)",
+        ),
+        (lambda: Wrong(decode=lambda x, ld, z: (x, None)), "decode_and_logdet .* NoneType"),
+        (lambda: Wrong(decode_alone=lambda x: (x, 0)), r"decode returns tuple.*shape \(3, 2\)"),
+        (Unable, "decode_and_logdet raises NotImplementedError: no inverse"),
+        (Old, "decode raises TypeError"),
+        (Squashed, "not onto"),
+        (Rough, "RuntimeError: no root was found. encode does not"),
+        (lambda: Raising(), "encode_and_logdet raises ValueError: far.*perturbed weights"),
+    ],
+)
+def test_a_fault_says_what_came_back(build, words):
+    with pytest.raises(AuditError, match=words):
+        audit_bijection(build(), x).raise_for_faults()
+
+
+class Raising(Wrong):
+    """Works at its own weights only."""
+
+    def encode_and_logdet(self, x, context=None, generator=None):
+        with seeded():
+            fresh = coupling(Affine()).double()
+        if any(
+            not torch.equal(p, q) for p, q in zip(self.right.parameters(), fresh.parameters(), strict=True)
+        ):
+            raise ValueError("far from home")
+        return super().encode_and_logdet(x, context, generator)
+
+
+@pytest.mark.parametrize("build", [Squashed, Clamped, lambda: Inverse(Logit())])
+def test_latents_are_those_that_the_base_may_draw(build):
+    inside = torch.rand(3, 2, generator=rng())
+    assert audit_bijection(build(), x).faults
+    audit_bijection(build(), x, inside).raise_for_faults()
+
+
+def test_whatever_has_the_four_methods_is_audited():
+    class Plain:
+        def encode_and_logdet(self, x, context=None, generator=None):
+            return 2 * x, x.new_full((len(x),), 2 * math.log(2))
+
+        def decode_and_logdet(self, z, context=None, generator=None):
+            return z / 2, z.new_full((len(z),), -2 * math.log(2))
+
+        def encode(self, x, context=None, generator=None):
+            return 2 * x
+
+        def decode(self, z, context=None, generator=None):
+            return z / 2
+
+    audit_bijection(Plain(), x).raise_for_faults()
+
+
+def test_a_latent_may_have_another_shape():
+    audit_bijection(Flatten((2, 3)), torch.randn(3, 2, 3, generator=rng())).raise_for_faults()
+
+
+def test_labels_reach_the_bijection_untouched():
+    class Shifted(Bijection):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Embedding(3, 2)
+
+        def encode_and_logdet(self, x, context=None, generator=None):
+            return x - self.shift(context), x.new_zeros(len(x))
+
+        def decode_and_logdet(self, z, context=None, generator=None):
+            return z + self.shift(context), z.new_zeros(len(z))
+
+    labels = torch.tensor([0, 1, 2])
+    audit_bijection(Shifted(), x, context=labels).raise_for_faults()
+    audit_gradients(Flow(Shifted(), StandardNormal(2)), x, labels).raise_for_faults()
+
+
 gradients = {
     "log-det detached": Wrong(lambda z, ld, x: (z, ld.detach())),
     "log-det doubled in its gradient": Wrong(lambda z, ld, x: (z, 2 * ld - ld.detach())),
@@ -148,9 +313,13 @@ def test_a_wrong_gradient_is_caught(bijection):
         report.raise_for_faults()
 
 
+def test_a_log_det_that_trains_nothing_is_left_to_the_audit_of_gradients():
+    audit_bijection(gradients["log-det detached"], x).raise_for_faults()
+
+
 def test_a_log_det_detached_by_its_divergence_is_caught():
     def detached(x, generator=None):
-        estimator = exact(x, generator)
+        estimator = Exact()(x, generator)
         return lambda *args: estimator(*args)._replace(divergence=estimator(*args).divergence.detach())
 
     with seeded():
@@ -182,13 +351,13 @@ def test_audits_change_nothing_that_they_are_given():
 def test_one_point_is_enough_for_an_estimate_that_takes_few_values(seed):
     """At one point in two dimensions half of all pairs of signs give one estimate."""
     one = torch.randn(1, 2, generator=rng(seed))
-    audit_bijection(CNF(steep, hutchinson(), fixed(6)), one, tolerance=1e-4).raise_for_faults()
+    audit_bijection(CNF(steep, Hutchinson(), Fixed(8)), one, tolerance=1e-4).raise_for_faults()
 
 
 def test_context_and_stride_are_no_obstacle():
     member = flows["realnvp context"]
     wide, context = (a[:1].expand(3, -1) for a in points(member))
-    audit_bijection(built(member).bijection, wide, context).raise_for_faults()
+    audit_bijection(built(member).bijection, wide, context=context).raise_for_faults()
     audit_gradients(built(member), wide, context).raise_for_faults()
 
 
@@ -204,12 +373,100 @@ def test_a_report_prints_a_table_with_a_line_for_each_check():
     assert Report((good, bad)).faults == (bad,) and not Finding("NaN", float("nan"), 1.0, "").passed
 
 
-@pytest.mark.parametrize(
-    ("points", "match"), [(torch.zeros(2), "batch|dimension"), (torch.zeros(3, 2).long(), "dtype")]
-)
-def test_an_audit_checks_its_points(points, match):
+def test_a_report_ends_by_naming_what_comes_next_and_shows_its_table_in_a_notebook():
+    g = Standardize(torch.zeros(2), torch.ones(2))
+    report = audit_bijection(g, x)
+    assert "audit_gradients" in str(report).splitlines()[-1] and repr(report) == str(report)
+    gradients = audit_gradients(Flow(g, StandardNormal(2)), x)
+    assert repr(gradients) == str(gradients) and "audit" not in str(gradients)
+
+
+standard = Standardize(torch.zeros(2), torch.ones(2))
+refused = {
+    "no batch": (lambda: audit_bijection(standard, torch.zeros(2)), "batch dimension"),
+    "integers": (lambda: audit_bijection(standard, torch.zeros(3, 2).long()), "floating dtype"),
+    "another event": (
+        lambda: audit_bijection(standard, torch.zeros(3, 4)),
+        r"x of shape \(B, 2\); got \(3, 4\)",
+    ),
+    "other channels": (lambda: audit_bijection(ActNorm(3), torch.zeros(3, 2, 4)), "channels"),
+    "no points": (lambda: audit_bijection(standard, x[:0]), "x of one point at least"),
+    "x not finite": (lambda: audit_bijection(standard, x / 0), "finite x"),
+    "z of other rows": (lambda: audit_bijection(standard, x, x[:2]), r"z to hold a latent .*got \(2, 2\)"),
+    "z of another event": (lambda: audit_bijection(standard, x, torch.zeros(3, 4)), "z to hold a latent"),
+    "z not finite": (lambda: audit_bijection(standard, x, x / 0), "finite z"),
+    "context of other rows": (lambda: audit_bijection(standard, x, context=x[:2]), "context with B = 3 rows"),
+    "a flow": (
+        lambda: audit_bijection(Flow(standard, StandardNormal(2)), x),
+        "bijection.*got Flow.*flow.bijection",
+    ),
+    "a class": (lambda: audit_bijection(Squashed, x), "got the class Squashed"),
+    "a net": (lambda: audit_bijection(nn.Linear(2, 2), x), "Linear has no encode"),
+    "no tolerance": (lambda: audit_bijection(standard, x, tolerance=0), "0 < tolerance"),
+    "no draws": (lambda: audit_bijection(standard, x, draws=0), "draws to be a positive int"),
+    "a bijection": (
+        lambda: audit_gradients(standard, x),
+        r"flow to be a Flow; got Standardize.*Flow\(bijection",
+    ),
+    "a class of flows": (lambda: audit_gradients(Flow, x), "got the class Flow"),
+    "another event of a flow": (
+        lambda: audit_gradients(Flow(standard, StandardNormal(2)), x[:, :1]),
+        r"x of shape \(B, 2\); got \(3, 1\)",
+    ),
+    "context of other rows of a flow": (
+        lambda: audit_gradients(Flow(standard, StandardNormal(2)), x, x[:2]),
+        "context with B = 3 rows",
+    ),
+    "no tolerance of gradients": (
+        lambda: audit_gradients(Flow(standard, StandardNormal(2)), x, tolerance=-1),
+        "0 < tolerance",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "match"), refused.values(), ids=refused)
+def test_an_audit_checks_its_arguments(call, match):
     with pytest.raises(ValueError, match=match):
-        audit_bijection(Standardize(torch.zeros(2), torch.ones(2)), points)
+        call()
+
+
+def test_a_flow_that_raises_is_a_finding():
+    class Stuck(Wrong):
+        def encode_and_logdet(self, x, context=None, generator=None):
+            raise SolveError("no step is small enough")
+
+    report = audit_gradients(Flow(Stuck(), StandardNormal(2)), x)
+    (fault,) = report.faults
+    assert fault.check == "gradient" and "SolveError: no step is small enough" in fault.hint
+
+
+@pytest.mark.parametrize(
+    ("solver", "other"),
+    [
+        (Fixed(4), "checkpoint"),
+        (Fixed(4, checkpoint=True), "checkpoint"),
+        (Adaptive(rtol=1e-3, atol=1e-3), "adjoint"),
+        (TorchDiffEq(rtol=1e-3), "adjoint"),
+    ],
+    ids=str,
+)
+def test_a_solve_is_audited_in_every_way_to_differentiate_it_and_left_as_it_was(solver, other):
+    class Turning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, t, x):
+            return torch.tanh(self.rate * x.flip(1)) * (1 + t)
+
+    flow = Flow(CNF(Turning(), solver=solver), StandardNormal(2))
+    report = audit_gradients(flow, x[:2])
+    report.raise_for_faults()
+    names = [finding.check for finding in report.findings]
+    ways = {way for way in ("backprop", "checkpoint", "adjoint") if f"gradient of x, by {way}" in names}
+    assert ways == {"backprop", other}
+    assert any(name.endswith("= backprop") for name in names)
+    assert flow.bijection.solver == solver
 
 
 class Kinked(nn.Module):
@@ -221,7 +478,7 @@ class Kinked(nn.Module):
 
 @pytest.mark.parametrize("offset", [0.0, 3e-5, -8e-5])
 def test_a_kink_near_a_point_is_no_fault(offset):
-    g = Coupling(torch.tensor([True, False]), additive(), Kinked())
+    g = Coupling(torch.tensor([True, False]), Additive(), Kinked())
     report = audit_bijection(g, torch.tensor([[offset, 1.0], [2.0, 0.5]]))
     finding = {f.check: f for f in report.findings}["Jacobian = central differences"]
     assert finding.passed == (offset != 0.0)  # at the kink itself there is no derivative to agree with

@@ -9,13 +9,14 @@ from fitting import log_volumes
 from registry import Member, bijections, built, coupling, devices, field, points, rng, seeded, standardize
 
 from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal
-from cnflib.continuous import CNF, euler, exact, fixed, hutchinson
-from cnflib.discrete import affine
+from cnflib.continuous import CNF, Exact, Hutchinson
+from cnflib.discrete import Affine
+from cnflib.ode import Fixed, euler
 
 every = pytest.mark.parametrize("name", bijections)
 exactly = pytest.mark.parametrize("name", [n for n, m in bijections.items() if not m.noisy])
 estimated = pytest.mark.parametrize("name", [n for n, m in bijections.items() if m.noisy])
-maps = {"forward": lambda g: g, "inverse": lambda g: g.inverse}
+maps = {"encode": lambda g: g.encode_and_logdet, "decode": lambda g: g.decode_and_logdet}
 both_ways = pytest.mark.parametrize("way", maps)
 
 
@@ -34,18 +35,34 @@ def precision(g):
 
 
 @every
-def test_inverse_undoes_forward_and_their_logdets_cancel(name):
+def test_decoding_undoes_encoding_and_their_logdets_cancel(name):
     g, x, context = setup(name)
-    z, forward = g(x, context, rng())
-    back, inverse = g.inverse(z, context, rng())
+    z, there = g.encode_and_logdet(x, context, rng())
+    back, again = g.decode_and_logdet(z, context, rng())
     assert_close(back, x, precision(g))
-    assert_close(forward + inverse, torch.zeros_like(forward), precision(g))
+    assert_close(there + again, torch.zeros_like(there), precision(g))
 
 
 @every
-def test_forward_undoes_inverse(name):
+def test_encoding_undoes_decoding(name):
     g, x, context = setup(name)
-    assert_close(g(g.inverse(x, context)[0], context)[0], x, precision(g))
+    assert_close(g.encode(g.decode(x, context), context), x, precision(g))
+
+
+@every
+def test_a_call_is_encode_and_logdet(name):
+    g, x, context = setup(name)
+    assert_close(g(x, context, rng()), g.encode_and_logdet(x, context, rng()), 0)
+
+
+@every
+def test_inverse_swaps_all_four(name):
+    g, x, context = setup(name)
+    z, turned = g.encode(x, context), Inverse(g)
+    assert_close(turned.encode_and_logdet(z, context, rng()), g.decode_and_logdet(z, context, rng()), 0)
+    assert_close(turned.decode_and_logdet(x, context, rng()), g.encode_and_logdet(x, context, rng()), 0)
+    assert_close(turned.encode(z, context), g.decode(z, context), 0)
+    assert_close(turned.decode(x, context), g.encode(x, context), 0)
 
 
 @exactly
@@ -71,9 +88,28 @@ def test_estimated_logdet_is_unbiased(name, way):
 
 
 @every
-def test_decode_is_inverse_without_its_logdet(name):
+def test_encode_and_decode_are_the_points_alone(name):
     g, x, context = setup(name)
-    assert_close(g.decode(x, context), g.inverse(x, context)[0])
+    assert_close(g.encode(x, context), g.encode_and_logdet(x, context)[0])
+    assert_close(g.decode(x, context), g.decode_and_logdet(x, context)[0])
+
+
+@every
+def test_the_event_shape_is_that_of_the_data_or_unknown(name):
+    g = bijections[name].build()
+    assert g.event_shape in (None, bijections[name].shape)
+    assert g.channels in (None, bijections[name].shape[0])
+
+
+@every
+def test_a_call_checks_what_it_is_given(name):
+    g, x, context = setup(name)
+    for wrong in (x[0, ..., 0], x.long(), x.float()):
+        if any(True for _ in (*g.parameters(), *g.buffers())) or wrong.dtype != torch.float32:
+            with pytest.raises(ValueError, match="Expected x"):
+                g(wrong, context)
+    with pytest.raises(ValueError, match="context"):
+        g(x, torch.zeros(len(x) + 1, 3, dtype=x.dtype))
 
 
 @every
@@ -169,11 +205,11 @@ def test_a_generator_determines_the_draws_and_leaves_the_default_one_alone(name)
     assert torch.equal(first, other) == (not bijections[name].noisy)
 
 
-@pytest.mark.parametrize("divergence", [exact, hutchinson()], ids=["exact", "hutchinson"])
+@pytest.mark.parametrize("divergence", [Exact(), Hutchinson()], ids=["exact", "hutchinson"])
 def test_a_fixed_step_flow_compiles_without_a_graph_break(divergence):
     def build():
-        cnf = CNF(field(), divergence, fixed(1, euler))
-        return Flow(Chain(standardize(), coupling(affine()), cnf), StandardNormal(2))
+        cnf = CNF(field(), divergence, Fixed(1, euler))
+        return Flow(Chain(standardize(), coupling(Affine()), cnf), StandardNormal(2))
 
     flow = built(Member(build))
     x, _ = points(Member(None))
@@ -211,4 +247,4 @@ def test_inverse_of_inverse_is_the_bijection():
 
 def test_a_bijection_must_have_both_directions():
     with pytest.raises(TypeError, match="abstract"):
-        type("Half", (Bijection,), {"forward": lambda self, x: x})()
+        type("Half", (Bijection,), {"encode_and_logdet": lambda self, x: x})()

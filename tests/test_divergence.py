@@ -1,24 +1,33 @@
 """Divergences: the exact trace, unbiased estimates of known variance, and probes that are held for a whole solve."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from registry import rng
 
+from cnflib import Flow, StandardNormal
 from cnflib.continuous import (
     CNF,
-    adaptive,
-    bottleneck,
-    exact,
-    fixed,
-    forward_mode,
-    gaussian,
-    hutchinson,
-    hutchpp,
-    rademacher,
-    reverse_mode,
+    Automatic,
+    Bottleneck,
+    Exact,
+    ForwardMode,
+    Gaussian,
+    Hutchinson,
+    HutchPP,
+    JacobianFrobenius,
+    KineticEnergy,
+    PathDerivative,
+    Rademacher,
+    ReverseMode,
+    TrainEval,
 )
+from cnflib.nets import MLP
+from cnflib.ode import Adaptive, Fixed
 
-noises = pytest.mark.parametrize("noise", [rademacher, gaussian])
+laws = pytest.mark.parametrize("probe", [Rademacher(), Gaussian()])
 zero = torch.tensor(0.0, dtype=torch.float64)
 D = 6
 A = torch.randn(D, D, generator=rng(5), dtype=torch.float64) + 0.5 * torch.eye(D).double()
@@ -32,15 +41,15 @@ def cubic(t, x, context=None):
     return x**3 @ A.T + t * x
 
 
-def estimates(noise, probes, rows):
+def estimates(probe, probes, rows):
     x = torch.zeros(rows, D, dtype=torch.float64)
-    return hutchinson(noise, probes)(x, rng(1))(linear, zero, x, None)
+    return Hutchinson(probe, probes)(x, rng(1))(linear, zero, x, None)
 
 
-def counting(noise, calls):
+def counting(probe, calls):
     def draw(shape, like, generator=None):
         calls.append(shape)
-        return noise(shape, like, generator)
+        return probe(shape, like, generator)
 
     return draw
 
@@ -48,7 +57,7 @@ def counting(noise, calls):
 def test_exact_is_trace_and_frobenius_norm_of_the_jacobian():
     x = torch.randn(4, D, generator=rng(), dtype=torch.float64)
     t = torch.tensor(0.3, dtype=torch.float64)
-    local = exact(x)(cubic, t, x, None)
+    local = Exact()(x)(cubic, t, x, None)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda row: cubic(t, row[None])[0]))(x)
     torch.testing.assert_close(local.velocity, cubic(t, x))
     torch.testing.assert_close(local.divergence, jacobian.diagonal(dim1=1, dim2=2).sum(1))
@@ -57,7 +66,7 @@ def test_exact_is_trace_and_frobenius_norm_of_the_jacobian():
 
 def test_exact_takes_events_of_any_shape():
     x = torch.randn(3, 1, 2, 3, generator=rng(), dtype=torch.float64)
-    local = exact(x)(lambda t, x, context: linear(t, x.flatten(1)).reshape(x.shape), zero, x, None)
+    local = Exact()(x)(lambda t, x, context: linear(t, x.flatten(1)).reshape(x.shape), zero, x, None)
     assert local.velocity.shape == x.shape
     torch.testing.assert_close(local.divergence, A.trace().expand(3))
 
@@ -82,15 +91,15 @@ def narrow(H=3, D=D, skewed=False):
 
 
 estimators = {
-    "rademacher": hutchinson(),
-    "gaussian": hutchinson(gaussian, 3),
-    "rademacher forward": hutchinson(rademacher, 1, forward_mode),
-    "gaussian reverse": hutchinson(gaussian, 1, reverse_mode),
-    "hutch++": hutchpp(),
-    "hutch++ wide": hutchpp(3, 2, forward_mode),
-    "hutch++ reverse": hutchpp(2, 1, reverse_mode),
-    "bottleneck": bottleneck(),
-    "bottleneck rademacher": bottleneck(rademacher, 2),
+    "rademacher": Hutchinson(),
+    "gaussian": Hutchinson(Gaussian(), 3),
+    "rademacher forward": Hutchinson(Rademacher(), 1, ForwardMode()),
+    "gaussian reverse": Hutchinson(Gaussian(), 1, ReverseMode()),
+    "hutch++": HutchPP(),
+    "hutch++ wide": HutchPP(3, 2, ForwardMode()),
+    "hutch++ reverse": HutchPP(2, 1, ReverseMode()),
+    "bottleneck": Bottleneck(),
+    "bottleneck rademacher": Bottleneck(Rademacher(), 2),
 }
 
 
@@ -140,20 +149,20 @@ def symmetric_norm(M):
 def test_the_bottleneck_has_the_variance_of_the_exchanged_product(skewed):
     field = narrow(H=4, D=16, skewed=skewed)
     there, here = field.V @ field.W, field.W @ field.V
-    assert sd(bottleneck(), field, 16) == pytest.approx(2**0.5 * symmetric_norm(there), rel=0.03)
-    assert sd(hutchinson(gaussian), field, 16) == pytest.approx(2**0.5 * symmetric_norm(here), rel=0.03)
+    assert sd(Bottleneck(), field, 16) == pytest.approx(2**0.5 * symmetric_norm(there), rel=0.03)
+    assert sd(Hutchinson(Gaussian()), field, 16) == pytest.approx(2**0.5 * symmetric_norm(here), rel=0.03)
     if skewed:
-        assert there.norm() < 0.1 * here.norm() and sd(bottleneck(), field, 16) < 0.2 * sd(
-            hutchinson(gaussian), field, 16
+        assert there.norm() < 0.1 * here.norm() and sd(Bottleneck(), field, 16) < 0.2 * sd(
+            Hutchinson(Gaussian()), field, 16
         )
 
 
 def test_the_bottleneck_refuses_what_is_no_bottleneck():
     x = torch.zeros(3, D).double()
-    with pytest.raises(ValueError, match=r"at most 6 numbers.*has 8.*hutchinson\(\)"):
-        bottleneck()(x, rng())(narrow(H=8), zero, x, None)
+    with pytest.raises(ValueError, match=r"at most 6 numbers.*has 8.*Hutchinson\(\)"):
+        Bottleneck()(x, rng())(narrow(H=8), zero, x, None)
     with pytest.raises(ValueError, match=r"factors\(t, context\).*got function"):
-        bottleneck()(x, rng())(linear, zero, x, None)
+        Bottleneck()(x, rng())(linear, zero, x, None)
 
 
 @pytest.mark.parametrize("kind", ["decaying", "flat random", "diagonal"])
@@ -166,18 +175,18 @@ def test_hutchpp_wins_at_equal_products_where_the_spectrum_decays_and_loses_else
         "flat random": torch.randn(n, n, generator=rng(4), dtype=torch.float64) / n**0.5,
         "diagonal": torch.diag(torch.randn(n, generator=rng(4), dtype=torch.float64)),
     }[kind]
-    ratio = sd(hutchpp(4, 4), lambda t, x, c=None: x @ M.T, n, 4000) / max(
-        sd(hutchinson(rademacher, 12), lambda t, x, c=None: x @ M.T, n, 4000), 1e-9
+    ratio = sd(HutchPP(4, 4), lambda t, x, c=None: x @ M.T, n, 4000) / max(
+        sd(Hutchinson(Rademacher(), 12), lambda t, x, c=None: x @ M.T, n, 4000), 1e-9
     )
     assert ratio < 0.3 if kind == "decaying" else ratio > 1
 
 
-@pytest.mark.parametrize("product", [forward_mode, reverse_mode])
+@pytest.mark.parametrize("product", [ForwardMode(), ReverseMode()])
 @pytest.mark.parametrize("sketch", [D, D + 2])
 def test_a_full_sketch_makes_hutchpp_exact(sketch, product):
     x = torch.randn(5, D, generator=rng(), dtype=torch.float64)
-    local = hutchpp(sketch, 1, product)(x, rng())(cubic, zero, x, None)
-    wanted = exact(x)(cubic, zero, x, None)
+    local = HutchPP(sketch, 1, product)(x, rng())(cubic, zero, x, None)
+    wanted = Exact()(x)(cubic, zero, x, None)
     torch.testing.assert_close(local, wanted, rtol=1e-10, atol=1e-10)
 
 
@@ -186,7 +195,7 @@ def test_hutchpp_is_exact_for_a_rank_within_its_sketch_and_finite_below(rank):
     u, v = torch.randn(2, rank, D, generator=rng(), dtype=torch.float64)
     M = (u.T @ v).requires_grad_()
     x = torch.zeros(50, D, dtype=torch.float64)
-    local = hutchpp(3)(x, rng())(lambda t, x, c=None: x @ M.T, zero, x, None)
+    local = HutchPP(3)(x, rng())(lambda t, x, c=None: x @ M.T, zero, x, None)
     torch.testing.assert_close(local.divergence, M.trace().expand(50), rtol=1e-9, atol=1e-9)
     assert torch.autograd.grad(local.divergence.sum(), M)[0].isfinite().all()
 
@@ -194,22 +203,22 @@ def test_hutchpp_is_exact_for_a_rank_within_its_sketch_and_finite_below(rank):
 def test_hutchpp_holds_its_projector_smooth_along_a_solve():
     """The sketch is drawn once: the adaptive solver takes about as many evaluations as for the exact trace."""
     x = 0.1 * torch.randn(20, D, generator=rng(), dtype=torch.float64)
-    nfe = {d: CNF(cubic, d, adaptive()).solve(x, 0.0, 1.0, generator=rng()).nfe for d in (exact, hutchpp())}
+    nfe = {d: CNF(cubic, d, Adaptive()).solve(x, 0.0, 1.0, generator=rng()).nfe for d in (Exact(), HutchPP())}
     assert max(nfe.values()) < 2 * min(nfe.values())
 
 
-@noises
+@laws
 @pytest.mark.parametrize("probes", [1, 3])
-def test_hutchinson_is_unbiased(noise, probes):
-    local = estimates(noise, probes, 20_000)
+def test_hutchinson_is_unbiased(probe, probes):
+    local = estimates(probe, probes, 20_000)
     for estimate, truth in ((local.divergence, A.trace()), (local.frobenius, A.square().sum())):
         assert abs(estimate.mean() - truth) < 3 * estimate.std() / len(estimate) ** 0.5
 
 
 @pytest.mark.parametrize("probes", [1, 4])
-@pytest.mark.parametrize(("noise", "counts_diagonal"), [(rademacher, False), (gaussian, True)])
-def test_variance_of_hutchinson_is_that_of_the_symmetric_part(noise, counts_diagonal, probes):
-    samples = estimates(noise, probes, 40_000).divergence
+@pytest.mark.parametrize(("probe", "counts_diagonal"), [(Rademacher(), False), (Gaussian(), True)])
+def test_variance_of_hutchinson_is_that_of_the_symmetric_part(probe, counts_diagonal, probes):
+    samples = estimates(probe, probes, 40_000).divergence
     S = (A + A.T) / 2
     variance = 2 * (S.square().sum() - (not counts_diagonal) * S.diagonal().square().sum()) / probes
     squares = (samples - samples.mean()).square()
@@ -218,31 +227,31 @@ def test_variance_of_hutchinson_is_that_of_the_symmetric_part(noise, counts_diag
 
 def test_rademacher_is_exact_for_a_diagonal_jacobian():
     x = torch.randn(5, D, generator=rng(), dtype=torch.float64)
-    wanted = exact(x)(lambda t, x, c: x.sin(), zero, x, None)
-    local = hutchinson()(x, rng())(lambda t, x, c: x.sin(), zero, x, None)
+    wanted = Exact()(x)(lambda t, x, c: x.sin(), zero, x, None)
+    local = Hutchinson()(x, rng())(lambda t, x, c: x.sin(), zero, x, None)
     torch.testing.assert_close(local, wanted)
 
 
-@noises
-def test_probes_have_mean_zero_and_unit_covariance(noise):
+@laws
+def test_probes_have_mean_zero_and_unit_covariance(probe):
     like = torch.zeros(1, dtype=torch.float64)
-    eta = noise((20_000, 3), like, rng())
+    eta = probe((20_000, 3), like, rng())
     assert eta.dtype == like.dtype and eta.shape == (20_000, 3)
     assert (eta.mean(0).abs() < 4 / len(eta) ** 0.5).all()
     assert ((eta.T @ eta / len(eta) - torch.eye(3)).abs() < 4 * 2**0.5 / len(eta) ** 0.5).all()
-    assert noise is gaussian or set(eta.unique().tolist()) == {-1, 1}
+    assert probe == Gaussian() or set(eta.unique().tolist()) == {-1, 1}
 
 
-@noises
-def test_every_row_has_a_probe_of_its_own(noise):
-    samples = estimates(noise, 1, 8).divergence
+@laws
+def test_every_row_has_a_probe_of_its_own(probe):
+    samples = estimates(probe, 1, 8).divergence
     assert len(samples.unique()) > 4
 
 
-@pytest.mark.parametrize("solver", [fixed(5), adaptive()], ids=["fixed", "adaptive"])
+@pytest.mark.parametrize("solver", [Fixed(5), Adaptive()], ids=["fixed", "adaptive"])
 def test_a_probe_is_drawn_once_a_solve_and_anew_in_the_next(solver):
     calls = []
-    cnf = CNF(cubic, hutchinson(counting(rademacher, calls), 2), solver)
+    cnf = CNF(cubic, Hutchinson(counting(Rademacher(), calls), 2), solver)
     x = 0.1 * torch.randn(3, D, generator=rng(), dtype=torch.float64)
     generator = rng(7)
     first, second = (cnf.solve(x, 0.0, 1.0, generator=generator) for _ in range(2))
@@ -253,9 +262,9 @@ def test_a_probe_is_drawn_once_a_solve_and_anew_in_the_next(solver):
 
 def test_a_path_holds_its_probe_from_end_to_end():
     calls = []
-    cnf = CNF(linear, hutchinson(counting(gaussian, calls)), fixed(4))
+    cnf = CNF(linear, Hutchinson(counting(Gaussian(), calls)), Fixed(4))
     x = torch.randn(3, D, generator=rng(), dtype=torch.float64)
-    logdet = cnf.path(x, [0.0, 0.25, 0.5, 1.0], generator=rng()).logdet
+    logdet = cnf.solve_along(x, [0.0, 0.25, 0.5, 1.0], generator=rng()).logdet
     assert len(calls) == 1
     # with one probe and a constant Jacobian the estimate grows in proportion to time
     torch.testing.assert_close(
@@ -267,14 +276,14 @@ def test_an_estimate_within_a_solve_is_as_smooth_as_the_trace():
     """The adaptive solver does not see the noise: it takes about as many evaluations as for the exact trace."""
     x = 0.1 * torch.randn(20, D, generator=rng(), dtype=torch.float64)
     nfe = {
-        d: CNF(cubic, d, adaptive()).solve(x, 0.0, 1.0, generator=rng()).nfe for d in (exact, hutchinson())
+        d: CNF(cubic, d, Adaptive()).solve(x, 0.0, 1.0, generator=rng()).nfe for d in (Exact(), Hutchinson())
     }
     assert max(nfe.values()) < 2 * min(nfe.values())
 
 
 def test_the_estimate_depends_on_the_whole_path_and_not_only_on_its_start():
     x = 0.1 * torch.ones(1, D, dtype=torch.float64)
-    estimator = hutchinson(gaussian)(x, rng())
+    estimator = Hutchinson(Gaussian())(x, rng())
     assert not torch.equal(
         estimator(cubic, zero, x, None).divergence, estimator(cubic, zero, 2 * x, None).divergence
     )
@@ -283,7 +292,7 @@ def test_the_estimate_depends_on_the_whole_path_and_not_only_on_its_start():
     )  # same J, same probe
 
 
-@pytest.mark.parametrize("divergence", [exact, hutchinson(), hutchinson(gaussian, 2), hutchpp()])
+@pytest.mark.parametrize("divergence", [Exact(), Hutchinson(), Hutchinson(Gaussian(), 2), HutchPP()])
 def test_without_a_generator_draws_come_from_the_default_one(divergence):
     x = torch.zeros(4, D, dtype=torch.float64)
     with torch.random.fork_rng():
@@ -295,7 +304,7 @@ def test_without_a_generator_draws_come_from_the_default_one(divergence):
 
 @pytest.mark.parametrize(
     "divergence",
-    [exact, hutchinson(), hutchinson(probes=3), hutchpp()],
+    [Exact(), Hutchinson(), Hutchinson(probes=3), HutchPP()],
     ids=["exact", "one", "three", "hutch++"],
 )
 def test_a_field_that_does_not_depend_on_x_has_none(divergence):
@@ -307,3 +316,104 @@ def test_a_field_that_does_not_depend_on_x_has_none(divergence):
     assert torch.equal(local.divergence, torch.zeros(4).double()) and torch.equal(
         local.frobenius, local.divergence
     )
+
+
+settings = [
+    Automatic(), ForwardMode(), ReverseMode(), Rademacher(), Gaussian(), Exact(), Exact(ReverseMode()), Hutchinson(),
+    Hutchinson(Gaussian()), Hutchinson(probes=3), Hutchinson(Gaussian(), 2, ForwardMode()), HutchPP(), HutchPP(2, 3),
+    HutchPP(product=ReverseMode()), Bottleneck(), Bottleneck(Rademacher(), 2), KineticEnergy(), JacobianFrobenius(),
+    PathDerivative(), PathDerivative(3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", settings, ids=repr)
+def test_a_setting_is_what_it_prints(setting):
+    twins = eval(repr(setting)), copy.deepcopy(setting), pickle.loads(pickle.dumps(setting))
+    assert all(twin == setting and hash(twin) == hash(setting) for twin in twins)
+    assert sum(setting == other for other in settings) == 1
+    with pytest.raises(AttributeError):
+        setting.probes = 2
+
+
+def test_what_is_at_its_default_is_not_printed():
+    assert repr(Hutchinson()) == "Hutchinson()" and repr(Hutchinson(probes=3)) == "Hutchinson(probes=3)"
+    assert repr(Exact(ReverseMode())) == "Exact(product=ReverseMode())"
+    assert repr(TrainEval()) == "TrainEval()"
+    assert repr(TrainEval(HutchPP(), Exact(ReverseMode()))) == (
+        "TrainEval(train=HutchPP(), eval=Exact(product=ReverseMode()))"
+    )
+
+
+def test_settings_are_built_inside_of_what_is_compiled():
+    net = MLP(3, (4, 2))
+
+    def logdets(x):
+        divergences = (
+            Exact(),
+            Exact(ReverseMode()),
+            Hutchinson(),
+            Hutchinson(Gaussian(), 2, ForwardMode()),
+            HutchPP(2, 1, ReverseMode()),
+            Bottleneck(Rademacher(), 2),
+        )
+        t = x.new_zeros(())
+        return [divergence(x, None)(net, t, x, None).divergence for divergence in divergences]
+
+    x = torch.randn(4, 3, generator=rng())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        once = torch.compile(logdets, fullgraph=True, backend="eager")(x)
+        torch.manual_seed(0)
+        torch.testing.assert_close(once, logdets(x))
+
+
+def test_a_divergence_for_training_and_one_for_evaluation():
+    flow = Flow(CNF(MLP(3), TrainEval(), Fixed(2)), StandardNormal(3))
+    x = torch.randn(20, 3, generator=rng())
+    exact, estimate = (
+        Flow(CNF(flow.bijection.field, d, Fixed(2)), flow.base) for d in (Exact(), Hutchinson())
+    )
+    assert flow.training and torch.equal(flow.log_prob(x, None, rng(1)), estimate.log_prob(x, None, rng(1)))
+    assert not torch.equal(flow.log_prob(x, None, rng(1)), flow.log_prob(x, None, rng(2)))
+    assert torch.equal(flow.eval().log_prob(x), exact.log_prob(x))
+    assert torch.equal(flow.train().log_prob(x, None, rng(1)), estimate.log_prob(x, None, rng(1)))
+    assert set(flow.state_dict()) == set(exact.state_dict())
+
+
+wrong = {
+    "number": (
+        lambda: Hutchinson(16),
+        r"Expected probe to be callable like Rademacher\(\); got 16. For 16 probes: Hutchinson\(probes=16\)",
+    ),
+    "name": (lambda: Hutchinson("gaussian"), r"Expected probe.*got 'gaussian'"),
+    "class": (lambda: Hutchinson(Rademacher), r"got the class Rademacher. Call it: Rademacher\(…\)"),
+    "bottleneck of a number": (lambda: Bottleneck(3), r"For 3 probes: Bottleneck\(probes=3\)"),
+    "bottleneck of a class": (lambda: Bottleneck(Gaussian), "Expected probe.*the class Gaussian. Call it"),
+    "probes": (lambda: Hutchinson(probes=0), "Expected probes to be a positive int; got 0"),
+    "probes of a float": (lambda: Bottleneck(probes=1.5), "Expected probes to be a positive int; got 1.5"),
+    "sketch": (lambda: HutchPP(0), "Expected sketch to be a positive int; got 0"),
+    "sketch of a name": (lambda: HutchPP("gaussian"), "Expected sketch to be a positive int; got 'gaussian'"),
+    "product": (
+        lambda: Exact("reverse"),
+        r"Expected product to be callable like ReverseMode\(\); got 'reverse'",
+    ),
+    "class of a product": (
+        lambda: HutchPP(product=ForwardMode),
+        "Expected product.*the class ForwardMode. Call",
+    ),
+    "train": (lambda: TrainEval(Hutchinson), "Expected train.*the class Hutchinson. Call it"),
+    "eval": (lambda: TrainEval(eval=16), "Expected eval to be callable.*got 16"),
+}
+
+
+@pytest.mark.parametrize(("call", "match"), wrong.values(), ids=wrong)
+def test_a_wrong_setting_is_named(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+@pytest.mark.parametrize("divergence", [Exact(), Hutchinson(), HutchPP(), Exact(ForwardMode())])
+def test_a_field_of_two_arguments_has_the_same_divergence(divergence):
+    x = torch.randn(4, D, generator=rng(), dtype=torch.float64)
+    two, three = (divergence(x, rng(1))(f, zero, x, None) for f in (lambda t, x: cubic(t, x), cubic))
+    assert all(map(torch.equal, two, three))

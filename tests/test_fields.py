@@ -1,7 +1,5 @@
 """Fields with time in every layer, their own tangents and factors, and products with the Jacobian in both modes."""
 
-from functools import partial
-
 import pytest
 import torch
 from registry import Member, built, points, rng, seeded
@@ -9,24 +7,24 @@ from torch import nn
 from torch.func import functional_call, jacrev, jvp, vmap
 
 from cnflib import Flow, StandardNormal
+from cnflib._field import uniform
 from cnflib.audit import audit_gradients
 from cnflib.continuous import (
     CNF,
+    Automatic,
+    Bottleneck,
     EndTime,
-    adaptive,
-    automatic,
-    bottleneck,
+    Exact,
+    ForwardMode,
+    ReverseMode,
     concat,
     concat_squash,
     convolutional,
-    exact,
-    fixed,
-    forward_mode,
     random_end,
-    reverse_mode,
 )
-from cnflib.continuous.products import factors, has_tangents
+from cnflib.continuous._tangents import factors, has_tangents
 from cnflib.nets import MLP, push
+from cnflib.ode import Adaptive, Fixed
 
 t = torch.tensor(0.3, dtype=torch.float64)
 smooth = {"tanh": nn.Tanh, "SiLU": nn.SiLU, "softplus": nn.Softplus, "sharp": lambda: nn.Softplus(beta=3.0)}
@@ -80,7 +78,7 @@ def assert_close(a, b, tolerance=1e-12):
 
 
 @every
-@pytest.mark.parametrize("product", [forward_mode, reverse_mode, automatic])
+@pytest.mark.parametrize("product", [ForwardMode(), ReverseMode(), Automatic()])
 @pytest.mark.parametrize("kind", ["one", "many", "axes"])
 def test_products_are_those_of_the_jacobian(name, product, kind):
     field, x, context = setup(name)
@@ -90,7 +88,7 @@ def test_products_are_those_of_the_jacobian(name, product, kind):
     else:
         directions = torch.randn(1 if kind == "one" else 3, *x.shape, generator=rng(5), dtype=x.dtype)
     velocity, products = product(field, t, x, context, directions)
-    M = J if product is forward_mode or (product is automatic and has_tangents(field)) else J.mT
+    M = J if product == ForwardMode() or (product == Automatic() and has_tangents(field)) else J.mT
     wanted = torch.einsum("bij,kbj->kbi", M, directions.expand(-1, *x.shape).flatten(2))
     assert_close(velocity, field(t, x, context))
     assert_close(products.flatten(2), wanted)
@@ -109,7 +107,7 @@ def test_tangents_have_the_gradient_of_the_jacobian(name):
     ]
     v = torch.randn(2, *x.shape, generator=rng(6), dtype=x.dtype)
     grads = []
-    for product in (forward_mode, reverse_mode):
+    for product in (ForwardMode(), ReverseMode()):
         velocity, products = product(field, time, x, context, v)
         loss = (v * products).sum() + velocity.square().sum()
         grads.append(torch.autograd.grad(loss, leaves, allow_unused=True))
@@ -127,7 +125,7 @@ def test_one_time_for_all_rows_is_the_same_time_for_each(name):
     rows = [field(times[i], row[None], c) for i, (row, c) in enumerate(split(x, context))]
     assert_close(field(times, x, context), torch.cat(rows))
     v = torch.randn(2, *x.shape, generator=rng(6), dtype=x.dtype)
-    assert_close(forward_mode(field, t, x, context, v), forward_mode(field, t.expand(4), x, context, v))
+    assert_close(ForwardMode()(field, t, x, context, v), ForwardMode()(field, t.expand(4), x, context, v))
 
 
 @every
@@ -202,18 +200,33 @@ def test_an_end_time_is_a_solve_to_that_time(end):
     """x' = x sin t run to T: log x grows by 1 - cos T."""
     field = EndTime(lambda t, x, c: x * torch.sin(t), end).double()
     x = torch.ones(2, 1, dtype=torch.float64)
-    solution = CNF(field, solver=fixed(40)).solve(x, 0.0, 1.0)
+    solution = CNF(field, solver=Fixed(40)).solve(x, 0.0, 1.0)
     growth = 1 - torch.cos(torch.tensor(end, dtype=torch.float64))
     assert_close(solution.x.log(), growth.expand(2, 1), 1e-7)
     (slope,) = torch.autograd.grad(solution.logdet[0], field.log_end)
     assert_close(slope, end * torch.sin(torch.tensor(end, dtype=torch.float64)), 1e-6)
 
 
+@pytest.mark.parametrize("call", ["encode", "encode_and_logdet"])
+def test_an_end_time_runs_a_field_of_two_arguments_or_three(call):
+    x, context = torch.randn(3, 2, generator=rng(1)).double(), torch.randn(3, 1, generator=rng(2)).double()
+    two = getattr(CNF(EndTime(lambda t, x: torch.sin(x), 0.5).double(), solver=Fixed(4)), call)
+    three = getattr(CNF(EndTime(lambda t, x, c: c * torch.sin(x), 0.5).double(), solver=Fixed(4)), call)
+    assert all(map(torch.equal, two(x), three(x, torch.ones_like(context))))
+    assert not torch.equal(three(x, context)[0], two(x)[0])
+
+
+def test_an_end_time_keeps_to_the_field_it_has_now():
+    end = EndTime(lambda t, x: x, 2.0)
+    end.field = lambda t, x: -x
+    assert_close(end(torch.tensor(0.5), torch.ones(1, 1)), torch.tensor([[-2.0]]), 1e-6)
+
+
 def test_an_end_time_is_learned():
     """The data have variance e², which the field x' = x reaches at T = 1."""
     x = torch.randn(4000, 1, generator=rng()) * 2.718281828
     field = EndTime(lambda t, x, c: x, 0.4)
-    flow = Flow(CNF(field, solver=fixed(4)), StandardNormal(1))
+    flow = Flow(CNF(field, solver=Fixed(4)), StandardNormal(1))
     optimizer = torch.optim.Adam(flow.parameters(), lr=0.1)
     for _ in range(150):
         optimizer.zero_grad()
@@ -231,7 +244,7 @@ def test_a_random_end_is_uniform_around_one_and_trains_the_field_alone():
     assert abs(ends.std() - 0.5 / 3**0.5) < 0.01
     random = random_end(net, 0.5, generator)
     assert all(p.requires_grad for p in net.parameters()) and not random.log_end.requires_grad
-    CNF(random, solver=fixed(2)).solve(torch.randn(3, 2), 1.0, 0.0).logdet.sum().backward()
+    CNF(random, solver=Fixed(2)).solve(torch.randn(3, 2), 1.0, 0.0).logdet.sum().backward()
     assert all(p.grad is not None for p in net.parameters())
     with seeded():
         first = random_end(net, 0.5).log_end
@@ -256,10 +269,10 @@ def test_what_intercepts_a_layer_reaches_the_logdet(change):
         net = MLP(2, (4,)).double()
     change(net)
     x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
-    cnf = CNF(net, solver=fixed(8))
-    plain = CNF(lambda t, x, c: net(t, x, c), solver=fixed(8))
+    cnf = CNF(net, solver=Fixed(8))
+    plain = CNF(lambda t, x, c: net(t, x, c), solver=Fixed(8))
     assert_close(cnf.solve(x, 0.0, 1.0)[:2], plain.solve(x, 0.0, 1.0)[:2])
-    assert_close(cnf.decode(x), cnf.inverse(x)[0])
+    assert_close(cnf.decode(x), cnf.decode_and_logdet(x)[0])
 
 
 class Renamed(MLP):
@@ -291,7 +304,29 @@ class Duck:
      (EndTime(MLP(2)), True), (EndTime(Plain()), False), (EndTime(Duck()), True)],
 )  # fmt: skip
 def test_tangents_count_only_if_they_belong_to_the_value_in_use(field, offered):
-    assert has_tangents(field) == offered
+    assert has_tangents(field) == has_tangents(uniform(field)) == offered
+
+
+class Held(nn.Module):
+    """A field with another in its attribute ``field``, whose tangents are not its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.field = MLP(3)
+
+    def forward(self, t, x):
+        return -self.field(t, x)
+
+
+@pytest.mark.parametrize("product", [ForwardMode(), ReverseMode(), Automatic()])
+def test_a_field_inside_of_another_does_not_stand_for_it(product):
+    held, x = Held().double(), torch.randn(4, 3, generator=rng(), dtype=torch.float64)
+    directions = torch.eye(3).double().reshape(3, 1, 3)
+    for field in (held, uniform(held)):
+        velocity, products = product(field, t, x, None, directions)
+        inner, columns = product(held.field, t, x, None, directions)
+        assert_close(velocity, -inner)
+        assert_close(products.diagonal(dim1=0, dim2=2).sum(1), -columns.diagonal(dim1=0, dim2=2).sum(1))
 
 
 @pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
@@ -300,7 +335,7 @@ def test_a_hook_on_the_field_is_not_passed_over(hook):
     handle = getattr(net, hook)(lambda module, args, *out: tuple(3 * o for o in out)[0] if out else None)
     assert not has_tangents(net)
     x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
-    velocity, _ = automatic(net, t, x, None, torch.ones(1, 3, 2).double())
+    velocity, _ = Automatic()(net, t, x, None, torch.ones(1, 3, 2).double())
     assert_close(velocity, net(t, x))
     handle.remove()
     assert has_tangents(net)
@@ -312,8 +347,8 @@ def test_a_hook_on_the_field_is_not_passed_over(hook):
 def test_a_subclass_has_the_divergence_of_its_own_value(field):
     field = field.double() if isinstance(field, nn.Module) else field
     x = torch.randn(3, 2, generator=rng(), dtype=torch.float64)
-    whole = CNF(field, solver=fixed(8)).solve(x, 0.0, 1.0)
-    plain = CNF(lambda t, x, c: field(t, x, c), solver=fixed(8)).solve(x, 0.0, 1.0)
+    whole = CNF(field, solver=Fixed(8)).solve(x, 0.0, 1.0)
+    plain = CNF(lambda t, x, c: field(t, x, c), solver=Fixed(8)).solve(x, 0.0, 1.0)
     assert_close(whole[:2], plain[:2])
 
 
@@ -335,23 +370,36 @@ def test_a_layer_whose_tangents_have_a_wrong_gradient_is_trained_in_reverse_mode
     net = MLP(3, (5, 5), activation=lambda: norm(5)).double()
     x = torch.randn(2, 3, generator=rng(), dtype=torch.float64)
     assert not has_tangents(net)
-    for divergence in (partial(exact, product=forward_mode), bottleneck()):
-        with pytest.raises(ValueError, match=rf"contains {norm.__name__}.*product=reverse_mode"):
-            CNF(net, divergence, fixed(1)).solve(x, 0.0, 1.0)
-    flow = Flow(CNF(MLP(3, (5, 5), activation=lambda: nn.LayerNorm(5)), solver=fixed(1)), StandardNormal(3))
+    for divergence in (Exact(ForwardMode()), Bottleneck()):
+        with pytest.raises(ValueError, match=rf"contains {norm.__name__}.*product=ReverseMode"):
+            CNF(net, divergence, Fixed(1)).solve(x, 0.0, 1.0)
+    flow = Flow(CNF(MLP(3, (5, 5), activation=lambda: nn.LayerNorm(5)), solver=Fixed(1)), StandardNormal(3))
     audit_gradients(flow, x).raise_for_faults()
 
 
 wrong = {
     "end 0": (lambda: EndTime(MLP(2), 0.0), "Expected end > 0 and finite; got 0.0"),
     "end NaN": (lambda: EndTime(MLP(2), float("nan")), "Expected end > 0"),
+    "end of no field": (lambda: EndTime(MLP), "Expected field.*got MLP.*called"),
+    "labels": (
+        lambda: concat(3, context=2)(t, torch.zeros(2, 3), torch.tensor([0, 1])),
+        r"Expected context of shape \(B, features\).*one_hot\(labels, classes\)",
+    ),
+    "context of other features": (
+        lambda: concat(3, context=2)(t, torch.zeros(2, 3), torch.zeros(2, 1)),
+        r"Expected context of shape \(B, 2\); got \(2, 1\)",
+    ),
+    "context of other dtype": (
+        lambda: concat_squash(3, context=2)(t, torch.zeros(2, 3), torch.zeros(2, 2).double()),
+        "Expected context of dtype torch.float32",
+    ),
     "spread 1": (lambda: random_end(MLP(2), 1.0), r"Expected spread in \[0, 1\).*got 1.0"),
     "image of two axes": (lambda: convolutional((4, 4)), r"Expected shape \(C, H, W\); got \(4, 4\).*concat_squash"),
     "even kernel": (lambda: convolutional((1, 4, 4), kernel=2), "Expected an odd kernel.*got 2"),
     "wrong shape": (lambda: concat(3)(t, torch.zeros(2, 4)), r"Expected x of shape \(B, 3\); got \(2, 4\)"),
     "no context": (lambda: concat(3, context=2)(t, torch.zeros(2, 3)), r"Expected a context of shape \(B, 2\)"),
     "context": (lambda: concat_squash(3)(t, torch.zeros(2, 3), torch.zeros(2, 1)), "Expected no context"),
-    "no factors": (lambda: factors(Plain(), t, None), r"factors\(t, context\).*got Plain.*hutchinson\(\)"),
+    "no factors": (lambda: factors(Plain(), t, None), r"factors\(t, context\).*got Plain.*Hutchinson\(\)"),
 }  # fmt: skip
 
 
@@ -400,4 +448,4 @@ def test_a_tangent_of_wrong_shape_is_refused():
             return torch.sin(x), directions[..., :1]
 
     with pytest.raises(ValueError, match=r"Expected field.jvp.*shape \(2, 3, 2\).*got \(2, 1, 1\)"):
-        CNF(Short(), solver=adaptive()).solve(torch.zeros(3, 2), 0.0, 1.0)
+        CNF(Short(), solver=Adaptive()).solve(torch.zeros(3, 2), 0.0, 1.0)

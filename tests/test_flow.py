@@ -9,10 +9,11 @@ import torch
 from fitting import log_volumes
 from registry import built, devices, flows, points, rng
 
-from cnflib import Chain, Flow, Standardize, StandardNormal
+from cnflib import Chain, Flow, Standardize, StandardNormal, as_density
 from cnflib.audit import audit_gradients
-from cnflib.continuous import CNF, euler, exact, fixed
-from cnflib.discrete import Residual, exact_logdet
+from cnflib.continuous import CNF, Exact
+from cnflib.discrete import ExactLogDet, Residual
+from cnflib.ode import Fixed, euler
 
 every = pytest.mark.parametrize("name", flows)
 exactly = pytest.mark.parametrize("name", [n for n, m in flows.items() if not m.noisy])
@@ -56,7 +57,7 @@ def test_density_integrates_to_one_and_gives_the_mass_of_sets_of_samples(name):
 def test_samples_have_the_density_that_log_prob_gives(name):
     flow, _, context = setup(name)
     with torch.no_grad():
-        x, log_prob = flow.sample_and_log_prob(4000, None if context is None else context[:1], rng())
+        x, log_prob = flow.rsample_and_log_prob(4000, None if context is None else context[:1], rng())
     width = 1 - 0.3 * min(1, 2 / x[0].numel() ** 0.5)  # the scatter of r / p grows with the dimension
     narrow = torch.distributions.Normal(x.mean(0), width * x.std(0))
     ratio = (narrow.log_prob(x).flatten(1).sum(1) - log_prob).exp()  # E_p[r / p] = 1 for every density r
@@ -65,11 +66,47 @@ def test_samples_have_the_density_that_log_prob_gives(name):
 
 
 @exactly
-def test_sample_and_log_prob_agrees_with_sample_and_with_log_prob(name):
+def test_rsample_and_log_prob_agrees_with_sample_rsample_and_log_prob(name):
     flow, _, context = setup(name)
-    x, log_prob = flow.sample_and_log_prob(3, context, rng())
+    x, log_prob = flow.rsample_and_log_prob(3, context, rng())
     assert_close(flow.sample(3, context, rng()), x)
+    assert_close(flow.rsample(3, context, rng()), x)
     assert_close(flow.log_prob(x, context), log_prob)
+
+
+@exactly
+def test_samples_do_not_depend_on_how_many_are_decoded_at_once(name):
+    flow, _, context = setup(name, n=5)
+    assert_close(flow.sample(5, context, rng(), chunk=2), flow.sample(5, context, rng()))
+
+
+@exactly
+def test_encode_and_decode_are_the_bijection_s(name):
+    flow, x, context = setup(name)
+    z = flow.encode(x, context)
+    assert_close(z, flow.bijection.encode_and_logdet(x, context)[0])
+    assert_close(flow.decode(z, context), x, 1e-5)
+
+
+@exactly
+def test_a_flow_after_a_bijection_is_the_same_flow_in_other_units(name):
+    flow, x, context = setup(name)
+    mean, std = torch.full(flow.event_shape, 2.0).double(), torch.full(flow.event_shape, 3.0).double()
+    other = flow.after(Standardize(mean, std))
+    volume = std.numel() * math.log(3)
+    assert_close(other.log_prob(2 + 3 * x, context), flow.log_prob(x, context) - volume)
+    assert_close(other.encode(2 + 3 * x, context), flow.encode(x, context))
+    assert_close(other.sample(3, context, rng()), 2 + 3 * flow.sample(3, context, rng()))
+    assert {id(p) for p in other.parameters()} == {id(p) for p in flow.parameters()}
+
+
+@every
+def test_a_flow_is_a_density_and_may_be_a_base(name):
+    flow, x, context = setup(name)
+    assert as_density(flow) is flow and flow.event_shape == flows[name].shape
+    above = Flow(Standardize(torch.zeros_like(x[0]), torch.ones_like(x[0])), flow)
+    assert_close(above.log_prob(x, context, rng()), flow.log_prob(x, context, rng()))
+    assert_close(above.sample(3, context, rng()), flow.sample(3, context, rng()))
 
 
 @exactly
@@ -83,11 +120,11 @@ def test_a_trained_flow_is_a_bijection_with_the_log_determinant_of_its_jacobian(
         optimizer.zero_grad()
         (-flow.log_prob(many.tanh() + many[:1] ** 2, contexts).mean()).backward()
         optimizer.step()
-    z, logdet = flow.bijection(x, context)
-    back, logdet_back = flow.bijection.inverse(z, context)
+    z, logdet = flow.bijection.encode_and_logdet(x, context)
+    back, logdet_back = flow.bijection.decode_and_logdet(z, context)
     precision = 1e-9 if closed else 1e-6
     assert_close(back, x, precision)
-    assert_close(logdet, log_volumes(flow.bijection, x, context), precision)
+    assert_close(logdet, log_volumes(flow.bijection.encode_and_logdet, x, context), precision)
     assert_close(logdet_back, -logdet, precision)
 
 
@@ -99,9 +136,9 @@ def test_an_estimated_log_prob_is_unbiased(name):
     samples = flow.log_prob(many, contexts, rng()).reshape(draws, -1)
     for module in flow.modules():
         if isinstance(module, CNF):
-            module.divergence = exact
+            module.divergence = Exact()
         if isinstance(module, Residual):
-            module.logdet = exact_logdet
+            module.logdet = ExactLogDet()
     error = samples.mean(0) - flow.log_prob(x, context)
     assert (error.abs() < 4 * samples.std(0) / draws**0.5 + 1e-6).all()
 
@@ -109,7 +146,7 @@ def test_an_estimated_log_prob_is_unbiased(name):
 @every
 def test_gradient_is_that_of_log_prob(name):
     flow, x, context = setup(name)
-    report = audit_gradients(flow, x, context)
+    report = audit_gradients(flow, x, context=context)
     report.raise_for_faults()
     judged = {finding.check for finding in report.findings}
     assert all(any(name in check for check in judged) for name, _ in [*flow.named_parameters(), ("of x", x)])
@@ -122,10 +159,11 @@ def test_calling_a_flow_is_its_log_prob(name):
 
 
 @exactly
-def test_gradient_flows_through_samples(name):
+def test_gradient_flows_through_rsample_and_not_through_sample(name):
     flow, _, context = setup(name)
     parameters = list(flow.parameters())
-    x = flow.sample(3, context, rng())
+    assert not flow.sample(3, context, rng()).requires_grad
+    x = flow.rsample(3, context, rng())
     if parameters:
         assert all(g.any() for g in torch.autograd.grad(x.square().sum(), parameters))
     else:
@@ -135,7 +173,7 @@ def test_gradient_flows_through_samples(name):
 @pytest.mark.parametrize("name", [n for n in flows if n != "ffjord dim"])  # too precise for float32
 def test_shapes_and_dtypes(name):
     flow, x, context = setup(name, dtype=torch.float32)
-    draws = flow.sample_and_log_prob(3, context, rng())
+    draws = flow.rsample_and_log_prob(3, context, rng())
     assert flow.log_prob(x, context).shape == draws[1].shape == (3,)
     assert draws[0].shape == flow.sample(3, context).shape == x.shape
     assert {flow.log_prob(x, context).dtype, *(d.dtype for d in draws)} == {torch.float32}
@@ -208,9 +246,11 @@ def test_an_affine_flow_is_the_normal_of_its_mean_and_deviation():
     assert_close(flow.log_prob(x), torch.distributions.Normal(mean, std).log_prob(x).sum(1), 1e-12)
 
 
-def test_the_base_takes_dtype_and_device_of_the_bijection():
-    flow = Flow(Standardize(torch.zeros(2).double(), torch.ones(2).double()), StandardNormal(2))
+def test_draws_take_the_dtype_of_the_bijection_and_the_base_is_left_alone():
+    base = StandardNormal(2)
+    flow = Flow(Standardize(torch.zeros(2).double(), torch.ones(2).double()), base)
     assert flow.sample(3).dtype == torch.float64
+    assert flow.base is base and base.origin.dtype == torch.float32
 
 
 def test_log_prob_is_in_nats_of_the_data_s_own_units():
@@ -223,7 +263,7 @@ def test_log_prob_is_in_nats_of_the_data_s_own_units():
 def test_coarse_steps_fake_likelihood():
     """N(0, 1/16) by its exact field -ln 4 x: four Euler steps gain log-likelihood by a mass above 1."""
     rate = math.log(4)
-    flow = Flow(CNF(lambda t, x, context: -rate * x, solver=fixed(4, euler)), StandardNormal(1)).double()
+    flow = Flow(CNF(lambda t, x, context: -rate * x, solver=Fixed(4, euler)), StandardNormal(1)).double()
     x = torch.linspace(-2, 2, 401, dtype=torch.float64)[:, None]
     mass = flow.log_prob(x).exp().sum() * 0.01
     assert mass.item() == pytest.approx(4 / (1 + rate / 4) ** 4, rel=1e-6)

@@ -5,19 +5,20 @@ import math
 import pytest
 import torch
 from registry import interpolants, rng, seeded
-from torch.distributions import Normal
+from torch.distributions import Independent, Normal
 
 from cnflib import Flow, StandardNormal
-from cnflib.continuous import CNF, adaptive, fixed, log_prob_at, rk4
+from cnflib.continuous import CNF, log_prob_at
 from cnflib.interpolants import (
+    Linear,
+    Trigonometric,
     best_diffusion,
     continuity_residual,
-    linear,
     path_measure_bound,
     score_residual,
-    trigonometric,
 )
 from cnflib.nets import MLP
+from cnflib.ode import Adaptive, Fixed, rk4
 
 S0, S1, D = 1.5, 0.4, 3
 times = torch.tensor([0.2, 0.47, 0.9], dtype=torch.float64)
@@ -63,14 +64,10 @@ class Gaussians:
         return -0.5 * (x.square().sum(1) / v + x.shape[1] * torch.log(2 * math.pi * v))
 
 
-class Normals:
+def normal(v):
     """The base N(0, v), v what a path has at t = 0."""
-
-    def __init__(self, v):
-        self.law = Normal(0.0, v**0.5)
-
-    def log_prob(self, z, context=None):
-        return self.law.log_prob(z).sum(1)
+    scale = torch.full((D,), v**0.5, dtype=torch.float64)
+    return Independent(Normal(torch.zeros_like(scale), scale), 1)
 
 
 @every
@@ -78,8 +75,8 @@ class Normals:
 def test_log_prob_at_any_time_is_that_of_the_interpolant(path, t):
     """Tolerances hold where the field jumps too, as that of encoding-decoding may."""
     exact = Gaussians(path)
-    base = Normals(exact.variance(torch.tensor(1e-12).double()).item())
-    flow = Flow(CNF(exact.velocity, solver=adaptive(rtol=1e-9, atol=1e-9)), base)
+    base = normal(exact.variance(torch.tensor(1e-12).double()).item())
+    flow = Flow(CNF(exact.velocity, solver=Adaptive(rtol=1e-9, atol=1e-9)), base)
     assert_close(log_prob_at(flow, points(), t), exact.log_prob(torch.tensor(t).double(), points()), 1e-6)
 
 
@@ -88,6 +85,15 @@ def test_the_residuals_of_an_exact_pair_vanish(path):
     exact, x = Gaussians(path), points()
     assert_close(continuity_residual(exact.velocity, exact.log_prob, times, x), torch.zeros(3).double())
     assert_close(score_residual(exact.velocity, exact.score, times, x), torch.zeros(3, D).double())
+
+
+def test_fields_and_densities_of_two_arguments_are_those_of_three():
+    exact, x = Gaussians(Trigonometric()), points()
+    wrong = lambda t, x, context: exact.velocity(t, x) + x.sin()
+    for residual, other in ((continuity_residual, exact.log_prob), (score_residual, exact.score)):
+        for f in (lambda t, x: wrong(t, x, None), lambda t, x, context=None: wrong(t, x, context), wrong):
+            for g in (lambda t, x: other(t, x), lambda t, x, context: other(t, x)):
+                assert_close(residual(f, g, times, x), residual(wrong, other, times, x))
 
 
 @every
@@ -104,7 +110,7 @@ def test_the_residuals_of_a_wrong_field_are_what_its_error_makes(path):
 
 def test_the_residuals_of_a_wrong_density_are_what_its_error_makes():
     """log p + t² |x|²/2 adds t |x|² + t² b·x; the score with t² x adds its rate and the gradient of b·t² x."""
-    exact, x, t = Gaussians(trigonometric()), points(), column(times)
+    exact, x, t = Gaussians(Trigonometric()), points(), column(times)
     log_prob = lambda t, x, c: exact.log_prob(t, x) + 0.5 * t**2 * x.square().sum(1)
     score = lambda t, x, c: exact.score(t, x) + column(t**2) * x
     rate, square = exact.rate(times), x.square().sum(1)
@@ -127,7 +133,7 @@ def test_the_vector_residual_is_the_gradient_of_the_scalar_one_where_axes_mix():
 
 @pytest.mark.parametrize("kind", ["scalar", "vector"])
 def test_one_time_for_all_is_the_same_time_for_each_and_images_are_carried_like_vectors(kind):
-    exact, x = Gaussians(linear()), points(3, 4)
+    exact, x = Gaussians(Linear()), points(3, 4)
     wrong = lambda t, x, c: exact.velocity(t, x.flatten(1)).reshape(x.shape) + x.square()
     residual, other = {
         "scalar": (continuity_residual, lambda t, x, c: exact.log_prob(t, x.flatten(1))),
@@ -145,7 +151,7 @@ def test_a_flow_of_a_net_obeys_its_own_continuity_equation():
     """log p_t by a solve, differentiated through it, in time too; of another net it does not."""
     with seeded():
         nets = [MLP(D, (8,), context=2).double() for _ in range(2)]
-    flow = Flow(CNF(nets[0], solver=fixed(30, rk4)), Normals(S0**2))
+    flow = Flow(CNF(nets[0], solver=Fixed(30, rk4)), normal(S0**2))
     x, context = points(), points(3, 2, seed=3)
     log_prob = lambda t, x, c: log_prob_at(flow, x, t, c)
     own, other = (continuity_residual(net, log_prob, 0.6, x, context) for net in nets)
@@ -164,7 +170,7 @@ def test_gradients_of_both_residuals_reach_what_the_fields_are_made_of():
 
 
 def test_context_is_handed_on():
-    context = points(3, 1, seed=4)
+    context = torch.tensor([[1], [2], [0]])  # integers too
     shrinking = lambda t, x, c: -c * x
     score = lambda t, x, c: -x * torch.exp(2 * c * column(t))
     log_prob = lambda t, x, c: 0.5 * (score(t, x, c) * x).sum(1) + D * c[:, 0] * t
@@ -202,18 +208,18 @@ def learned(exact, eps, slope_b, slope_s, shift, nodes=20_000):
 @pytest.mark.parametrize("slopes", SLOPES.values(), ids=SLOPES)
 @pytest.mark.parametrize("shift", [0.0, 0.4])
 def test_the_law_of_the_sde_is_within_the_bound(eps, slopes, shift):
-    found, *gaps = learned(Gaussians(trigonometric()), eps, *slopes, shift)
+    found, *gaps = learned(Gaussians(Trigonometric()), eps, *slopes, shift)
     assert 0 < found <= path_measure_bound(*gaps, eps)
 
 
 def test_the_exact_sde_has_the_law_of_the_data():
-    found, *gaps = learned(Gaussians(trigonometric()), 0.7, 0.0, 0.0, 0.0)
+    found, *gaps = learned(Gaussians(Trigonometric()), 0.7, 0.0, 0.0, 0.0)
     assert abs(found) < 1e-12 and path_measure_bound(*gaps, 0.7) == 0
 
 
 def test_half_the_bound_would_fail():
     """The bound is nearly met where both errors agree and the end of a path tells nearly all of it."""
-    found, *gaps = learned(Gaussians(trigonometric()), 1.0, 0.0, 0.0, 0.4)
+    found, *gaps = learned(Gaussians(Trigonometric()), 1.0, 0.0, 0.0, 0.4)
     ratio = found / path_measure_bound(*gaps, 1.0)
     assert 0.9 < ratio <= 1
     half = path_measure_bound(
@@ -245,7 +251,7 @@ def test_the_density_of_a_flow_meets_its_own_continuity_equation(dtype, toleranc
     with torch.no_grad():
         for p in field.parameters():
             p *= 2
-    flow = Flow(CNF(field, solver=fixed(20)), StandardNormal(D))
+    flow = Flow(CNF(field, solver=Fixed(20)), StandardNormal(D))
     own = lambda t, x, context: log_prob_at(flow, x, t)
     x = points(5, D).to(dtype)
     assert continuity_residual(field, own, 0.6, x).abs().max() < tolerance

@@ -8,17 +8,19 @@ from registry import interpolants, noises, rng
 from torch.func import functional_call, grad, jvp, vmap
 
 from cnflib.interpolants import (
-    bridge,
+    Bridge,
+    EncodingDecoding,
+    Linear,
+    Mirror,
+    Sigmoid,
+    Trigonometric,
+    VariancePreserving,
     denoiser_loss,
-    linear,
     monitor,
     path_energy,
     score_loss,
-    sigmoid,
-    trigonometric,
     velocity_loss,
     velocity_objective,
-    zero,
 )
 from cnflib.nets import MLP
 
@@ -33,7 +35,7 @@ losses = {
 }
 ready = pytest.mark.parametrize("name", interpolants)
 noisy = pytest.mark.parametrize(
-    "name", [name for name, path in interpolants.items() if path.gamma2 is not zero]
+    "name", [name for name, path in interpolants.items() if path.gamma2 is not None]
 )
 every = pytest.mark.parametrize("loss", losses.values(), ids=losses)
 times = torch.tensor([0.2, 0.47, 0.9], dtype=torch.float64)
@@ -53,7 +55,8 @@ def ends(n=3, dim=D):
 
 def variance(path, t):
     """The variance of x_t between independent N(0, S0²) and N(0, S1²), and its rate by forward mode."""
-    v = lambda t: path.alpha(t) ** 2 * S0**2 + path.beta(t) ** 2 * S1**2 + path.gamma2(t)
+    noise = torch.zeros_like if path.gamma2 is None else path.gamma2
+    v = lambda t: path.alpha(t) ** 2 * S0**2 + path.beta(t) ** 2 * S1**2 + noise(t)
     return jvp(v, (t,), (torch.ones_like(t),))
 
 
@@ -85,9 +88,21 @@ def test_a_rate_in_closed_form_is_the_derivative(name):
             assert_close(schedule.rate(t), jvp(schedule, (t,), (torch.ones_like(t),))[1])
 
 
+@pytest.mark.parametrize("name", [name for name, noise in noises.items() if noise is not None])
+def test_a_noise_can_be_differentiated_twice(name):
+    """What a conversion takes where both sides of its fraction vanish, as at t = 1/2 on a mirror."""
+    noise, t = noises[name], torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    by_closed_form = jvp(noise.rate, (t,), (torch.ones_like(t),))[1]
+    by_forward_mode = jvp(lambda t: jvp(noise, (t,), (torch.ones_like(t),))[1], (t,), (torch.ones_like(t),))[
+        1
+    ]
+    assert_close(by_forward_mode, by_closed_form, 1e-9)
+
+
 def test_the_ready_paths_and_noises_know_their_rates():
-    for path in (linear(), trigonometric(), *(linear(noise) for noise in noises.values())):
-        assert all(hasattr(schedule, "rate") for schedule in (path.alpha, path.beta, path.gamma2))
+    for path in (Linear(), Trigonometric(), VariancePreserving(), EncodingDecoding(), Mirror()):
+        assert all(hasattr(schedule, "rate") for schedule in (path.alpha, path.beta))
+    assert all(hasattr(noise, "rate") for noise in noises.values() if noise is not None)
 
 
 @ready
@@ -121,7 +136,7 @@ def test_the_objective_is_least_at_the_velocity(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["linear, zero", "linear, bridge", "trigonometric, sine", "mirror, parabola"]
+    "name", ["linear, none", "linear, bridge", "trigonometric, sine", "mirror, parabola"]
 )
 def test_at_the_velocity_objective_energy_and_monitor_balance(name):
     path, n = interpolants[name], 40_000
@@ -134,7 +149,7 @@ def test_at_the_velocity_objective_energy_and_monitor_balance(name):
 
 
 def test_the_monitor_is_twice_the_balance_and_blind_at_zero():
-    path, n = linear(bridge()), 20_000
+    path, n = Linear(Bridge()), 20_000
     field, data = lambda t, x, c: 0.5 * velocity(path)(t, x), (*ends(n), None, draw(n))
     rows = monitor(field, path, *data, generator=rng())
     parts = [f(field, path, *data, generator=rng()) for f in (velocity_objective, path_energy)]
@@ -150,12 +165,12 @@ def test_the_objective_has_a_limit_where_the_rate_of_the_noise_has_none(t):
     field = lambda t, x, c: x @ A.T
     limit = ((x0 @ A.T) ** 2 - 2 * (x1 - x0) * (x0 @ A.T) - xi * (xi @ A.T)).sum(1)
     near = torch.full((3,), t, dtype=torch.float64)
-    assert_close(velocity_objective(field, linear(bridge()), x0, x1, near, xi), limit, 100 * t + 1e-8)
-    assert velocity_loss(field, linear(bridge()), x0, x1, near, xi).min() > 0.01 / t
+    assert_close(velocity_objective(field, Linear(Bridge()), x0, x1, near, xi), limit, 100 * t + 1e-8)
+    assert velocity_loss(field, Linear(Bridge()), x0, x1, near, xi).min() > 0.01 / t
 
 
 def test_antithetic_noise_lowers_the_variance():
-    n, path = 20_000, linear(bridge())
+    n, path = 20_000, Linear(Bridge())
     (x0, x1), xi = ends(n), draw(n)
     for t, factor in ((0.3, 1.3), (0.03, 2), (1e-4, 300)):
         t = torch.full((n,), t, dtype=torch.float64)
@@ -177,8 +192,8 @@ def test_a_time_drawn_at_the_end_of_the_random_numbers_does_no_harm(name, end, m
 
 def test_the_sigmoid_noise_does_not_round_to_zero_inside():
     t = torch.cat([torch.logspace(-7, -1, 50), 1 - torch.logspace(-7, -1, 50).clamp(min=2**-24)])
-    assert (sigmoid()(t) > 0).all()
-    slope = sigmoid()(t[:1]).sqrt() / t[:1]
+    assert (Sigmoid()(t) > 0).all()
+    slope = Sigmoid()(t[:1]).sqrt() / t[:1]
     assert_close(slope.double(), torch.tensor([0.151962]).double(), 1e-4)
 
 
@@ -202,7 +217,7 @@ def test_denoiser_and_score_are_least_at_those_of_the_gaussian(name):
 
 @every
 def test_a_loss_is_a_sum_over_the_event_of_any_shape(loss):
-    (x0, x1), xi, image, path = ends(3, 4), draw(3, 4), (3, 1, 2, 2), linear(bridge())
+    (x0, x1), xi, image, path = ends(3, 4), draw(3, 4), (3, 1, 2, 2), Linear(Bridge())
     parts = (x.reshape(image) for x in (x0, x1))
     rows = loss(curved, path, x0, x1, times, xi)
     assert rows.shape == (3,)
@@ -217,10 +232,10 @@ def test_a_loss_hands_on_context_and_one_time_a_row(loss):
         seen.append((t, x, c))
         return c[:, :1] * x
 
-    one = loss(model, linear(bridge()), x0, x1, times, draw(), context)
+    one = loss(model, Linear(Bridge()), x0, x1, times, draw(), context)
     for i in range(3):
         row = slice(i, i + 1)
-        alone = loss(model, linear(bridge()), x0[row], x1[row], times[row], draw()[row], context[row])
+        alone = loss(model, Linear(Bridge()), x0[row], x1[row], times[row], draw()[row], context[row])
         assert_close(alone, one[row])
     assert all(t.shape == x.shape[:1] == c.shape[:1] for t, x, c in seen)
 
@@ -232,21 +247,21 @@ def test_times_and_noise_are_drawn_in_the_dtype_of_the_ends(loss, dtype):
         assert t.dtype == x.dtype == dtype
         return x
 
-    loss(model, linear(bridge()), *(x.to(dtype) for x in ends()))
+    loss(model, Linear(Bridge()), *(x.to(dtype) for x in ends()))
 
 
 @every
 def test_one_time_may_serve_all_rows(loss):
     (x0, x1), xi = ends(), draw()
-    rows = [loss(curved, linear(bridge()), x0, x1, torch.full(n, 0.3).double(), xi) for n in ((), (3,))]
+    rows = [loss(curved, Linear(Bridge()), x0, x1, torch.full(n, 0.3).double(), xi) for n in ((), (3,))]
     assert_close(*rows)
 
 
 @every
 def test_the_generator_decides_what_is_drawn(loss):
-    rows = [loss(curved, linear(bridge()), *ends(), generator=rng(seed)) for seed in (0, 0, 1)]
+    rows = [loss(curved, Linear(Bridge()), *ends(), generator=rng(seed)) for seed in (0, 0, 1)]
     assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
-    assert loss(curved, linear(bridge()), *(x.float() for x in ends())).dtype == torch.float32
+    assert loss(curved, Linear(Bridge()), *(x.float() for x in ends())).dtype == torch.float32
 
 
 @every
@@ -254,7 +269,7 @@ def test_gradients_reach_both_ends_and_a_learned_noise(loss):
     """Through the point x_t as well: what a learned base or path descends."""
 
     def rows(x0, x1, scale):
-        return loss(curved, linear(lambda t: scale * t * (1 - t)), x0, x1, times, xi)
+        return loss(curved, Linear(lambda t: scale * t * (1 - t)), x0, x1, times, xi)
 
     (x0, x1), xi, scale = ends(), draw(), torch.tensor(0.7, dtype=torch.float64)
     assert torch.autograd.gradcheck(rows, [a.requires_grad_() for a in (x0, x1, scale)])
@@ -264,7 +279,7 @@ def test_gradients_reach_both_ends_and_a_learned_noise(loss):
 def test_a_loss_compiles_whole_and_is_transformed(loss):
     torch._dynamo.reset()  # all compile one line of this file
     net, (x0, x1), xi = MLP(D, hidden=(4,)).double(), ends(), draw()
-    for path in (linear(bridge()), trigonometric(lambda t: t * (1 - t))):
+    for path in (Linear(Bridge()), Trigonometric(lambda t: t * (1 - t))):
         call = lambda x0, xi: loss(net, path, x0, x1, times, xi)
         assert_close(torch.compile(call, fullgraph=True, backend="eager")(x0, xi), call(x0, xi))
     torch.compile(lambda: loss(net, path, x0, x1, generator=None), fullgraph=True, backend="eager")()
@@ -282,7 +297,7 @@ def test_a_loss_compiles_whole_and_is_transformed(loss):
 @every
 def test_a_loss_compiles_once_for_batches_of_any_size(loss):
     torch._dynamo.reset()
-    net, path, programs = MLP(D, hidden=(4,)), linear(bridge()), []
+    net, path, programs = MLP(D, hidden=(4,)), Linear(Bridge()), []
 
     def count(graph, inputs):
         programs.append(graph)
@@ -301,7 +316,7 @@ def test_a_loss_compiles_once_for_batches_of_any_size(loss):
 def test_a_training_step_compiled_to_machine_code_is_the_same():
     """The loss and its gradient, for a whole batch and for the smaller one at the end of a data set."""
     torch._dynamo.reset()
-    net, path = MLP(D, hidden=(4,)), linear(bridge())
+    net, path = MLP(D, hidden=(4,)), Linear(Bridge())
     call = lambda x0, x1, t, xi: velocity_objective(net, path, x0, x1, t, xi).mean()
     compiled = torch.compile(call, fullgraph=True, dynamic=True)
     for n in (8, 5):
@@ -330,5 +345,51 @@ class Scaled(torch.nn.Module):
 def test_a_learned_noise_has_a_gradient_at_the_ends_too():
     gamma2, (x0, x1) = Scaled(), ends()
     t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    denoiser_loss(lambda t, x, c: x, linear(gamma2), x0, x1, t=t).mean().backward()
+    denoiser_loss(lambda t, x, c: x, Linear(gamma2), x0, x1, t=t).mean().backward()
     assert gamma2.a.grad.isfinite() and gamma2.a.grad != 0
+
+
+class Embedded(torch.nn.Module):
+    """A field on labels, with a required context."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(4, D, dtype=torch.float64)
+
+    def forward(self, t, x, context):
+        return self.table(context) + x
+
+
+@every
+def test_a_field_on_labels_trains(loss):
+    field, labels = Embedded(), torch.tensor([0, 3, 3])
+    loss(field, Linear(Bridge()), *ends(), context=labels).sum().backward()
+    assert field.table.weight.grad[[0, 3]].all() and not field.table.weight.grad[[1, 2]].any()
+
+
+@every
+def test_a_field_is_taken_with_and_without_a_context(loss):
+    """Without one it is called f(t, x); only a required third parameter is given None."""
+    data = (Linear(Bridge()), *ends(), times, draw())
+    seen = []
+
+    def required(t, x, context):
+        seen.append(context)
+        return torch.sin(2 * x)
+
+    fields = [lambda t, x: torch.sin(2 * x), lambda t, x, context=0: torch.sin(2 * x), required]
+    rows = [loss(field, *data) for field in fields]
+    for other in rows[1:]:
+        assert_close(other, rows[0], 0)
+    assert seen == [None]
+    with pytest.raises(ValueError, match="context"):
+        loss(fields[0], *data, context=torch.ones(3, 1))
+    with pytest.raises(ValueError, match="context"):
+        loss(required, *data, context=torch.ones(2, 1))
+
+
+@every
+def test_a_field_and_a_path_that_are_exchanged_are_pointed_out(loss):
+    for arguments in ((Linear(), curved), (curved, Linear), (Linear, Linear())):
+        with pytest.raises(ValueError, match="Expected"):
+            loss(*arguments, *ends())

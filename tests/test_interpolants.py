@@ -1,5 +1,7 @@
 """Interpolants between Gaussians, where velocity, map, density and the least loss are known in closed form."""
 
+import copy
+import dataclasses
 import math
 import pickle
 
@@ -9,29 +11,35 @@ from registry import interpolants, noises, rng
 from torch import nn
 
 from cnflib import Chain, Flow, Standardize, StandardNormal
-from cnflib.continuous import CNF, adaptive
+from cnflib.continuous import CNF
 from cnflib.interpolants import (
+    Bridge,
+    Constant,
+    EncodingDecoding,
+    IndependentPairing,
     Interpolant,
+    Linear,
+    Mirror,
+    OneSided,
+    Parabola,
+    PathPoint,
     Rated,
-    bridge,
+    Sigmoid,
+    SineSquared,
+    Trigonometric,
+    VariancePreserving,
     denoiser_loss,
-    encoding_decoding,
-    independent,
-    linear,
     monitor,
     sample_ode,
     sample_sde,
-    sigmoid,
-    trigonometric,
-    variance_preserving,
     velocity_loss,
     velocity_objective,
-    zero,
 )
+from cnflib.ode import Adaptive, Fixed, dopri8, heun
 
 S0, S1, D = 1.5, 0.4, 3
-precise = adaptive("dopri8", rtol=1e-8, atol=1e-8)
-paths = {"linear": linear(), "trigonometric": trigonometric()}
+precise = Adaptive(dopri8, rtol=1e-8, atol=1e-8)
+paths = {"linear": Linear(), "trigonometric": Trigonometric()}
 noisy = interpolants["of a user"]
 silent = pytest.mark.parametrize("path", paths.values(), ids=paths)
 every = pytest.mark.parametrize("path", [*paths.values(), noisy], ids=[*paths, "noisy"])
@@ -55,11 +63,16 @@ def ends(n=3, dim=D):
     return S0 * draw(n, dim, 1), S1 * draw(n, dim, 2)
 
 
+def noise(path, t):
+    """gamma² of any path, which is 0 where it has no noise."""
+    return torch.zeros_like(t) if path.gamma2 is None else path.gamma2(t)
+
+
 def scale(path):
     """The variance of x_t between N(0, S0²) and N(0, S1²), drawn independently, and its rate by autograd."""
 
     def variance(t):
-        return path.alpha(t) ** 2 * S0**2 + path.beta(t) ** 2 * S1**2 + path.gamma2(t)
+        return path.alpha(t) ** 2 * S0**2 + path.beta(t) ** 2 * S1**2 + noise(path, t)
 
     def rate(t):
         return torch.func.jvp(variance, (t,), (torch.ones_like(t),))[1]
@@ -94,7 +107,7 @@ def test_what_vanishes_at_an_end_is_exactly_zero_there(name, dtype):
     """A sampler asks for no score where eps = gamma² is 0: rounding must not leave a rest."""
     path, end = interpolants[name], torch.tensor([0.0, 1.0], dtype=dtype)
     if "constant" not in name:
-        assert not path.gamma2(end).any()
+        assert not noise(path, end).any()
     if "mirror" not in name and "of a diffusion" not in name:
         assert path.alpha(end).tolist() == [1, 0] and path.beta(end).tolist() == [0, 1]
 
@@ -124,7 +137,7 @@ def test_a_schedule_may_be_a_net_of_either_precision(dtype):
     for schedule in (net, lambda t: net(t)):
         path = Interpolant(schedule, lambda t: t)
         assert path(0.5, *torch.ones(2, 3, 2, dtype=dtype)).dtype == dtype
-    with pytest.raises(ValueError, match="Expected alpha to be a function of a tensor t.*bridge()"):
+    with pytest.raises(ValueError, match="Expected alpha to be a function of a tensor t"):
         Interpolant(nn.Linear(3, 3), lambda t: t)
 
 
@@ -133,18 +146,18 @@ def test_paths_are_built_under_any_default(dtype):
     old = torch.get_default_dtype()
     try:
         torch.set_default_dtype(dtype)
-        assert trigonometric(sigmoid())(0.5, *torch.zeros(3, 1, 2)).dtype == dtype
+        assert Trigonometric(Sigmoid())(0.5, *torch.zeros(3, 1, 2)).dtype == dtype
     finally:
         torch.set_default_dtype(old)
     with torch.device("meta"):
-        assert linear(bridge())(0.5, *torch.zeros(3, 1, 2)).is_meta
+        assert Linear(Bridge())(0.5, *torch.zeros(3, 1, 2)).is_meta
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: linear(sigmoid(1.0, 150)),
-        lambda: linear(sigmoid(1.0, 1000)),
+        lambda: Linear(Sigmoid(1.0, 150)),
+        lambda: Linear(Sigmoid(1.0, 1000)),
         lambda: Interpolant(lambda t: 1 - t, lambda t: t + 0.01 * torch.sin(300 * t) * (1 - t)),
         lambda: Interpolant(
             Rated(lambda t: 1 - t.double(), lambda t: -torch.ones_like(t.float())), lambda t: t
@@ -162,22 +175,22 @@ flat = lambda t: 100 * torch.relu(t - 0.3) ** 2 * torch.relu(0.7 - t) ** 2
 @pytest.mark.parametrize("loss", [velocity_loss, velocity_objective, monitor], ids=lambda loss: loss.__name__)
 def test_where_there_is_no_noise_for_a_while_there_is_none(loss):
     """Of times that are drawn, those without noise have the loss of the path without it."""
-    (x0, x1), path = ends(400), linear(flat)
+    (x0, x1), path = ends(400), Linear(flat)
     found = loss(pull, path, x0, x1, generator=rng(3))
     t = torch.rand(400, generator=rng(3), dtype=torch.float64)
     still = path.gamma2(t) == 0
     assert found.isfinite().all() and 100 < still.sum() < 300
-    assert_close(found[still], loss(pull, linear(), x0, x1, t=t)[still])
+    assert_close(found[still], loss(pull, Linear(), x0, x1, t=t)[still])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_noise_that_rounding_leaves_below_zero_is_none(dtype):
-    path, (x0, x1) = linear(lambda t: torch.sin(math.pi * t)), ends()
+    path, (x0, x1) = Linear(lambda t: torch.sin(math.pi * t)), ends()
     x0, x1 = x0.to(dtype), x1.to(dtype)
     assert_close(path(1.0, x0, x1, torch.ones_like(x0)), x1, 1e-7)
     assert denoiser_loss(pull, path, x0, x1, t=torch.ones(3, dtype=dtype)).isfinite().all()
-    x = sample_sde(pull, pull, x0, path.gamma2, 4, rng())
-    assert x.isfinite().all() and not torch.equal(x, sample_sde(pull, pull, x0, 0.0, 4))
+    x = sample_sde(pull, pull, x0, path.gamma2, Fixed(4, heun), generator=rng())
+    assert x.isfinite().all() and not torch.equal(x, sample_sde(pull, pull, x0, 0.0, Fixed(4, heun)))
 
 
 closed = {  # gamma itself
@@ -204,7 +217,7 @@ def test_every_noise_is_that_of_its_formula(name):
 
 def test_encoding_forgets_one_end_and_decoding_forms_the_other():
     t = torch.tensor([0.1, 0.5, 0.6], dtype=torch.float64)
-    c = encoding_decoding().coefficients(t)
+    c = EncodingDecoding().coefficients(t)
     assert_close(c.alpha, torch.tensor([math.cos(math.pi / 10) ** 2, 0, 0]).double(), 1e-7)
     assert_close(c.beta, torch.tensor([0, 0, math.cos(0.6 * math.pi) ** 2]).double(), 1e-7)
     assert_close(c.gamma2.sqrt(), torch.sin(math.pi * t) ** 2)
@@ -212,7 +225,7 @@ def test_encoding_forgets_one_end_and_decoding_forms_the_other():
 
 
 def test_variance_preserving_preserves_variance_at_any_speed():
-    for path in (variance_preserving(), variance_preserving(torch.asin)):
+    for path in (VariancePreserving(), VariancePreserving(torch.asin)):
         c = path.coefficients(times)
         assert_close(c.alpha**2 + c.beta**2, torch.ones_like(times))
         assert_close(c.alpha * c.alpha_rate + c.beta * c.beta_rate, torch.zeros_like(times))
@@ -222,10 +235,10 @@ def test_variance_preserving_preserves_variance_at_any_speed():
 def test_the_two_paths_are_those_of_their_formulas():
     x0, x1 = ends()
     a = math.pi / 2 * times[:, None]
-    assert_close(linear()(times, x0, x1), (1 - times[:, None]) * x0 + times[:, None] * x1)
-    assert_close(linear().rate(times, x0, x1), x1 - x0)
-    assert_close(trigonometric()(times, x0, x1), a.cos() * x0 + a.sin() * x1)
-    assert_close(trigonometric().rate(times, x0, x1), math.pi / 2 * (a.cos() * x1 - a.sin() * x0))
+    assert_close(Linear()(times, x0, x1), (1 - times[:, None]) * x0 + times[:, None] * x1)
+    assert_close(Linear().rate(times, x0, x1), x1 - x0)
+    assert_close(Trigonometric()(times, x0, x1), a.cos() * x0 + a.sin() * x1)
+    assert_close(Trigonometric().rate(times, x0, x1), math.pi / 2 * (a.cos() * x1 - a.sin() * x0))
 
 
 @ready
@@ -278,8 +291,11 @@ def test_variance_of_the_point_is_that_of_independent_terms(path):
 
 def test_noise_is_ignored_where_there_is_none_and_required_where_there_is():
     x0, x1 = ends()
-    assert_close(linear()(0.3, x0, x1, draw()), linear()(0.3, x0, x1), 0)
-    assert linear().gamma2 is zero and not zero(times).any()
+    assert_close(Linear()(0.3, x0, x1, draw()), Linear()(0.3, x0, x1), 0)
+    assert Linear().gamma2 is None and not Linear().coefficients(times).gamma2.any()
+    for t, xi in ((None, None), (times, None), (times, torch.ones(1))):
+        assert Linear().draw(x0, x1, t, xi).xi is None
+        assert torch.isfinite(velocity_loss(pull, Linear(), x0, x1, t, xi)).all()
     for call in (noisy, noisy.rate):
         with pytest.raises(ValueError, match=r"xi of shape \(3, 3\).*randn_like"):
             call(0.3, x0, x1)
@@ -304,7 +320,7 @@ def test_the_exact_velocity_has_the_exact_likelihood(path):
 def test_sample_ode_hands_its_context_to_the_field():
     x0, context = draw(), draw(3, 1, 4)
     assert_close(sample_ode(lambda t, x, c: c * x, x0, precise, context), x0 * context.exp(), 1e-6)
-    assert_close(sample_ode(lambda t, x, c: x, x0), x0 * math.e, 1e-3)
+    assert_close(sample_ode(lambda t, x: x, x0), x0 * math.e, 1e-3)
 
 
 least = {"linear": math.pi * S0 * S1 / 2, "trigonometric": math.pi**2 * S0 * S1 / 4}
@@ -345,6 +361,35 @@ def test_the_loss_is_the_squared_error_summed_over_the_event(path):
     assert_close(loss, error.square().sum(1))
 
 
+@ready
+def test_a_draw_is_what_one_step_of_regression_needs(name):
+    path, (x0, x1), xi = interpolants[name], ends(), draw()
+    p = path.draw(x0, x1, generator=rng(3))
+    assert isinstance(p, PathPoint) and p.t.shape == (3,) and ((p.t > 0) & (p.t < 1)).all()
+    assert_close(p.x, path(p.t, x0, x1, p.xi), 0)
+    assert_close(p.rate, path.rate(p.t, x0, x1, p.xi), 1e-12)
+    assert (p.xi is None) == (path.gamma2 is None)
+    loss = (pull(p.t, p.x) - p.rate).square().sum(1)
+    assert_close(velocity_loss(pull, path, x0, x1, generator=rng(3)), loss, 0)
+    given = path.draw(x0, x1, times, xi)
+    assert_close(given.t, times, 0)
+    assert_close(given.x, path(times, x0, x1, xi), 0)
+    for t in (0.3, torch.tensor(0.3)):
+        assert_close(path.draw(x0, x1, t, xi).x, path(0.3, x0, x1, xi), 1e-7)
+
+
+def test_a_draw_checks_what_it_is_given():
+    x0, x1 = ends()
+    for arguments, message in {
+        (x0, x1[:2]): "Expected as many x0 as x1",
+        (x0, x1, torch.tensor([0.1, 0.2])): r"Expected t of shape \(\) or \(3,\)",
+        (x0, x1, times, x0[:2]): "Expected noise xi of shape",
+        (x0, x1, torch.tensor([0.0, 0.5, 1.0])): "Expected times at which the noise.*got 2 of 3",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            noisy.draw(*arguments)
+
+
 def test_the_loss_draws_a_time_for_each_pair_and_noise_where_there_is_some():
     seen = []
 
@@ -366,19 +411,132 @@ def test_the_loss_hands_time_point_and_context_to_the_field():
 
     def field(t, x, c):
         assert torch.equal(t, times) and torch.equal(c, context)
-        assert torch.equal(x, linear()(times, x0, x1))
+        assert torch.equal(x, Linear()(times, x0, x1))
         return x1 - x0
 
-    assert not velocity_loss(field, linear(), x0, x1, times, context=context).any()
+    assert not velocity_loss(field, Linear(), x0, x1, times, context=context).any()
 
 
 def test_gradient_of_the_loss_reaches_the_field():
     net = nn.Linear(D, D).double()
-    loss = velocity_loss(lambda t, x, c: net(x), linear(), *ends(), generator=rng())
+    loss = velocity_loss(lambda t, x, c: net(x), Linear(), *ends(), generator=rng())
     assert all(g.any() for g in torch.autograd.grad(loss.mean(), list(net.parameters())))
 
 
 def test_independent_pairs_rows_as_they_come():
     x0, x1 = ends()
-    pair = independent()(x0, x1, generator=rng())
+    pair = IndependentPairing()(x0, x1, generator=rng())
     assert pair[0] is x0 and pair[1] is x1
+
+
+settings = {
+    **{
+        f"{path.__name__}, {gamma}": path(gamma)
+        for path in (Linear, Trigonometric, Mirror)
+        for gamma in [Bridge(2.0)]
+    },
+    "linear": Linear(),
+    "linear, steep": Linear(Sigmoid(steepness=20.0)),
+    "trigonometric": Trigonometric(),
+    "mirror": Mirror(),
+    "encoding-decoding": EncodingDecoding(),
+    "one-sided": OneSided(),
+    "one-sided, of two ready schedules": OneSided(Trigonometric().alpha, gamma=Constant(0.1)),
+    "variance-preserving": VariancePreserving(),
+    "variance-preserving, noisy": VariancePreserving(gamma=SineSquared(0.5)),
+    "of ready schedules": Interpolant(VariancePreserving().alpha, EncodingDecoding().beta, Parabola()),
+    "of constants": Interpolant(Mirror().alpha, Mirror().beta),
+}
+built = pytest.mark.parametrize("path", settings.values(), ids=settings)
+
+
+@built
+def test_a_path_prints_as_the_call_that_makes_it_and_compares_by_what_it_is(path):
+    twins = [eval(repr(path)), copy.deepcopy(path), pickle.loads(pickle.dumps(path))]
+    for twin in twins:
+        assert twin == path and hash(twin) == hash(path) and isinstance(path, Interpolant)
+        for a, b in zip(twin.coefficients(times), path.coefficients(times)):
+            assert torch.equal(a, b)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        path.gamma = None
+    assert sum(path == other for other in settings.values()) == 1
+
+
+def test_what_stands_at_its_default_is_not_printed():
+    for path, text in {
+        Linear(): "Linear()",
+        Linear(Bridge()): "Linear(gamma=Bridge())",
+        Linear(Bridge(2.0)): "Linear(gamma=Bridge(a=2.0))",
+        Mirror(): "Mirror()",
+        OneSided(): "OneSided()",
+        VariancePreserving(): "VariancePreserving()",
+        VariancePreserving(gamma=Constant(0.5)): "VariancePreserving(gamma=Constant(0.5))",
+    }.items():
+        assert repr(path) == text
+
+
+@pytest.mark.parametrize("name", [name for name, noise in noises.items() if noise is not None])
+def test_a_noise_prints_as_the_call_that_makes_it_and_compares_by_what_it_is(name):
+    noise = noises[name]
+    for twin in (eval(repr(noise)), copy.deepcopy(noise), pickle.loads(pickle.dumps(noise))):
+        assert twin == noise and hash(twin) == hash(noise)
+    assert sum(noise == other for other in noises.values()) == 1
+
+
+builders = {
+    "linear": lambda: Linear(),
+    "linear, bridge": lambda: Linear(Bridge(0.5)),
+    "trigonometric": lambda: Trigonometric(Sigmoid(steepness=8.0)),
+    "variance-preserving": lambda: VariancePreserving(gamma=SineSquared()),
+    "one-sided": lambda: OneSided(gamma=Constant(0.2)),
+    "encoding-decoding": lambda: EncodingDecoding(),
+    "mirror": lambda: Mirror(),
+    "mirror, parabola": lambda: Mirror(Parabola()),
+    "of a user": lambda: Interpolant(lambda t: 1 - t, lambda t: t**2, lambda t: t * (1 - t)),
+}
+
+
+@pytest.mark.parametrize("name", builders)
+def test_a_path_is_built_inside_a_compiled_function(name):
+    torch._dynamo.reset()
+
+    def point(x0, x1, xi):
+        path = builders[name]()
+        return path(0.3, x0, x1, xi) + path.rate(0.3, x0, x1, xi)
+
+    arguments = (*ends(), draw())
+    assert_close(torch.compile(point, fullgraph=True, backend="eager")(*arguments), point(*arguments))
+
+
+def test_ready_schedules_are_not_tried_and_those_of_a_user_are():
+    calls = []
+
+    def counted(t):
+        calls.append(t)
+        return t * (1 - t)
+
+    Linear(counted)
+    assert calls
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bridge, "__call__", None)
+        Linear(Bridge()), Mirror(), Interpolant(Linear().alpha, Linear().beta, Bridge())
+
+
+def test_what_is_no_schedule_is_refused_by_the_name_of_the_argument():
+    one = torch.ones(3, 2)
+    for build, message in {
+        lambda: Linear(0.1): r"Expected gamma .*got 0\.1.*Constant\(0\.1\)",
+        lambda: Linear(Bridge): "Expected gamma .*got the class Bridge.*is built",
+        lambda: Linear(one): r"Expected gamma .*got a tensor of shape \(3, 2\)",
+        lambda: Linear(lambda t: -t): "Expected gamma to be finite and at least 0.*gamma²",
+        lambda: Linear(lambda t: 0 * t): "Expected gamma to be more than 0 somewhere.*gamma=None",
+        lambda: Mirror(None): "Expected gamma .*got None",
+        lambda: VariancePreserving(angle=1.0): "Expected angle .*got 1",
+        lambda: VariancePreserving(torch.round): "Expected angle to be differentiable",
+        lambda: OneSided(alpha=None): "Expected alpha .*got None",
+        lambda: Interpolant(lambda t: 1 - t, lambda t: t, 0.0): "Expected gamma2 .*got 0",
+        lambda: Bridge(one): "Expected a to be a positive number",
+        lambda: Sigmoid(1.0, -1.0): "Expected steepness to be a positive number",
+    }.items():
+        with pytest.raises(ValueError, match=f"(?s){message}"):
+            build()

@@ -7,29 +7,29 @@ import pytest
 import torch
 from registry import rng, seeded
 
-from cnflib import Flow
-from cnflib.continuous import CNF, fixed
+from cnflib import DiagonalNormal, Flow
+from cnflib.continuous import CNF
 from cnflib.interpolants import (
+    Bridge,
     FourierSchedule,
-    GaussianBase,
     Interpolant,
     LearnableInterpolant,
-    bridge,
+    Linear,
+    Trigonometric,
     gaussian_cost,
-    linear,
     path_energy,
     transport_gap,
-    trigonometric,
     velocity_objective,
 )
 from cnflib.nets import MLP
+from cnflib.ode import Fixed
 
 S0, S1, N = 1.5, 0.4, 400
 grid = (torch.arange(N, dtype=torch.float64) + 0.5) / N
 starts = {
-    "linear": linear(),
-    "trigonometric": trigonometric(),
-    "of a user, with noise": Interpolant(lambda t: 1 - t**2, lambda t: t**2, bridge()),
+    "linear": Linear(),
+    "trigonometric": Trigonometric(),
+    "of a user, with noise": Interpolant(lambda t: 1 - t**2, lambda t: t**2, Bridge()),
 }
 every = pytest.mark.parametrize("start", starts.values(), ids=starts)
 
@@ -120,7 +120,7 @@ def test_the_gradient_of_the_objective_agrees_with_differences(start):
 
 def test_at_the_velocity_the_gradient_is_that_of_minus_the_energy():
     """The envelope theorem: what maximises the minimum over fields shortens the path; for the base as well."""
-    path, base, m = perturbed(linear(), 2), GaussianBase(1).double(), 0.7
+    path, base, m = perturbed(Linear(), 2), DiagonalNormal(1).double(), 0.7
     with torch.no_grad():
         base.mean += 0.3
         base.log_scale += 0.2
@@ -140,7 +140,7 @@ def test_at_the_velocity_the_gradient_is_that_of_minus_the_energy():
     drift, _, k, v = moments(grid)
     wanted = torch.autograd.grad(-(drift**2 + k**2 * v).mean(), parameters)
 
-    def b(t, x, context):
+    def b(t, x):
         with torch.no_grad():
             drift, mean, k, _ = (part[:, None] for part in moments(t))
         return drift + k * (x - mean)
@@ -148,9 +148,8 @@ def test_at_the_velocity_the_gradient_is_that_of_minus_the_energy():
     found, generator = [], rng(8)
     for _ in range(40):
         x1 = m + S1 * torch.randn(2000, 1, generator=generator, dtype=torch.float64)
-        loss = velocity_objective(
-            b, path.interpolant, base.sample(2000, generator=generator), x1, generator=generator
-        )
+        x0 = base.rsample(2000, generator=generator)
+        loss = velocity_objective(b, path.interpolant, x0, x1, generator=generator)
         found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss.mean(), parameters)]))
     found, wanted = torch.stack(found), torch.cat([g.flatten() for g in wanted])
     assert ((found.mean(0) - wanted).abs() < 4 * found.std(0) / 40**0.5).all()
@@ -159,16 +158,16 @@ def test_at_the_velocity_the_gradient_is_that_of_minus_the_energy():
 
 def test_energies_of_the_ready_paths_are_their_closed_forms():
     """E|ẋ|² less the conditional variance of the rate."""
-    assert_close(energy(linear()), torch.tensor(S0**2 + S1**2 - math.pi * S0 * S1 / 2).double(), 1e-4)
+    assert_close(energy(Linear()), torch.tensor(S0**2 + S1**2 - math.pi * S0 * S1 / 2).double(), 1e-4)
     arc = math.pi**2 / 8 * (S0**2 + S1**2) - math.pi**2 / 4 * S0 * S1
-    assert_close(energy(trigonometric()), torch.tensor(arc).double(), 1e-4)
+    assert_close(energy(Trigonometric()), torch.tensor(arc).double(), 1e-4)
 
 
 def test_path_energy_is_the_mean_square_of_the_field():
-    path, n = linear(), 40_000
+    path, n = Linear(), 40_000
     x0, x1 = (s * torch.randn(n, 1, generator=rng(i), dtype=torch.float64) for i, s in enumerate((S0, S1)))
 
-    def b(t, x, context):
+    def b(t, x):
         v = (1 - t) ** 2 * S0**2 + t**2 * S1**2
         return ((t * S1**2 - (1 - t) * S0**2) / v)[:, None] * x
 
@@ -182,7 +181,7 @@ def test_path_energy_is_the_mean_square_of_the_field():
     )
 
 
-@pytest.mark.parametrize("start", [linear(), trigonometric()], ids=["linear", "trigonometric"])
+@pytest.mark.parametrize("start", [Linear(), Trigonometric()], ids=["linear", "trigonometric"])
 def test_between_centred_gaussians_the_shortest_path_is_optimal_transport(start):
     cost = (S0 - S1) ** 2
     found = [shortest(order, start) for order in (1, 4)]
@@ -197,8 +196,8 @@ def test_scalar_schedules_do_not_reach_optimal_transport_in_general():
         torch.zeros(2), torch.eye(2), torch.tensor([1.0, -1.0]), torch.diag(torch.tensor([9, 0.09]))
     )
     assert_close(cost, torch.tensor(4 + 0.49 + 2), 1e-6)
-    found = [shortest(order, linear(), *ends) for order in (1, 4, 8)]
-    assert energy(linear(), *ends) > 1.1 * found[0] and found[0] > found[1] > found[2] > 1.04 * cost
+    found = [shortest(order, Linear(), *ends) for order in (1, 4, 8)]
+    assert energy(Linear(), *ends) > 1.1 * found[0] and found[0] > found[1] > found[2] > 1.04 * cost
 
 
 def test_a_path_learned_beside_its_field_gets_shorter():
@@ -249,7 +248,7 @@ def test_a_single_schedule_compiles_whole():
 
 
 def test_a_learned_base_is_a_density_and_serves_a_flow():
-    base = GaussianBase((2, 1))
+    base = DiagonalNormal((2, 1))
     with torch.no_grad():
         base.mean += torch.tensor([[0.5], [-1.0]])
         base.log_scale += torch.tensor([[0.3], [-0.7]])
@@ -258,15 +257,15 @@ def test_a_learned_base_is_a_density_and_serves_a_flow():
     assert_close(base.log_prob(x[:5]), normal.log_prob(x[:5]).sum((1, 2)), 1e-5)
     assert ((x.mean(0) - base.mean).abs() < 4 * base.log_scale.exp() / 20_000**0.5).all()
     assert ((x.std(0) / base.log_scale.exp() - 1).abs() < 4 / 40_000**0.5).all()
-    flow = Flow(CNF(lambda t, x, c: x, solver=fixed(20)), base)
-    sample, log_prob = flow.sample_and_log_prob(4, generator=rng(1))
+    flow = Flow(CNF(lambda t, x: x, solver=Fixed(20)), base)
+    sample, log_prob = flow.rsample_and_log_prob(4, generator=rng(1))
     assert_close(flow.log_prob(sample), log_prob, 1e-4)
     gradients = torch.autograd.grad(flow.log_prob(sample.detach()).sum(), list(base.parameters()))
     assert all(g.all() for g in gradients)
 
 
 def test_a_learned_base_is_standard_normal_at_the_start_and_draws_from_the_generator_in_its_dtype():
-    base, z = GaussianBase((2, 1)).double(), torch.randn(5, 2, 1, generator=rng(3), dtype=torch.float64)
+    base, z = DiagonalNormal((2, 1)).double(), torch.randn(5, 2, 1, generator=rng(3), dtype=torch.float64)
     assert torch.equal(base.sample(5, generator=rng(3)), z)
     with torch.no_grad():
         base.mean += 0.5
@@ -288,7 +287,7 @@ def test_a_gap_that_no_flow_has_is_pointed_out():
 
 def test_the_cost_of_a_learned_base_has_a_gradient():
     """Also at equal eigenvalues, where it begins: the gradient of |m|² + Σ (σ_i - s_i)²."""
-    base, s = GaussianBase(3), torch.tensor([1.0, 2.0, 3.0])
+    base, s = DiagonalNormal(3), torch.tensor([1.0, 2.0, 3.0])
     covariance = torch.diag((2 * base.log_scale).exp())
     gaussian_cost(base.mean, covariance, torch.ones(3), torch.diag(s**2)).backward()
     torch.testing.assert_close(base.log_scale.grad, 2 * (1 - s))

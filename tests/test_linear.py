@@ -1,15 +1,17 @@
-"""ActNorm and the invertible 1 × 1 convolution: closed forms, the first batch, saving, derivatives of every order."""
+"""ActNorm, the invertible 1 × 1 convolution, the triangular map: closed forms, the first batch, every derivative."""
 
 import copy
+import math
 import pickle
 
 import pytest
 import torch
-from registry import rng, seeded, started
+from registry import Member, built, points, rng, seeded, started
 from torch.autograd.functional import jacobian
 
 from cnflib import Chain, Inverse
-from cnflib.discrete import ActNorm, Flatten, InvertibleConv1x1
+from cnflib.discrete import ActNorm, Flatten, InvertibleConv1x1, LowerTriangular
+from cnflib.models import gaussian
 from cnflib.train import EMA
 
 shapes = pytest.mark.parametrize("event", [(3,), (3, 2), (3, 2, 4)])
@@ -72,12 +74,12 @@ def test_inverse_and_logdet_to_rounding_both_ways(kind, weights, event):
         g = trained(g, event)
     x = draws(4, event, 1)
     z, logdet = g(x)
-    back, logdet_back = g.inverse(z)
+    back, logdet_back = g.decode_and_logdet(z)
     assert_close(back, x)
     assert_close(g.decode(z), x)
     assert_close(logdet + logdet_back, torch.zeros(4).double())
     assert_close(logdet, log_volume(g, x))
-    assert_close(logdet_back, log_volume(g.inverse, z))
+    assert_close(logdet_back, log_volume(g.decode_and_logdet, z))
 
 
 @pytest.mark.parametrize("kind", [ActNorm, InvertibleConv1x1])
@@ -91,7 +93,7 @@ def test_logdet_of_an_mnist_image_counts_every_pixel(kind):
     z, logdet = g(x)
     slope = torch.autograd.functional.jvp(lambda y: g(y)[0], x, torch.ones_like(x))[1]
     assert_close(logdet, slope.abs().log().flatten(1).sum(1))
-    assert_close(g.inverse(z)[0], x)
+    assert_close(g.decode_and_logdet(z)[0], x)
 
 
 # ---- ActNorm
@@ -119,7 +121,7 @@ def test_only_the_first_batch_counts():
 
 def test_no_batch_counts_in_eval_mode_or_in_the_inverse():
     g, x = norm(), draws(20, (3,))
-    assert torch.equal(g.inverse(x)[0], x) and torch.equal(g.decode(x), x)
+    assert torch.equal(g.decode_and_logdet(x)[0], x) and torch.equal(g.decode(x), x)
     z, logdet = g.eval()(x)
     assert torch.equal(z, x) and not logdet.any() and not g.initialized
     g.train()(x)
@@ -301,12 +303,12 @@ def test_every_number_of_the_matrix_is_learned():
     assert sum(p.numel() for p in g.parameters()) == 9
 
 
-@pytest.mark.parametrize("way", ["forward", "inverse"])
+@pytest.mark.parametrize("way", ["encode", "decode"])
 def test_gradients_are_those_of_differences(way):
     g, x = mix(), torch.randn(2, 3, 2, generator=rng(), dtype=torch.float64, requires_grad=True)
 
     def outputs(lu, x):
-        return torch.func.functional_call(g, {"lu": lu}, (x,)) if way == "forward" else _inverse(g, lu, x)
+        return torch.func.functional_call(g, {"lu": lu}, (x,)) if way == "encode" else _inverse(g, lu, x)
 
     lu = g.lu.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(outputs, (lu, x), check_forward_ad=True)
@@ -335,17 +337,17 @@ def test_tangents_and_gradients_of_gradients_agree_in_the_inverse():
 
 
 @pytest.mark.parametrize("function", [torch.func.jacrev, torch.func.jacfwd])
-@pytest.mark.parametrize("way", ["forward", "inverse"])
+@pytest.mark.parametrize("way", ["encode", "decode"])
 def test_func_transforms_pass_through(function, way):
     g, x = mix(), draws(2, (3, 2))
-    call = g if way == "forward" else g.inverse
+    call = g if way == "encode" else g.decode_and_logdet
     full = torch.func.vmap(function(lambda row: call(row[None])[0][0]))(x)
     assert_close(torch.linalg.slogdet(full.reshape(2, 6, 6)).logabsdet, call(x)[1])
 
 
 def test_it_compiles_without_a_graph_break():
     g, x = mix(), draws(4, (3, 2, 2))
-    for call in (g, g.inverse):
+    for call in (g, g.decode_and_logdet):
         torch.compiler.reset()
         assert_close(torch.compile(call, backend="eager", fullgraph=True)(x), call(x), 1e-12)
 
@@ -371,3 +373,179 @@ def test_under_autocast_the_matrix_is_applied_in_the_dtype_of_x():
             back = mix.decode(z)
         assert z.dtype == torch.float32
         torch.testing.assert_close(back, x, rtol=1e-5, atol=1e-5)
+
+
+# ---- LowerTriangular
+
+
+triangular = pytest.mark.parametrize(
+    ("shape", "context"), [((1,), 0), ((3,), 0), ((2, 2), 0), ((1,), 2), ((3,), 2), ((2, 1, 2), 1)]
+)
+
+
+def triangle(shape, context=0):
+    """A map at random weights."""
+    return built(Member(lambda: LowerTriangular(shape, (5,), context)), scale=0.3)
+
+
+@triangular
+def test_it_starts_as_the_identity(shape, context):
+    x, c = points(Member(None, shape, context))
+    g = LowerTriangular(shape, (5,), context).double()
+    z, logdet = g(x, c)
+    assert torch.equal(z, x) and torch.equal(g.decode(x, c), x) and not logdet.any()
+
+
+@triangular
+def test_it_is_the_formula_both_ways_with_its_log_determinants(shape, context):
+    g, (x, c) = triangle(shape, context), points(Member(None, shape, context))
+    z, logdet = g(x, c)
+    back, logdet_back = g.decode_and_logdet(z, c)
+    assert_close(back, x, 1e-12)
+    assert_close(logdet_back, -logdet, 1e-12)
+    assert torch.equal(g.encode(x, c), z) and torch.equal(g.decode(z, c), back)
+    L = g.factor(c)
+    dim = math.prod(shape)
+    assert L.shape == (len(x) if context else 1, dim, dim) and torch.equal(L, L.tril())
+    assert (L.diagonal(dim1=1, dim2=2) > 0).all()
+    mean = g.decode(torch.zeros_like(x), c).flatten(1)
+    assert_close(back.flatten(1), mean + torch.einsum("bij,bj->bi", L.expand(3, -1, -1), z.flatten(1)), 1e-12)
+    for way, y, value in ((g, x, logdet), (g.decode_and_logdet, z, logdet_back)):
+        full = jacobian(lambda y: way(y, c)[0].sum(0), y).reshape(dim, len(y), dim).movedim(1, 0)
+        assert_close(torch.linalg.slogdet(full).logabsdet, value, 1e-12)
+
+
+@triangular
+def test_every_number_of_the_factor_is_learned_and_none_above_its_diagonal(shape, context):
+    g, (x, c) = triangle(shape, context), points(Member(None, shape, context))
+    z, logdet = g(x, c)
+    (z.square().sum() - logdet.sum()).backward()
+    assert g.mean.grad.all() and g.lower.grad[torch.ones_like(g.lower).tril() == 1].all()
+    assert not g.lower.grad.triu(1).any()
+    assert all(p.grad.any() for p in g.parameters())
+
+
+@pytest.mark.parametrize("way", ["encode_and_logdet", "decode_and_logdet"])
+@pytest.mark.parametrize("context", [0, 1])
+def test_its_gradients_are_those_of_differences(way, context):
+    g, (x, c) = triangle((2,), context), points(Member(None, (2,), context), 2)
+    leaves = [a.requires_grad_() for a in (x, c, *g.parameters()) if a is not None]
+    names = [name for name, _ in g.named_parameters()]
+
+    def outputs(x, *rest):
+        c, parameters = (rest[0], rest[1:]) if context else (None, rest)
+        module = g if way == "encode_and_logdet" else Inverse(g)
+        prefix = "" if module is g else "bijection."
+        return torch.func.functional_call(
+            module, {prefix + name: p for name, p in zip(names, parameters)}, (x, c)
+        )
+
+    assert torch.autograd.gradcheck(outputs, leaves, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(outputs, leaves)
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_the_triangular_map_passes_through_transforms_and_compiles(context):
+    g, (x, c) = triangle((3,), context), points(Member(None, (3,), context))
+    for call in (g, g.decode_and_logdet):
+        alone = lambda x, c: call(x[None], None if c is None else c[None])[0][0]
+        axes = (0, None if c is None else 0)
+        full, forward = (
+            torch.func.vmap(d(alone), axes)(x, c) for d in (torch.func.jacrev, torch.func.jacfwd)
+        )
+        assert_close(full, forward)
+        assert_close(torch.linalg.slogdet(full).logabsdet, call(x, c)[1])
+        torch.compiler.reset()
+        assert_close(torch.compile(call, backend="eager", fullgraph=True)(x, c), call(x, c), 1e-12)
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_under_autocast_the_factor_is_applied_in_the_dtype_of_x(context):
+    g, (x, c) = triangle((40,), context).float(), points(Member(None, (40,), context), dtype=torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        z, logdet = g(x, c)
+        back = g.decode(z, c)
+    assert {z.dtype, logdet.dtype, back.dtype} == {torch.float32}
+    if context == 0:  # else the nets of the two directions round alike, but not the condition number
+        torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_the_triangular_map_takes_batches_of_none_and_of_one(n):
+    for context in (0, 2):
+        g, (x, c) = triangle((2, 2), context), points(Member(None, (2, 2), context))
+        row = None if c is None else c[:n]
+        for way in (g, g.decode_and_logdet):
+            assert_close(way(x[:n], row), tuple(a[:n] for a in way(x, c)), 1e-12)
+
+
+def correlated(n=500):
+    return torch.randn(n, 3, generator=rng(), dtype=torch.float64) @ torch.tensor(
+        [[1.0, 2.0, 0.0], [0.0, 0.5, -3.0], [0.0, 0.0, 0.2]], dtype=torch.float64
+    ) + torch.tensor([5.0, -7.0, 0.1], dtype=torch.float64)
+
+
+def test_at_mean_and_covariance_of_the_data_the_likelihood_of_a_gaussian_is_stationary_and_that_of_torch():
+    x = correlated()
+    flow, covariance = gaussian(dim=3).double(), x.T.cov(correction=0)
+    L = torch.linalg.cholesky(covariance)
+    with torch.no_grad():
+        flow.bijection.mean.copy_(x.mean(0))
+        flow.bijection.lower.copy_(L.tril(-1) + L.diagonal().log().diag())
+    assert_close(flow.bijection.factor()[0], L, 1e-12)
+    normal = torch.distributions.MultivariateNormal(x.mean(0), covariance)
+    assert_close(flow.log_prob(x), normal.log_prob(x), 1e-9)
+    nll = -flow.log_prob(x).mean()
+    assert nll.item() == pytest.approx(normal.entropy().item(), abs=1e-10)
+    grads = torch.autograd.grad(nll, [flow.bijection.mean, flow.bijection.lower])
+    assert max(grad.abs().max() for grad in grads) < 1e-11
+    moved = gaussian(dim=3).double()
+    assert all(
+        grad.any() for grad in torch.autograd.grad(-moved.log_prob(x).mean(), list(moved.parameters()))
+    )
+
+
+def test_maximum_likelihood_by_gradient_reaches_mean_and_covariance_of_the_data():
+    x = correlated()
+    flow = gaussian(dim=3).double()
+    optimizer = torch.optim.LBFGS(flow.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = -flow.log_prob(x).mean()
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimizer.step(loss)
+    L = flow.bijection.factor()[0]
+    assert_close(flow.bijection.mean, x.mean(0), 1e-4)
+    assert_close(L @ L.T, x.T.cov(correction=0), 1e-3)
+
+
+def test_samples_of_a_gaussian_have_its_mean_and_covariance():
+    flow = built(Member(lambda: gaussian(shape=(1, 2))), scale=0.7)
+    x = flow.sample(200_000, generator=rng()).flatten(1)
+    L = flow.bijection.factor()[0].detach()
+    assert_close(x.mean(0), flow.bijection.mean.detach(), 2e-2)
+    assert_close(x.T.cov(), L @ L.T, 5e-2)
+
+
+def test_a_conditional_gaussian_is_a_regression_that_knows_its_errors():
+    """x | c ~ N((c, -c), diag(e^c, 1)²): a mean and a scale that follow the context."""
+    with seeded():
+        flow = gaussian(dim=2, hidden=(16,), context=1).double()
+    generator = rng()
+    optimizer = torch.optim.Adam(flow.parameters(), 2e-2)
+    for _ in range(300):
+        c = 2 * torch.rand(256, 1, generator=generator, dtype=torch.float64) - 1
+        noise = torch.randn(256, 2, generator=generator, dtype=torch.float64)
+        x = torch.cat([c + c.exp() * noise[:, :1], -c + noise[:, 1:]], 1)
+        optimizer.zero_grad()
+        (-flow.log_prob(x, c).mean()).backward()
+        optimizer.step()
+    c = torch.tensor([[-0.8], [0.0], [0.8]], dtype=torch.float64)
+    with torch.no_grad():
+        mean, L = flow.decode(torch.zeros(3, 2).double(), c), flow.bijection.factor(c)
+    assert_close(mean, torch.cat([c, -c], 1), 0.25)
+    assert_close(L.diagonal(dim1=1, dim2=2).log(), torch.cat([c, 0 * c], 1), 0.2)

@@ -7,7 +7,8 @@ import torch
 from registry import Member, built, points, rng, seeded
 from torch import nn
 
-from cnflib.nets import MLP, Conditioner, FourierFeatures, TimeEmbedding, feedforward
+from cnflib.discrete import MADE, Contraction
+from cnflib.nets import MLP, Conditioner, ConvNet, FourierFeatures, TimeEmbedding, UNet, feedforward
 
 fields = {
     "plain": Member(lambda: MLP(2, (8,))),
@@ -104,3 +105,39 @@ def test_a_conditioner_sees_its_context():
     member = Member(lambda: Conditioner(2, 3, (8,), context=3), (2,), 3)
     net, (x, context) = built(member), points(member)
     assert (net(x, context) != net(x, context + 1)).any(1).all()
+
+
+conditional = {
+    "MLP": (lambda k: MLP(2, (4,), context=k), lambda net, x, c: net(torch.tensor(0.5), x, c), (2,)),
+    "UNet": (
+        lambda k: UNet((1, 4, 4), 8, (1,), context=k),
+        lambda net, x, c: net(torch.tensor(0.5), x, c),
+        (1, 4, 4),
+    ),
+    "Conditioner": (lambda k: Conditioner(2, 3, (4,), k), lambda net, x, c: net(x, c), (2,)),
+    "ConvNet": (lambda k: ConvNet(2, 3, (4,), k), lambda net, x, c: net(x, c), (2, 3, 3)),
+    "MADE": (lambda k: MADE(2, 3, (4,), k), lambda net, x, c: net(x, c), (2,)),
+    "Contraction": (lambda k: Contraction(2, (4,), k), lambda net, x, c: net(x, c), (2,)),
+}
+
+
+@pytest.mark.parametrize(("build", "call", "shape"), conditional.values(), ids=conditional)
+def test_a_net_wants_rows_of_as_many_features_as_declared_and_says_so(build, call, shape):
+    x, labels = torch.zeros(4, *shape), torch.tensor([0, 1, 2, 1])
+    rows = nn.functional.one_hot(labels, 3).float()
+    assert len(call(build(3), x, rows)) == 4
+    for net, context, match in (
+        (build(3), labels, "context.*one_hot"),
+        (build(3), rows.double(), "context of dtype torch.float32"),
+        (build(3), rows[:, :2], r"context of shape \(B, 3\)"),
+        (build(3), rows[:, 0], r"context of shape \(B, 3\)"),
+        (build(3), None, r"context of shape \(B, 3\)"),
+        (build(0), rows, "context=0"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call(net, x, context)
+
+
+def test_a_context_of_one_feature_is_a_column():
+    with pytest.raises(ValueError, match=r"context of shape \(B, 1\).*context\[:, None\]"):
+        Conditioner(2, 3, (4,), 1)(torch.zeros(4, 2), torch.ones(4))

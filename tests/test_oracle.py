@@ -7,10 +7,10 @@ import torch
 from registry import interpolants, rng
 from torch.func import grad, jacrev, jvp, vmap
 
-from cnflib import Flow, StandardNormal
-from cnflib.continuous import CNF, adaptive
-from cnflib.data.mixture import GaussianMixture
-from cnflib.interpolants import Oracle, bridge, continuity_residual, linear, sample_ode
+from cnflib import Flow, GaussianMixture, StandardNormal
+from cnflib.continuous import CNF
+from cnflib.interpolants import Bridge, Linear, Oracle, continuity_residual, sample_ode
+from cnflib.ode import Adaptive, dopri8
 
 rho0 = GaussianMixture(
     [0.6, 0.4], [[0.0, 2.0], [1.0, -1.0]], [[[0.3, 0.0], [0.0, 1.3]], [[0.7, 0.3], [0.3, 0.6]]]
@@ -38,7 +38,7 @@ def draw(n=5, seed=0):
 
 def path(name, n, t):
     """Ends, noise, points and rates of n pairs."""
-    ends = [rho.sample(n, rng(seed), torch.float64) for seed, rho in enumerate((rho0, rho1))]
+    ends = [rho.sample(n, generator=rng(seed)).double() for seed, rho in enumerate((rho0, rho1))]
     xi = draw(n, 2)
     return *ends, xi, interpolants[name](t, *ends, xi), interpolants[name].rate(t, *ends, xi)
 
@@ -79,7 +79,7 @@ def test_density_is_that_of_the_paths(name):
     for t in (0.25, 0.6):
         x_t = path(name, n, t)[3]
         width = 0.4 * torch.linalg.eigvalsh(exact._covariance(*_squares(name, t), x_t)).min()
-        centres = exact.sample(t, 9, rng(4), torch.float64)
+        centres = exact.sample(t, 9, rng(4)).double()
         distance = (x_t[:, None] - centres).square().sum(2)
         log_q = -distance / (2 * width) - (2 * math.pi * width).log()
         assert_vanishes((log_q - exact.log_prob(t, x_t)[:, None]).exp() - 1)
@@ -94,7 +94,7 @@ def _squares(name, t):
 def test_moments_and_samples_are_those_of_the_paths(name):
     n = 20_000
     for t in (0.25, 0.6):
-        x_t, own = path(name, n, t)[3], oracle(name).sample(t, n, rng(5), torch.float64)
+        x_t, own = path(name, n, t)[3], oracle(name).sample(t, n, rng(5)).double()
         features = [
             torch.cat([x, x.square(), x[:, :1] * x[:, 1:], (2 * x).sin(), x.sum(1, True).cos()], 1)
             for x in (x_t, own)
@@ -136,7 +136,7 @@ def test_score_is_the_gradient_of_the_density(name):
     exact, x = oracle(name), draw()
     for t in (0.0, 0.3, 0.5, 1.0):
         assert_close(exact.score(t, x), grad(lambda x: exact.log_prob(t, x).sum())(x), 1e-11)
-        gamma = interpolants[name].gamma2(torch.tensor(t, dtype=torch.float64)).sqrt()
+        gamma = interpolants[name].coefficients(torch.tensor(t, dtype=torch.float64)).gamma2.sqrt()
         assert_close(exact.denoiser(t, x), -gamma * exact.score(t, x))
 
 
@@ -199,25 +199,47 @@ def test_times_and_dtypes_of_all_kinds_agree():
     assert exact.sample(0.3, 7).shape == (7, 2) and exact.sample(0.3, 7).dtype == torch.float32
 
 
+def test_samples_have_the_default_dtype_and_no_gradient():
+    exact = oracle("linear, bridge")
+    assert torch.equal(exact.sample(0.3, 7, rng()), exact.sample(0.3, 7, generator=rng()))
+    assert not exact.sample(torch.tensor(0.3, requires_grad=True), 7).requires_grad
+    old = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert exact.sample(0.3, 7).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(old)
+
+
+def test_an_oracle_refuses_what_it_does_not_know():
+    for arguments, message in {
+        (rho0, rho0, rho1): "Expected interpolant to be an Interpolant",
+        (Linear(), torch.distributions.Normal(0.0, 1.0), rho1): "Expected rho0 to be a Gaussian mixture",
+        (Linear(), StandardNormal(3), rho1): "Expected rho0 and rho1 in the same dimension; got 3 and 2",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            Oracle(*arguments)
+
+
 def test_a_standard_normal_is_a_mixture():
     unit = GaussianMixture([1.0], [[0.0, 0.0]], [[[1.0, 0.0], [0.0, 1.0]]])
     x = draw()
     assert_close(
-        Oracle(linear(), StandardNormal(2), rho1).velocity(0.4, x),
-        Oracle(linear(), unit, rho1).velocity(0.4, x),
+        Oracle(Linear(), StandardNormal(2), rho1).velocity(0.4, x),
+        Oracle(Linear(), unit, rho1).velocity(0.4, x),
     )
 
 
-@pytest.mark.parametrize("gamma2", [None, bridge()], ids=["zero", "bridge"])
-def test_the_velocity_carries_one_law_to_the_other(gamma2):
-    exact = Oracle(linear() if gamma2 is None else linear(gamma2), StandardNormal(2), rho1)
-    solver = adaptive("dopri8", rtol=1e-7, atol=1e-7)
+@pytest.mark.parametrize("gamma", [None, Bridge()], ids=["no noise", "bridge"])
+def test_the_velocity_carries_one_law_to_the_other(gamma):
+    exact = Oracle(Linear(gamma), StandardNormal(2), rho1)
+    solver = Adaptive(dopri8, rtol=1e-7, atol=1e-7)
     flow = Flow(CNF(exact.velocity, solver=solver), StandardNormal(2))
     assert_close(flow.log_prob(draw()), rho1.log_prob(draw()), 1e-6)
     assert_close(sample_ode(exact.velocity, draw(), solver), flow.bijection.decode(draw()), 0)
 
 
 def test_the_density_goes_where_a_log_density_is_asked_for():
-    closed = Oracle(linear(bridge()), rho0, rho1)
+    closed = Oracle(Linear(Bridge()), rho0, rho1)
     assert_close(closed.log_prob(0.3, draw(), None), closed.log_prob(0.3, draw()), 0)
     assert_close(continuity_residual(closed.velocity, closed.log_prob, 0.3, draw()), torch.zeros(5).double())

@@ -1,5 +1,6 @@
 """Pairings against all permutations of a small batch, duality, closed forms, and what a label must not see."""
 
+import copy
 import itertools
 import math
 import pickle
@@ -10,32 +11,32 @@ from registry import rng, seeded
 from scipy.optimize import linear_sum_assignment
 
 from cnflib.interpolants import (
+    ConditionalPairing,
+    IndependentPairing,
+    Linear,
+    OptimalTransport,
+    Paired,
     RowPairing,
-    conditional,
+    Sinkhorn,
     cost_by_batch,
-    independent,
-    linear,
-    optimal_transport,
-    paired,
     pairing_report,
-    sinkhorn,
     sinkhorn_plan,
     transport,
     velocity_loss,
 )
 
-OT = optimal_transport()
+OT = OptimalTransport()
 labels = torch.arange(60) % 3
 pairings = {
-    "independent": (independent(), None),
-    "paired": (paired(), None),
+    "independent": (IndependentPairing(), None),
+    "paired": (Paired(), None),
     "transport": (OT, None),
-    "sinkhorn": (sinkhorn(0.1), None),
-    "conditional transport": (conditional(OT), labels),
-    "conditional sinkhorn": (conditional(sinkhorn(0.1)), labels),
-    "conditional independent": (conditional(independent()), labels),
-    "near": (conditional(OT, 2.0), labels / 7),
-    "near sinkhorn": (conditional(sinkhorn(0.1), 2.0), labels / 7),
+    "sinkhorn": (Sinkhorn(0.1), None),
+    "conditional transport": (ConditionalPairing(OT), labels),
+    "conditional sinkhorn": (ConditionalPairing(Sinkhorn(0.1)), labels),
+    "conditional independent": (ConditionalPairing(IndependentPairing()), labels),
+    "near": (ConditionalPairing(OT, 2.0), labels / 7),
+    "near sinkhorn": (ConditionalPairing(Sinkhorn(0.1), 2.0), labels / 7),
 }
 every = pytest.mark.parametrize(("pairing", "context"), pairings.values(), ids=pairings)
 permuting = pytest.mark.parametrize("name", [name for name in pairings if "sinkhorn" not in name])
@@ -90,9 +91,9 @@ def test_a_permutation_uses_every_base_point_once(name):
 
 @every
 def test_whether_ends_stay_independent_is_said(pairing, context):
-    as_they_come = torch.equal(pairing.rows(*ends(60, 2), rng(), context), torch.arange(60))
-    assert as_they_come == (pairing.independent or repr(pairing) == "paired()")
-    keeps = "independent()" in repr(pairing)
+    as_they_come = torch.equal(pairing.rows(*ends(60, 2), context, rng()), torch.arange(60))
+    assert as_they_come == (pairing.independent or repr(pairing) == "Paired()")
+    keeps = "IndependentPairing()" in repr(pairing)
     assert pairing.independent == keeps
 
 
@@ -101,6 +102,7 @@ def test_a_pairing_prints_as_its_call_and_travels_to_the_workers_of_a_loader(pai
     again = eval(repr(pairing))
     sent = pickle.loads(pickle.dumps(pairing))
     assert repr(again) == repr(sent) == repr(pairing)
+    assert again == sent == copy.deepcopy(pairing) == pairing and hash(again) == hash(sent) == hash(pairing)
     rows = [p.rows(*ends(60, 2), generator=rng(), context=context) for p in (pairing, again, sent)]
     assert torch.equal(rows[0], rows[1]) and torch.equal(rows[0], rows[2])
 
@@ -114,7 +116,7 @@ def test_gradients_reach_a_learned_base_and_the_pick_holds_no_graph(pairing, con
     assert torch.equal(gradient[:, 0].long(), rows.bincount(minlength=60)) and not rows.requires_grad
 
 
-@pytest.mark.parametrize("pairing", [independent(), paired()], ids=repr)
+@pytest.mark.parametrize("pairing", [IndependentPairing(), Paired()], ids=repr)
 def test_pairs_that_are_kept_are_the_very_tensors_and_compile(pairing):
     x0, x1 = ends(4, 2)
     assert pairing(x0, x1)[0] is x0 and pairing(x0, x1, context=labels[:4])[1] is x1
@@ -261,7 +263,7 @@ def test_plan_depends_on_no_place_and_no_scale_of_either_end(dtype):
 def test_the_default_pairs_nearly_as_well_as_optimal_transport_in_any_dimension(dim):
     x0, x1 = draw(256, dim), 100 + 3 * draw(256, dim, seed=1)
     gain = lambda pairs: ((pairs[0] - x0.mean(0)) * (pairs[1] - x1.mean(0))).sum().item()
-    assert gain(sinkhorn()(x0, x1, rng())) > 0.9 * gain(OT(x0, x1))
+    assert gain(Sinkhorn()(x0, x1, generator=rng())) > 0.9 * gain(OT(x0, x1))
 
 
 def test_the_plan_of_points_far_from_the_origin_keeps_its_digits():
@@ -297,7 +299,7 @@ def test_plan_goes_from_optimal_to_independent_with_the_regularization():
 def test_draws_follow_the_plan():
     x0, x1 = ends(5, 2)
     plan, n, generator = sinkhorn_plan(x0, x1, 1.0, tolerance=1e-6), 1000, rng()
-    pairing = sinkhorn(1.0, tolerance=1e-6)
+    pairing = Sinkhorn(1.0, tolerance=1e-6)
     counts = torch.zeros(5, 5).double()
     for _ in range(n):
         counts[pairing.rows(x0, x1, generator=generator), torch.arange(5)] += 1
@@ -308,13 +310,13 @@ def test_draws_follow_the_plan():
 
 def test_draws_come_from_the_generator():
     x0, x1 = ends(50, 2)
-    rows = [sinkhorn(0.3).rows(x0, x1, generator=rng(seed)) for seed in (0, 0, 1)]
+    rows = [Sinkhorn(0.3).rows(x0, x1, generator=rng(seed)) for seed in (0, 0, 1)]
     assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
 
 
 def test_sinkhorn_says_when_it_has_not_converged():
     with pytest.raises(ValueError, match=r"tolerance=1e-06 in iterations=20; got .* Raise iterations"):
-        sinkhorn(0.01, 20, 1e-6)(*ends(50, 2))
+        Sinkhorn(0.01, 20, 1e-6)(*ends(50, 2))
 
 
 # Conditions.
@@ -322,7 +324,7 @@ def test_sinkhorn_says_when_it_has_not_converged():
 
 def test_base_points_change_places_only_within_a_label():
     x0, x1 = ends(60, 2)
-    rows = conditional(OT).rows(x0, x1, context=labels)
+    rows = ConditionalPairing(OT).rows(x0, x1, context=labels)
     assert torch.equal(labels[rows], labels)
     for label in range(3):
         own = (labels == label).nonzero()[:, 0]
@@ -331,7 +333,7 @@ def test_base_points_change_places_only_within_a_label():
 
 def test_two_rows_of_a_label_change_places_where_that_is_shorter():
     x = torch.arange(6.0)[:, None]
-    rows = conditional(OT).rows(x, x.flip(0), context=torch.tensor([0, 1, 2, 2, 1, 0]))
+    rows = ConditionalPairing(OT).rows(x, x.flip(0), context=torch.tensor([0, 1, 2, 2, 1, 0]))
     assert rows.tolist() == [5, 4, 3, 2, 1, 0]
 
 
@@ -341,7 +343,8 @@ def test_two_rows_of_a_label_change_places_where_that_is_shorter():
 def test_labels_may_come_in_any_code(context):
     pair = ends(60, 2)
     assert torch.equal(
-        conditional(OT).rows(*pair, context=context), conditional(OT).rows(*pair, context=labels)
+        ConditionalPairing(OT).rows(*pair, context=context),
+        ConditionalPairing(OT).rows(*pair, context=labels),
     )
 
 
@@ -349,7 +352,7 @@ def test_a_pairing_that_ignores_labels_skews_the_base_of_a_class_and_a_condition
     n = 400
     side = torch.arange(n) % 2
     x0, x1 = draw(n, 2), 0.3 * draw(n, 2, seed=1) + 6 * side[:, None]
-    skewed, kept = OT(x0, x1)[0], conditional(OT)(x0, x1, context=side)[0]
+    skewed, kept = OT(x0, x1)[0], ConditionalPairing(OT)(x0, x1, context=side)[0]
     assert skewed[side == 1].mean() > 0.5
     for label in (0, 1):
         assert torch.equal(kept[side == label].sort(0).values, x0[side == label].sort(0).values)
@@ -363,23 +366,23 @@ def test_a_finite_weight_pays_for_the_distance_of_contexts():
         matrix = squared_distance(x0, x1) + weight * squared_distance(c, c)
         total = lambda p: matrix[list(p), range(6)].sum()  # noqa: B023
         best = min(itertools.permutations(range(6)), key=total)
-        assert conditional(OT, weight).rows(x0, x1, context=c).tolist() == list(best)
+        assert ConditionalPairing(OT, weight).rows(x0, x1, context=c).tolist() == list(best)
 
 
 def test_a_finite_weight_goes_from_transport_to_pairs_as_they_come():
     x0, x1 = ends(60, 2)
     c = draw(60, seed=3).float()
-    rows = {w: conditional(OT, w).rows(x0, x1, context=c) for w in (1e-9, 1.0, 1e9)}
+    rows = {w: ConditionalPairing(OT, w).rows(x0, x1, context=c) for w in (1e-9, 1.0, 1e9)}
     assert torch.equal(rows[1e-9], OT.rows(x0, x1)) and torch.equal(rows[1e9], torch.arange(60))
     moved = [(c[r] - c).square().mean() for r in rows.values()]
     assert moved == sorted(moved, reverse=True)
-    assert torch.equal(conditional(OT).rows(x0, x1, context=c), torch.arange(60))
+    assert torch.equal(ConditionalPairing(OT).rows(x0, x1, context=c), torch.arange(60))
 
 
 def test_a_conditional_batch_trains_a_conditional_field():
     x1, context = ends(60, 2)[1].float(), torch.eye(3)[labels]
-    x0, x1 = conditional(OT)(torch.randn(60, 2, generator=rng()), x1, context=context)
-    loss = velocity_loss(lambda t, x, c: c[:, :2] * x, linear(), x0, x1, context=context, generator=rng())
+    x0, x1 = ConditionalPairing(OT)(torch.randn(60, 2, generator=rng()), x1, context=context)
+    loss = velocity_loss(lambda t, x, c: c[:, :2] * x, Linear(), x0, x1, context=context, generator=rng())
     assert loss.shape == (60,) and loss.isfinite().all()
 
 
@@ -388,9 +391,9 @@ def test_a_conditional_batch_trains_a_conditional_field():
 
 def test_report_counts_what_it_says():
     x0, x1 = ends(40, 2)
-    pairing = sinkhorn(0.2)
-    report = pairing_report(pairing, x0, x1, rng())
-    rows = pairing.rows(x0, x1, rng())
+    pairing = Sinkhorn(0.2)
+    report = pairing_report(pairing, x0, x1, generator=rng())
+    rows = pairing.rows(x0, x1, generator=rng())
     y0 = x0[rows]
     swaps = sum((y0[i] - y0[j]) @ (x1[i] - x1[j]) < 0 for i, j in itertools.combinations(range(40), 2))
     assert report.cost == pytest.approx(cost(y0, x1))
@@ -405,41 +408,41 @@ def test_lines_of_transport_never_cross_and_independent_ones_do_half_the_time(dt
     x0, x1 = (x + 100 for x in ends(300, 3, dtype=dtype))
     report = pairing_report(OT, x0, x1)
     assert report.crossing == 0 and report.used_x0 == 1 and report.cost < report.independent_cost
-    assert pairing_report(independent(), draw(300, 2), draw(300, 2, seed=1)).crossing == pytest.approx(
+    assert pairing_report(IndependentPairing(), draw(300, 2), draw(300, 2, seed=1)).crossing == pytest.approx(
         0.5, abs=0.05
     )
 
 
 def test_report_takes_any_function_and_a_context():
-    repeat = lambda x0, x1, generator=None: (x0, x1[:1].expand_as(x1))
+    repeat = lambda x0, x1, context=None, generator=None: (x0, x1[:1].expand_as(x1))
     assert pairing_report(repeat, *ends(20, 2)).used_x1 == 1 / 20
-    assert pairing_report(conditional(OT), *ends(60, 2), context=labels).used_x0 == 1
+    assert pairing_report(ConditionalPairing(OT), *ends(60, 2), context=labels).used_x0 == 1
 
 
 def test_report_counts_points_that_repeat_once_and_takes_images():
     x0, x1 = (x[torch.arange(20) // 2] for x in ends(20, 1, 2, 3))
-    report = pairing_report(paired(), x0, x1)
+    report = pairing_report(Paired(), x0, x1)
     assert report.used_x0 == report.used_x1 == 1
-    assert report == pairing_report(paired(), x0.flatten(1), x1.flatten(1))
+    assert report == pairing_report(Paired(), x0.flatten(1), x1.flatten(1))
 
 
 def test_cost_by_batch_takes_images_and_the_batch_that_ends_the_data():
     x0, x1 = ends(20, 2, 3)
-    (found,) = cost_by_batch(independent(), x0, x1, [10], rng(3))
+    (found,) = cost_by_batch(IndependentPairing(), x0, x1, [10], generator=rng(3))
     first, last = (cost(x0[rows], x1[rows]) for rows in torch.randperm(20, generator=rng(3)).split(10))
     assert found.cost == pytest.approx((first + last) / 2)
     assert found.error == pytest.approx(abs(first - last) / 2)
 
 
 def test_cost_by_batch_draws_from_its_generator():
-    found = [cost_by_batch(sinkhorn(0.3), *ends(40, 2), [20], rng(seed)) for seed in (0, 0, 1)]
+    found = [cost_by_batch(Sinkhorn(0.3), *ends(40, 2), [20], generator=rng(seed)) for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
 
 
 def test_cost_by_batch_is_a_mean_over_batches_with_its_error():
     x0, x1 = ends(100, 2)
     batches = torch.randperm(100, generator=rng(3)).split(30)[:3]
-    (found,) = cost_by_batch(OT, x0, x1, [30], rng(3))
+    (found,) = cost_by_batch(OT, x0, x1, [30], generator=rng(3))
     each = torch.tensor([cost(*OT(x0[rows], x1[rows])) for rows in batches]).double()
     assert found.size == 30 and found.cost == pytest.approx(each.mean().item())
     assert found.error == pytest.approx(each.std().item() / 3**0.5)
@@ -449,8 +452,8 @@ def test_cost_by_batch_takes_a_context_and_data_sorted_by_class():
     x1 = torch.arange(100.0)[:, None] + draw(100, 2)
     shares = torch.arange(100) // 50
     given, blind = (
-        cost_by_batch(p, draw(100, 2), x1, [25], rng(), c)[0]
-        for p, c in ((conditional(OT), shares), (OT, None))
+        cost_by_batch(p, draw(100, 2), x1, [25], c, rng())[0]
+        for p, c in ((ConditionalPairing(OT), shares), (OT, None))
     )
     assert given.cost >= blind.cost and given.error < 0.5 * given.cost
 
@@ -461,12 +464,80 @@ def test_the_bias_of_small_batches_shrinks():
     assert found[-1].cost > 0
 
 
+class Reverse(RowPairing):
+    """One's own, by its one method."""
+
+    def pick(self, x0, x1, context=None, generator=None):
+        return torch.arange(len(x0)).flip(0)
+
+
 def test_a_pairing_of_ones_own_meets_the_same_checks():
+    x0, x1 = ends(60, 2)
+    assert torch.equal(Reverse()(x0, x1)[0], x0.flip(0)) and not Reverse().independent
+    assert ConditionalPairing(Reverse()).rows(x0, x1, labels)[0] == 57
     with pytest.raises(ValueError, match="Expected as many x0 as x1"):
-        RowPairing("mine()")(*(draw(n, 2) for n in (3, 4)))
+        Reverse()(*(draw(n, 2) for n in (3, 4)))
+    with pytest.raises(ValueError, match="Expected no context"):
+        Reverse()(x0, x1, labels)
 
 
-@pytest.mark.parametrize("pairing", [independent(), optimal_transport(), sinkhorn()], ids=str)
+@pytest.mark.parametrize(
+    "build",
+    [IndependentPairing, Paired, OptimalTransport, Sinkhorn, ConditionalPairing],
+    ids=lambda build: build.__name__,
+)
+def test_points_go_to_the_pairing_not_to_its_constructor(build):
+    with pytest.raises(ValueError, match=rf"Build it, then call it: {build.__name__}\(.*\)\(x0, x1\)"):
+        build(*ends(4, 2))
+
+
+@every
+def test_a_context_and_a_generator_are_not_taken_for_each_other(pairing, context):
+    x0, x1 = ends(60, 2)
+    for call in (pairing, pairing.rows):
+        with pytest.raises(ValueError, match="context.*got a torch.Generator.*generator=generator"):
+            call(x0, x1, rng())
+        with pytest.raises(
+            ValueError, match="generator to be a torch.Generator; got a tensor.*context=labels"
+        ):
+            call(x0, x1, generator=labels)
+    with pytest.raises(ValueError, match="context.*got a torch.Generator"):
+        cost_by_batch(pairing, x0, x1, [30], rng())
+
+
+def test_settings_are_checked_when_they_are_built_and_print_without_defaults():
+    for build, name in (
+        (lambda: Sinkhorn("0.1"), "regularization"),
+        (lambda: Sinkhorn(iterations=0), "iterations"),
+        (lambda: Sinkhorn(tolerance=math.inf), "tolerance"),
+        (lambda: ConditionalPairing(OptimalTransport), "pairing"),
+        (lambda: ConditionalPairing(OT, -1.0), "weight"),
+    ):
+        with pytest.raises(ValueError, match=f"Expected {name}"):
+            build()
+    assert [repr(p) for p in (OT, Sinkhorn(), Sinkhorn(0.05), ConditionalPairing(OT))] == [
+        "OptimalTransport()",
+        "Sinkhorn()",
+        "Sinkhorn()",
+        "ConditionalPairing(OptimalTransport())",
+    ]
+    assert Sinkhorn(0.1) != Sinkhorn() != OT != IndependentPairing() != Paired()
+
+
+def test_pairings_are_built_inside_a_compiled_function():
+    torch._dynamo.reset()
+
+    def pairs(x0, x1):
+        kept = ConditionalPairing(IndependentPairing(), 2.0)
+        x0 = x0 * Sinkhorn(0.1).regularization + float(kept.independent)
+        return IndependentPairing()(*Paired()(x0, x1))[0]
+
+    x0, x1 = ends(4, 2)
+    found = torch.compile(pairs, fullgraph=True, backend="eager")(x0, x1)
+    torch.testing.assert_close(found, 0.1 * x0 + 1)
+
+
+@pytest.mark.parametrize("pairing", [IndependentPairing(), OptimalTransport(), Sinkhorn()], ids=str)
 def test_no_pairs_are_no_pairs(pairing):
     x0, x1 = pairing(torch.empty(0, 3), torch.empty(0, 3))
     assert x0.shape == x1.shape == (0, 3) and pairing.rows(x0, x1).shape == (0,)

@@ -27,7 +27,9 @@ def integers(levels, *shape, dtype=torch.float64):
 class Cube:
     """The uniform density on the unit cube."""
 
-    def log_prob(self, z, context=None):
+    event_shape = (1, 4, 4)
+
+    def log_prob(self, z, context=None, generator=None):
         inside = ((z >= 0) & (z <= 1)).flatten(1).all(1)
         return torch.zeros(len(z), dtype=z.dtype).masked_fill(~inside, -torch.inf)
 
@@ -85,7 +87,7 @@ def test_logdet_is_that_of_the_division(levels):
     y = integers(levels, 5, 2, 3)
     x, logdet = Dequantize(levels)(y)
     assert_close(logdet, torch.full((5,), -6 * math.log(levels), dtype=torch.float64))
-    assert_close(Dequantize(levels).inverse(x)[1], -logdet)
+    assert_close(Dequantize(levels).decode_and_logdet(x)[1], -logdet)
     slope = torch.autograd.functional.jacobian(lambda a: Dequantize(levels)(a, generator=rng())[0], y[:1])
     assert_close(torch.linalg.slogdet(slope.reshape(6, 6)).logabsdet, logdet[0])
 
@@ -101,7 +103,7 @@ def test_shapes_and_dtypes_follow_the_input(dtype, event):
         y = integers(8, n, *event, dtype=dtype)
         for g in (Dequantize(8), Chain(Dequantize(8), Logit())):
             z, logdet = g(y)
-            x, back = g.inverse(z)
+            x, back = g.decode_and_logdet(z)
             assert z.shape == x.shape == y.shape and logdet.shape == back.shape == (n,)
             assert {z.dtype, logdet.dtype, x.dtype, back.dtype} == {dtype}
 
@@ -131,7 +133,7 @@ def test_logdet_of_the_inverse_is_exact_far_out():
     z = torch.tensor([[20.5], [-22.0], [38.0], [-45.0]], dtype=torch.float64)
     size = z[:, 0].abs()
     expected = -(math.log1p(-2e-6) + size + 2 * torch.log1p((-size).exp()))
-    assert_close(Logit(1e-6).inverse(z)[1], expected, 1e-13)
+    assert_close(Logit(1e-6).decode_and_logdet(z)[1], expected, 1e-13)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.3, 1e-6])
@@ -141,10 +143,12 @@ def test_logit_is_the_formula(alpha):
     assert_close(z, torch.logit(alpha + (1 - 2 * alpha) * x))
     slope = torch.autograd.functional.jvp(lambda a: Logit(alpha)(a)[0], x, torch.ones_like(x))[1]
     assert_close(logdet, slope.log().flatten(1).sum(1))
-    back, logdet_back = Logit(alpha).inverse(z)
+    back, logdet_back = Logit(alpha).decode_and_logdet(z)
     assert_close(back, x)
     assert_close(logdet + logdet_back, torch.zeros(5).double())
-    slope = torch.autograd.functional.jvp(lambda a: Logit(alpha).inverse(a)[0], z, torch.ones_like(z))[1]
+    slope = torch.autograd.functional.jvp(
+        lambda a: Logit(alpha).decode_and_logdet(a)[0], z, torch.ones_like(z)
+    )[1]
     assert_close(logdet_back, slope.log().flatten(1).sum(1))
 
 
@@ -167,7 +171,7 @@ def test_float32_keeps_its_digits_near_one():
 @every_dtype
 def test_extreme_latents_have_a_finite_logdet(dtype):
     z = torch.tensor([[-200.0], [-40.0], [40.0], [200.0]], dtype=dtype)
-    x, logdet = Logit(0.05).inverse(z)
+    x, logdet = Logit(0.05).decode_and_logdet(z)
     assert_close(logdet, -z.abs()[:, 0] - math.log(0.9), 1e-6)
     assert (x >= -0.05 / 0.9 - 1e-6).all() and (x <= 1 + 0.05 / 0.9 + 1e-6).all()
 
@@ -176,7 +180,7 @@ def test_logit_has_right_gradients():
     x = torch.rand(2, 3, generator=rng(), dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda a: Logit()(a), x, check_forward_ad=True)
     z = torch.randn(2, 3, generator=rng(), dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda a: Logit().inverse(a), z, check_forward_ad=True)
+    assert torch.autograd.gradcheck(lambda a: Logit().decode_and_logdet(a), z, check_forward_ad=True)
 
 
 # ---- bits per dimension
@@ -196,9 +200,9 @@ def test_bits_are_those_of_pixels_in_the_unit_cube():
     """The log-determinants inside the flow do what ``levels`` does for a density of x in [0, 1)."""
     inner = started(glow(shape=(1, 4, 4), layers=1, hidden=(4,)), (1, 4, 4)).double()
     y = integers(8, 6, 1, 4, 4)
-    whole = Flow(Chain(Dequantize(8), Logit(), inner.bijection), inner.base)
+    whole = inner.after(Chain(Dequantize(8), Logit()))
     x = Dequantize(8)(y, generator=rng())[0]
-    of_cube = Flow(Chain(Logit(), inner.bijection), inner.base).log_prob(x)
+    of_cube = inner.after(Logit()).log_prob(x)
     ours = bits_per_dim(whole.log_prob(y, generator=rng()), dims=16, levels=1)
     assert ours.value == pytest.approx(bits_per_dim(of_cube, dims=16, levels=8).value, rel=1e-12)
 

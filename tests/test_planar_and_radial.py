@@ -48,7 +48,7 @@ families = {
     "radial": Family(Radial, radial_flow, ring, 6, 2e-2, (radial, "_radius"), 0.2, (0.3, 0.4)),
 }
 every = pytest.mark.parametrize("name", families)
-maps = {"forward": lambda g: g, "inverse": lambda g: g.inverse}
+maps = {"encode": lambda g: g, "decode": lambda g: g.decode_and_logdet}
 both_ways = pytest.mark.parametrize("way", maps)
 
 
@@ -77,7 +77,7 @@ def posterior(name):
 @pytest.mark.parametrize("scale", [0.1, 0.5, 1.0])
 def test_inverse_and_logdets_at_random_weights(name, way, context, scale):
     g, (x, c) = layer(name, (4,), context, scale), draw((4,), context, 50)
-    there, back = (g, g.inverse) if way == "forward" else (g.inverse, g)
+    there, back = (g, g.decode_and_logdet) if way == "encode" else (g.decode_and_logdet, g)
     z, logdet = there(x, c)
     again, undone = back(z, c)
     assert (again - x).abs().max() < 1e-9 and (logdet + undone).abs().max() < 1e-9
@@ -91,7 +91,7 @@ def test_inverse_and_logdets_at_random_weights(name, way, context, scale):
 def test_inverse_and_logdets_at_trained_weights(name, way):
     x = families[name].data(100, rng(1))
     for g in (trained(name).bijection, posterior(name).bijection):
-        there, back = (g, g.inverse) if way == "forward" else (g.inverse, g)
+        there, back = (g, g.decode_and_logdet) if way == "encode" else (g.decode_and_logdet, g)
         with torch.no_grad():
             z, logdet = there(x)
             again, undone = back(z)
@@ -106,14 +106,14 @@ def test_inverse_and_logdets_at_trained_weights(name, way):
 def test_images(name, shape, context):
     g, (x, c) = layer(name, shape, context, 0.1), draw(shape, context)
     z, logdet = g(x, c)
-    assert (g.inverse(z, c)[0] - x).abs().max() < 1e-9
-    assert (logdet + g.inverse(z, c)[1]).abs().max() < 1e-9
+    assert (g.decode_and_logdet(z, c)[0] - x).abs().max() < 1e-9
+    assert (logdet + g.decode_and_logdet(z, c)[1]).abs().max() < 1e-9
     if name == "planar":
         assert logdet.abs().max() > 1e-4  # a row far from the hyperplane is but shifted
     else:
         assert logdet.abs().min() > 1e-2
     row = None if c is None else c[:1]
-    for way in (g, g.inverse):
+    for way in (g, g.decode_and_logdet):
         assert (way(x[:1], row)[1][0] - log_volume(way, x[0], row)).abs() < 1e-9
 
 
@@ -165,7 +165,7 @@ def test_extreme_points(name, dtype, size):
     g, (x, _) = layer(name).to(dtype), draw(n=1)
     x = (x * size).to(dtype)
     z, logdet = g(x)
-    back, undone = g.inverse(z)
+    back, undone = g.decode_and_logdet(z)
     assert_close(back, x, 50 * torch.finfo(dtype).eps)
     assert_close(logdet, -undone, 50 * torch.finfo(dtype).eps)
 
@@ -176,7 +176,7 @@ def test_a_deep_chain_keeps_its_digits(name):
     x = torch.randn(50, 3, generator=rng(), dtype=torch.float64)
     with torch.no_grad():
         z, logdet = g(x)
-        back, undone = g.inverse(z)
+        back, undone = g.decode_and_logdet(z)
     assert (back - x).abs().max() < 1e-9 and (logdet + undone).abs().max() < 1e-9
 
 
@@ -245,7 +245,7 @@ class Gaussian(torch.nn.Module):
         super().__init__()
         self.mean, self.root = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.eye(2))
 
-    def sample_and_log_prob(self, n, generator):
+    def rsample_and_log_prob(self, n, generator):
         normal = torch.distributions.MultivariateNormal(self.mean, scale_tril=self.root.tril())
         x = self.mean + torch.randn(n, 2, generator=generator, dtype=self.mean.dtype) @ self.root.tril().T
         return x, normal.log_prob(x)
@@ -255,7 +255,7 @@ class Gaussian(torch.nn.Module):
 def test_inverted_it_samples_without_solving_for_a_root(name, monkeypatch):
     flow = posterior(name)
     monkeypatch.setattr(*families[name].root, None)
-    x, log_prob = flow.sample_and_log_prob(5, generator=rng())
+    x, log_prob = flow.rsample_and_log_prob(5, generator=rng())
     assert x.isfinite().all() and log_prob.isfinite().all()
     with pytest.raises(TypeError):
         flow.log_prob(x)

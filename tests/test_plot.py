@@ -15,8 +15,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from matplotlib.colors import to_rgb, to_rgba  # noqa: E402
 
-from cnflib import _style, plot  # noqa: E402
+from cnflib import _plane, _style, plot  # noqa: E402
 from cnflib.metrics import mass  # noqa: E402
+from cnflib.nets import MLP  # noqa: E402
 from cnflib.plot import BASE, COLORS, DATA, MODEL, TRAJECTORY  # noqa: E402
 
 DEVICES = [
@@ -36,6 +37,14 @@ def bend(x):
     return torch.stack([x[:, 0], x[:, 1] + x[:, 0] ** 2], dim=1)
 
 
+def spin(t, x):
+    """A rotation about (1, 2), the faster the later."""
+    centre = x.new_tensor([1.0, 2.0])
+    return (1 + t) * (x - centre).flip(1) * x.new_tensor([-1.0, 1.0])
+
+
+PICTURES = torch.rand(5, 3, 6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
 FUNCTIONS = {
     "density": lambda ax: plot.density(ax, gaussian, BOX),
     "contours": lambda ax: plot.contours(ax, gaussian, BOX),
@@ -43,6 +52,8 @@ FUNCTIONS = {
     "curve": lambda ax: plot.curve(ax, ON_GRAPH[:, :1].sort(0).values, ON_GRAPH[:, 1].exp(), "model"),
     "trajectories": lambda ax: plot.trajectories(ax, ON_GRAPH.reshape(5, 6, 2)),
     "grid_warp": lambda ax: plot.grid_warp(ax, bend, BOX),
+    "field": lambda ax: plot.field(ax, spin, 0.5, BOX),
+    "images": lambda ax: plot.images(ax, PICTURES),
     "training_curve": lambda ax: plot.training_curve(ax, range(30), list(ON_GRAPH[:, 0]), floor=-1.0),
     "arrow_diagram": plot.arrow_diagram,
 }
@@ -64,7 +75,7 @@ def pixels(ax):
 
 def test_the_registry_is_complete():
     public = {name for name in plot.__all__ if inspect.isfunction(getattr(plot, name))}
-    assert public == FUNCTIONS.keys() | {"use_style", "animation"}  # the last has tests of its own
+    assert public == FUNCTIONS.keys() | {"use_style", "animation", "slider"}  # two have tests of their own
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -81,7 +92,7 @@ def test_each_function_draws_on_the_axes_it_is_given_and_inside_an_opaque_figure
     assert dict(matplotlib.rcParams) == settings and torch.equal(torch.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("name", ["density", "contours", "samples", "trajectories", "grid_warp"])
+@pytest.mark.parametrize("name", ["density", "contours", "samples", "trajectories", "grid_warp", "field"])
 def test_the_plane_has_equal_units_and_few_ticks(ax, name):
     FUNCTIONS[name](ax)
     ax.figure.canvas.draw()
@@ -169,6 +180,99 @@ def test_grid_cells_grow_by_the_local_determinant(ax):
     assert np.asarray(shear.get_array()) == pytest.approx(0, abs=1e-9)
 
 
+def arrows(quiver):
+    """Where the arrows stand and what they show, in the unit of x: their length at the scale drawn."""
+    return quiver.XY, np.stack([quiver.U, quiver.V], 1) / quiver.scale
+
+
+def test_arrows_stand_on_an_even_grid_and_point_along_the_field(ax):
+    points, shown = arrows(plot.field(ax, spin, 0.5, BOX, points=12))
+    x = torch.from_numpy(points)
+    assert (ax.get_xlim(), ax.get_ylim()) == BOX
+    assert len(x) == 12 * 9 and [len(x[:, k].unique()) for k in (0, 1)] == [
+        12,
+        9,
+    ]  # one apart along both axes
+    for k, (low, high) in enumerate(BOX):
+        assert x[:, k].unique().numpy() == pytest.approx(np.arange(low, high) + 0.5)
+    v = spin(torch.tensor(0.5).double(), x).numpy()
+    assert shown == pytest.approx(v / np.hypot(*v.T).max(), abs=1e-6)  # the longest as long as they are apart
+
+
+def test_a_given_speed_sets_the_length_of_all_arrows(ax):
+    first, second = (plot.field(ax, spin, t, BOX, points=12, speed=4.0) for t in (0.0, 1.0))
+    assert first.scale == second.scale == 4.0
+    assert arrows(second)[1] == pytest.approx(2 * arrows(first)[1], abs=1e-6)
+    still = plot.field(ax, lambda t, x: 0 * x, 0.0, BOX)
+    assert np.isfinite(arrows(still)[1]).all()
+
+
+def test_a_field_is_called_by_the_rule_of_fields_at_one_time_without_gradients(ax):
+    seen = []
+
+    def note(t, x, context=None):
+        seen.append(
+            (t.shape, t.item(), x.dtype, None if context is None else context, torch.is_grad_enabled())
+        )
+        return x
+
+    plot.field(ax, note, torch.tensor([0.25]), BOX)
+    plot.field(ax, lambda t, x, context: note(t, x, context), 0.25, BOX, dtype=torch.float64)
+    labels = torch.tensor([7])
+    plot.field(ax, note, 0.25, BOX, context=labels)
+    assert [s[:3] for s in seen] == [
+        ((), 0.25, dtype) for dtype in (torch.float32, torch.float64, torch.float32)
+    ]
+    assert seen[0][3] is seen[1][3] is None and not any(s[4] for s in seen)
+    assert seen[2][3].dtype == torch.int64 and (seen[2][3] == 7).all() and len(seen[2][3]) == 16 * 12
+
+
+def test_a_net_of_double_precision_is_drawn_as_it_is(ax):
+    net = MLP(2, hidden=(8,)).double()
+    points, shown = arrows(plot.field(ax, net, 0.5, BOX))
+    with torch.no_grad():
+        v = net(torch.tensor(0.5).double(), torch.from_numpy(points)).numpy()
+    assert shown * np.hypot(*v.T).max() * 16 == pytest.approx(12 * v, abs=1e-9)
+
+
+def tile(picture, k, columns, height, width):
+    """The k-th image of a grid with gaps of one pixel."""
+    row, column = k // columns, k % columns
+    top, left = row * (height + 1), column * (width + 1)
+    return picture[top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("columns", [None, 1, 2, 5, 7])
+def test_images_stand_in_rows_with_white_between_and_after_them(ax, columns):
+    x = PICTURES.detach()
+    grid = np.asarray(plot.images(ax, PICTURES, columns).get_array())
+    wide = columns or 3
+    rows = math.ceil(5 / wide)
+    assert grid.shape == (rows * 7 - 1, wide * 5 - 1, 3)
+    low, high = x.min().item(), x.max().item()
+    for k in range(5):
+        wanted = (x[k].movedim(0, -1).numpy() - low) / (high - low)
+        assert tile(grid, k, wide, 6, 4) == pytest.approx(wanted, abs=1e-6)
+    for k in range(5, rows * wide):
+        assert (tile(grid, k, wide, 6, 4) == 1).all()
+    assert (grid[6::7] == 1).all() and (grid[:, 4::5] == 1).all()
+
+
+def test_grey_images_with_and_without_their_channel_are_the_same_picture(ax):
+    x = PICTURES.detach()[:, 0]
+    plain, one = (np.asarray(plot.images(ax, y).get_array()) for y in (x, x[:, None]))
+    assert np.array_equal(plain, one) and np.ptp(plain, axis=2).max() == 0
+
+
+def test_low_and_high_set_black_and_white(ax):
+    x = torch.tensor([[[-1.0, 0.0], [8.0, 20.0]]])
+    grid = np.asarray(plot.images(ax, x, low=0, high=16).get_array())
+    assert grid[..., 0].tolist() == [[0.0, 0.0], [0.5, 1.0]]
+    whole = np.asarray(plot.images(ax, torch.arange(256).reshape(1, 16, 16).to(torch.uint8)).get_array())
+    assert whole[0, 0].tolist() == [0, 0, 0] and whole[-1, -1].tolist() == [1, 1, 1]
+    assert (np.asarray(plot.images(ax, torch.full((2, 3, 3), 5.0)).get_array())[:3, :3] == 0).all()
+
+
 def test_the_training_curve_is_the_losses_and_their_centred_mean(ax):
     steps, losses = range(0, 4000, 2), torch.linspace(5, 3, 2000)
     line = plot.training_curve(ax, steps, losses)
@@ -197,8 +301,8 @@ def test_the_diagram_shows_both_directions_with_their_times(ax):
     (top, bottom) = sorted(ax.patches[-2:], key=lambda arrow: -arrow._posA_posB[0][1])
     assert top._posA_posB[0][0] < top._posA_posB[1][0] and bottom._posA_posB[0][0] > bottom._posA_posB[1][0]
     above = {text for text, (_, y) in at.items() if y > 0}
-    assert {"inverse: latent → data", r"$t: 0 \to 1$"} <= above
-    assert {"forward: data → latent", r"$t: 1 \to 0$"}.isdisjoint(above)
+    assert {"decode: latent → data", r"$t: 0 \to 1$"} <= above
+    assert {"encode: data → latent", r"$t: 1 \to 0$"}.isdisjoint(above)
     assert any("log" in text and "det" in text for text in at.keys() - above)
 
 
@@ -214,7 +318,7 @@ def test_only_use_style_changes_settings():
     with plt.rc_context():
         matplotlib.rcdefaults()  # other figures drawn in this process may have set the style
         before = dict(matplotlib.rcParams)
-        for module in (_style, plot):
+        for module in (_style, _plane, plot):
             runpy.run_path(module.__file__)
         assert dict(matplotlib.rcParams) == before
         assert plot.use_style() is None
@@ -276,10 +380,12 @@ def test_a_larger_density_is_darker_to_every_eye(ax, kind):
 def test_tensors_on_any_device_are_drawn(ax, device):
     x = ON_GRAPH.to(device)
     plot.samples(ax, x)
+    plot.field(ax, lambda t, x: -x, 0.0, BOX, device=device)
+    plot.images(ax, PICTURES.to(device))
     plot.training_curve(ax, range(30), list(x[:, 0]))
     plot.density(ax, lambda x: gaussian(x), BOX, points=20, device=device, dtype=torch.float64)
     plot.grid_warp(ax, lambda x: bend(x), BOX, cells=4, device=device)
-    assert len(ax.collections) == 2 and len(ax.images) == 1 and len(ax.lines) == 2
+    assert len(ax.collections) == 3 and len(ax.images) == 2 and len(ax.lines) == 2
 
 
 FAULTS = {
@@ -296,6 +402,31 @@ FAULTS = {
     "mass of 1": (lambda ax: plot.contours(ax, gaussian, BOX, masses=(0.5, 1.0)), "masses between 0 and 1"),
     "lengths": (lambda ax: plot.curve(ax, torch.zeros(5), torch.zeros(4)), "as many y as x"),
     "no losses": (lambda ax: plot.training_curve(ax, [], []), "as many losses as steps, at least one"),
+    "box of a field": (lambda ax: plot.field(ax, spin, 0.0, ((-1, 1),)), "a < b"),
+    "two times": (
+        lambda ax: plot.field(ax, spin, torch.zeros(2), BOX),
+        r"t to be one number; got shape \(2,\)",
+    ),
+    "no speed": (lambda ax: plot.field(ax, spin, 0.0, BOX, speed=0.0), "0 < speed < inf"),
+    "no arrows": (lambda ax: plot.field(ax, spin, 0.0, BOX, points=0), "points to be a positive int"),
+    "no field": (lambda ax: plot.field(ax, ON_GRAPH, 0.0, BOX), "Expected field"),
+    "density as a field": (lambda ax: plot.field(ax, lambda t, x: x[:, 0], 0.0, BOX), r"f\(t, x\) of shape"),
+    "infinite field": (
+        lambda ax: plot.field(ax, lambda t, x: x / t, 0.0, BOX),
+        "finite in the box; got NaN or inf",
+    ),
+    "rows of context": (
+        lambda ax: plot.field(ax, lambda t, x, c: x, 0.0, BOX, context=torch.zeros(3, 1)),
+        r"context to be a tensor of one row for all points; got \(3, 1\)",
+    ),
+    "context of no tensor": (lambda ax: plot.field(ax, lambda t, x, c: x, 0.0, BOX, context=3), "got int"),
+    "channels last": (lambda ax: plot.images(ax, torch.zeros(2, 8, 8, 3)), r"movedim\(-1, 1\)"),
+    "one image": (lambda ax: plot.images(ax, torch.zeros(8, 8)), r"got \(8, 8\).*x\[None\]"),
+    "no image": (lambda ax: plot.images(ax, torch.zeros(0, 8, 8)), "one image at least"),
+    "a list": (lambda ax: plot.images(ax, [1.0]), "got list"),
+    "NaN in an image": (lambda ax: plot.images(ax, torch.full((2, 8, 8), math.nan)), "finite x; got NaN"),
+    "no columns": (lambda ax: plot.images(ax, PICTURES, columns=0), "columns to be a positive int"),
+    "low above high": (lambda ax: plot.images(ax, PICTURES, low=1, high=0), "low < high"),
     "NaN": (lambda ax: plot.density(ax, lambda x: x[:, 0] * math.nan, BOX), "NaN"),
 }
 

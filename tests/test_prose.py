@@ -1,4 +1,4 @@
-"""The Python in the README and in the pages of the book runs as it is printed."""
+"""Every piece of Python in the README and in the pages of the book is a whole program and runs as it is printed."""
 
 import re
 from pathlib import Path
@@ -17,9 +17,9 @@ PAGES = [
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_on_a_page_runs(page: Path):
-    space = {}
-    with torch.random.fork_rng(devices=[]):
-        for source in FENCE.findall(page.read_text(encoding="utf-8")):
+    for source in FENCE.findall(page.read_text(encoding="utf-8")):
+        space = {}
+        with torch.random.fork_rng(devices=[]):
             exec(compile(source, page.name, "exec"), space)
-    results = [value for value in space.values() if isinstance(value, torch.Tensor)]
-    assert results and all(result.isfinite().all() for result in results)
+        results = [value for value in space.values() if isinstance(value, torch.Tensor)]
+        assert results and all(result.isfinite().all() for result in results)

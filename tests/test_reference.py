@@ -1,5 +1,6 @@
 """The reference pages describe every public name once, and what other pages say of the library is so."""
 
+import inspect
 import re
 import sys
 from collections import Counter
@@ -16,12 +17,13 @@ import cnflib_api as api  # noqa: E402
 
 import cnflib  # noqa: E402
 from cnflib import models  # noqa: E402
-from cnflib.continuous import cnf, tableaus  # noqa: E402
-from cnflib.data import mixture, toy  # noqa: E402
+from cnflib.continuous import cnf  # noqa: E402
+from cnflib.data import toy  # noqa: E402
+from cnflib.ode import adaptive, tableaus  # noqa: E402
 
 PAGES = sorted((ROOT / "book").rglob("*.md"))
 DIRECTIVE = re.compile(r"^\.\. public:: (\S+)$", re.M)
-ROLE = re.compile(r"\{py:(?:func|class|data|meth|mod)\}`(?:[^`<]*<)?~?([\w.]+)>?`")
+ROLE = re.compile(r"\{py:(func|class|data|meth|mod)\}`(?:[^`<]*<)?~?([\w.]+)>?`")
 
 
 def described() -> Counter[str]:
@@ -32,10 +34,10 @@ def described() -> Counter[str]:
 
 
 def public_objects() -> dict[str, list[str]]:
-    """Every name of every ``__all__`` but modules: the paths that lead to one and the same thing together."""
+    """What a package or a module shown by its package has in ``__all__``; the paths to one thing stand together."""
     found: dict[str, list[str]] = {}
-    packages = {".".join(module.split(".")[:k]) for module in api.public_modules() for k in range(1, 4)}
-    for module in sorted(packages):
+    shown = {module.rpartition(".")[0] for module in api.public_modules()}
+    for module in sorted(shown.union(filter(api.is_shown, api.public_modules()))):
         space = import_module(module)
         for name in space.__all__:
             value = getattr(space, name)
@@ -68,9 +70,10 @@ def test_a_module_that_no_page_describes_is_noticed(monkeypatch):
     ("module", "name", "path"),
     [
         ("cnflib.bijection", "Chain", "cnflib.Chain"),
-        ("cnflib.flow", "Base", "cnflib.flow.Base"),
+        ("cnflib.flow", "tempered", "cnflib.tempered"),
         ("cnflib.continuous.cnf", "CNF", "cnflib.continuous.CNF"),
-        ("cnflib.continuous.solvers", "Stats", "cnflib.continuous.solvers.Stats"),
+        ("cnflib.ode.solver", "Stats", "cnflib.ode.Stats"),
+        ("cnflib.continuous.divergence", "Probe", "cnflib.continuous.divergence.Probe"),
         ("cnflib.data.digits", "digits", "cnflib.data.digits.digits"),
     ],
 )
@@ -79,16 +82,46 @@ def test_a_name_is_described_where_readers_import_it(module, name, path):
 
 
 def test_a_name_that_another_module_defines_is_left_to_it():
-    assert toy.GaussianMixture is mixture.GaussianMixture
-    assert "GaussianMixture" not in api.own_names("cnflib.data.toy")
+    assert cnf.CNF.__module__ in api.public_modules() and "CNF" not in api.own_names(
+        "cnflib.continuous.points"
+    )
     assert {"Target", "checkerboard"} <= set(api.own_names("cnflib.data.toy"))
 
 
+def test_a_module_describes_what_readers_import_and_the_types_beside_it():
+    names = api.own_names("cnflib.continuous.divergence")
+    assert {"Exact", "Probe", "Estimator"} <= set(names)
+    assert not api.own_names("cnflib.ode.adjoint")
+    assert api.is_shown("cnflib.data.toy") and api.is_shown("cnflib.metrics")
+    assert not api.is_shown("cnflib.ode.solve") and not api.is_shown("cnflib.flow")
+
+
 def test_named_types_keep_their_names():
-    assert api.with_paths("Solver | None", cnf) == "~cnflib.continuous.Solver | None"
-    assert api.with_paths("Solver", mixture) == "Solver"
+    assert api.with_paths("Divergence | None", cnf) == "~cnflib.continuous.Divergence | None"
+    assert api.with_paths("Divergence", toy) == "Divergence"
     assert api.annotations(cnf.CNF)["divergence"] == "Divergence"
     assert api.annotations(tableaus.Tableau)["c"] == "tuple[float, ...]"
+    assert api.annotations(adaptive.Adaptive)["rtol"] == "float"
+
+
+def test_a_base_that_says_nothing_to_a_reader_is_not_shown():
+    assert "   :show-inheritance:" in api.describe_name("cnflib.interpolants.paths", "Linear", [])
+    for module, name in (("cnflib.interpolants.noise", "Bridge"), ("cnflib.distributions", "Density")):
+        assert "   :show-inheritance:" not in api.describe_name(module, name, [])
+
+
+def test_a_default_is_shown_by_its_name_or_as_what_it_is():
+    assert api.with_names(adaptive.Adaptive).startswith("(tableau=dopri5, rtol=1e-5, ")
+    assert api.without_private_names("(field, solver=_ADAPTIVE, _own=0)", cnf) == (
+        "(field, solver=Adaptive(), _own=0)"
+    )
+
+
+def test_a_value_that_names_what_is_private_is_not_shown():
+    shown = {
+        name: "\n".join(api.describe_name("cnflib.ode.tableaus", name, [])) for name in ("rk4", "dopri5")
+    }
+    assert ":value: Tableau(" in shown["rk4"] and ":value:" not in shown["dopri5"]
 
 
 def test_the_text_under_an_assignment_is_shown():
@@ -99,28 +132,27 @@ def test_the_text_under_an_assignment_is_shown():
 
 
 def resolve(path: str) -> object:
-    """The object that a dotted path names."""
-    parts = path.split(".")
-    for length in range(len(parts), 0, -1):
-        try:
-            value = import_module(".".join(parts[:length]))
-        except ModuleNotFoundError:
-            continue
-        for name in parts[length:]:
-            value = getattr(value, name)
-        return value
-    raise ModuleNotFoundError(path)
+    """The object that a dotted path names, as a reader reaches it: by attributes, where need be by import."""
+    first, *rest = path.split(".")
+    value = import_module(first)
+    for name in rest:
+        if isinstance(value, ModuleType) and not hasattr(value, name):
+            import_module(f"{value.__name__}.{name}")
+        value = getattr(value, name)
+    return value
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_names_only_what_is_there(page):
-    for path in ROLE.findall(page.read_text(encoding="utf-8")):
-        assert resolve(path) is not None
+def test_a_page_names_only_what_is_there_and_by_its_kind(page):
+    for kind, path in ROLE.findall(page.read_text(encoding="utf-8")):
+        value = resolve(path)
         assert path == "cnflib" or path.startswith("cnflib.")
+        right = {"class": inspect.isclass, "func": inspect.isroutine, "mod": inspect.ismodule}.get(kind)
+        assert right is None or right(value), f"{path} is no {kind}"
 
 
 def test_a_name_that_is_not_there_is_noticed():
-    with pytest.raises(AttributeError):
+    with pytest.raises((AttributeError, ModuleNotFoundError)):
         resolve("cnflib.models.no_such_flow")
     assert resolve("cnflib.Flow") is cnflib.Flow
 

@@ -1,7 +1,8 @@
 """Residual layers: nets contract, the fixed point is the inverse, the series is unbiased, gradients are exact."""
 
+import copy
 import math
-from functools import partial
+import pickle
 
 import pytest
 import torch
@@ -14,15 +15,15 @@ from cnflib import Flow, StandardNormal
 from cnflib.data.toy import moons
 from cnflib.discrete import (
     Contraction,
+    ExactLogDet,
     Residual,
+    RussianRoulette,
     Scale,
-    exact_logdet,
+    TruncatedSeries,
     lipschitz,
     lipswish,
-    russian_roulette,
     sine,
     spectral_norm,
-    truncated_series,
 )
 from cnflib.models import residual_flow
 
@@ -60,13 +61,7 @@ def jacobian(f, x):
 def rowwise(f, x, context):
     """Jacobians of ``f(x, context)`` row by row."""
     contexts = [None] * len(x) if context is None else context.split(1)
-    return torch.cat(
-        [jacobian(partial(_swap, f, c), row) for row, c in zip(x.split(1), contexts, strict=True)]
-    )
-
-
-def _swap(f, context, x):
-    return f(x, context)
+    return torch.cat([jacobian(lambda y: f(y, c), row) for row, c in zip(x.split(1), contexts, strict=True)])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +69,7 @@ def trained():
     """A flow after a short training, in float64, and its data."""
     with seeded():
         flow = residual_flow(dim=2, layers=4, hidden=(16, 16), coefficient=0.97).double()
-        x = moons.sample(256, rng()).double()
+        x = moons.sample(256, generator=rng()).double()
     optimizer = torch.optim.Adam(flow.parameters(), 1e-2)
     start = -flow.log_prob(x).mean()
     for _ in range(60):
@@ -196,13 +191,13 @@ def test_inverse_and_logdet_are_exact(name, coefficient):
     net_, x, context = net(name, 3.0, coefficient=coefficient)
     g = Residual(net_)
     z, logdet = g(x, context)
-    back, inverse = g.inverse(z, context)
-    assert (back - x).abs().max() < 1e-9
+    back, logdet_back = g.decode_and_logdet(z, context)
+    assert (back - x).abs().max() < 1e-9 and torch.equal(g.encode(x, context), z)
     assert (g(g.decode(x, context), context)[0] - x).abs().max() < 1e-9
     wanted = torch.linalg.slogdet(rowwise(lambda y, c: g(y, c)[0], x, context))
     assert (wanted.sign == 1).all()
     assert_close(logdet, wanted.logabsdet)
-    assert_close(inverse, -wanted.logabsdet)
+    assert_close(logdet_back, -wanted.logabsdet)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (1, 28, 28)])
@@ -217,8 +212,8 @@ def test_images_invert_and_their_exact_logdet_is_that_of_the_jacobian(shape):
 def test_a_trained_flow_inverts_and_integrates_to_one(trained):
     flow, x = trained
     z, logdet = flow.bijection(x)
-    back, inverse = flow.bijection.inverse(z)
-    assert (back - x).abs().max() < 1e-9 and (logdet + inverse).abs().max() < 1e-9
+    back, logdet_back = flow.bijection.decode_and_logdet(z)
+    assert (back - x).abs().max() < 1e-9 and (logdet + logdet_back).abs().max() < 1e-9
     J = jacobian(lambda y: flow.bijection(y)[0], x)
     assert_close(logdet, torch.linalg.slogdet(J).logabsdet)
     line = (torch.arange(200, dtype=torch.float64) + 0.5) / 200 * 12 - 6
@@ -284,7 +279,8 @@ def test_weights_are_bounded_once_a_call(monkeypatch):
     calls = []
     monkeypatch.setattr(lipschitz, "spectral_norm", lambda W: calls.append(1) or spectral_norm(W))
     g, x, _ = net("vector", 3.0)
-    for call in (Residual(g), Residual(g).inverse, Residual(g).decode):
+    layer = Residual(g)
+    for call in (layer, layer.encode, layer.decode, layer.decode_and_logdet):
         calls.clear()
         call(x)
         assert len(calls) == 3
@@ -313,7 +309,7 @@ def test_a_net_of_any_kind_serves(given):
     assert_close(logdet, terms)
     assert_close(g.decode(z, context), x)
     many = [None if a is None else a.repeat(4000, 1) for a in (x, context)]
-    draws = Residual(Wave(), russian_roulette(2, 0.5))(*many, rng())[1].reshape(4000, 5)
+    draws = Residual(Wave(), RussianRoulette(2, 0.5))(*many, rng())[1].reshape(4000, 5)
     assert ((draws.mean(0) - terms).abs() < 3.5 * draws.std(0) / 4000**0.5).all()
 
 
@@ -321,10 +317,10 @@ def test_a_net_of_any_kind_serves(given):
 
 
 @every
-@pytest.mark.parametrize("call", ["decode", "inverse"])
+@pytest.mark.parametrize("call", ["decode", "decode_and_logdet"])
 def test_gradients_of_the_inverse_are_exact(name, call):
     g, z, context = net(name, 3.0, n=2, coefficient=0.9)
-    if call == "inverse" and len(g.shape) == 3:
+    if call == "decode_and_logdet" and len(g.shape) == 3:
         g, z, context = net(name, 3.0, n=1)
     layer = Residual(g)
     leaves = [leaf.requires_grad_() for leaf in (z, context) if leaf is not None] + list(layer.parameters())
@@ -385,7 +381,7 @@ def test_a_training_step_on_samples_lowers_a_cost():
     optimizer = torch.optim.Adam(flow.parameters(), 0.05)
     costs = []
     for _ in range(20):
-        cost = (flow.sample(64, generator=rng()) - 1).square().mean()
+        cost = (flow.rsample(64, generator=rng()) - 1).square().mean()
         optimizer.zero_grad()
         cost.backward()
         optimizer.step()
@@ -405,7 +401,7 @@ def linear(slope, dim=1):
 @pytest.mark.parametrize(("terms", "ratio"), [(1, 0.8), (4, 0.8), (2, 0.9)])
 def test_roulette_has_the_mean_and_the_variance_that_its_formula_gives(slope, terms, ratio):
     """In one dimension the probe's square is 1, so all the noise is that of the number of terms."""
-    draws = russian_roulette(terms, ratio)(linear(slope), torch.zeros(100_000, 1).double(), rng())
+    draws = RussianRoulette(terms, ratio)(linear(slope), torch.zeros(100_000, 1).double(), rng())
     survive = lambda k: ratio ** max(k - terms, 0)
     a = [(-1) ** (k + 1) * slope**k / k for k in range(1, 300)]
     tails = [sum(a[k:]) for k in range(1, len(a) + 1)]
@@ -418,20 +414,20 @@ def test_roulette_has_the_mean_and_the_variance_that_its_formula_gives(slope, te
 
 
 @every
-@pytest.mark.parametrize("way", ["forward", "inverse"])
+@pytest.mark.parametrize("way", ["encode", "decode"])
 def test_roulette_is_unbiased_and_the_truncated_series_is_not(name, way):
     g, x, context = net(name, 3.0, n=1, coefficient=0.9)
     with torch.no_grad():
-        exact = getattr(Residual(g), way)(x, context)[1]
+        exact = getattr(Residual(g), f"{way}_and_logdet")(x, context)[1]
         draws = 2000 if x.numel() > 20 else 10_000
-        start = getattr(Residual(g), way)(x, context)[0] if way == "inverse" else x
-        sign = -1 if way == "inverse" else 1
+        start = getattr(Residual(g), f"{way}_and_logdet")(x, context)[0] if way == "decode" else x
+        sign = -1 if way == "decode" else 1
         product = g.at(None if context is None else context.expand(draws, -1)).linearize(
             start.expand(draws, *x.shape[1:])
         )[1]
         many = x.expand(draws, *x.shape[1:])
-        roulette = sign * russian_roulette(3, 0.85)(product, many, rng())
-        short = sign * truncated_series(2)(product, many, rng())
+        roulette = sign * RussianRoulette(3, 0.85)(product, many, rng())
+        short = sign * TruncatedSeries(2)(product, many, rng())
     assert abs(roulette.mean() - exact) < 3 * roulette.std() / draws**0.5
     J = jacobian(lambda y: g(y, context), start)[0]
     kept = sign * (torch.trace(J) - torch.trace(J @ J) / 2)
@@ -443,9 +439,9 @@ def test_the_truncated_series_is_biased_and_within_its_bound():
     for slope in (-0.9, 0.9):
         truth = D * math.log1p(slope)
         for terms in (1, 2, 5, 20):
-            error = truncated_series(terms)(linear(slope), x, rng()).mean().item() - truth
+            error = TruncatedSeries(terms)(linear(slope), x, rng()).mean().item() - truth
             assert 1e-3 < abs(error) <= D / (terms + 1) * kappa ** (terms + 1) / (1 - kappa)
-    assert abs(truncated_series(200)(linear(0.9), x, rng()).mean().item() - D * math.log1p(0.9)) < 1e-9
+    assert abs(TruncatedSeries(200)(linear(0.9), x, rng()).mean().item() - D * math.log1p(0.9)) < 1e-9
 
 
 def test_the_gradient_of_roulette_is_unbiased():
@@ -457,8 +453,8 @@ def test_the_gradient_of_roulette_is_unbiased():
     def slope(logdet, seed=0):
         return torch.autograd.grad(Residual(g, logdet)(x, None, rng(seed))[1].mean(), g.weights[0])[0]
 
-    draws = torch.stack([slope(russian_roulette(1, 0.8), seed) for seed in range(100)])
-    off = (draws.mean(0) - slope(exact_logdet)) / (draws.std(0) / 10)
+    draws = torch.stack([slope(RussianRoulette(1, 0.8), seed) for seed in range(100)])
+    off = (draws.mean(0) - slope(ExactLogDet())) / (draws.std(0) / 10)
     assert off.abs().max() < 3.5 and off.square().mean() < 2.5
 
 
@@ -467,15 +463,15 @@ def test_more_terms_and_more_probes_lower_the_variance():
     x = x.repeat(4000, *[1] * (x.ndim - 1))
     with torch.no_grad():
         spread = lambda logdet: Residual(g, logdet)(x, None, rng())[1].var()
-        assert spread(russian_roulette(8, 0.9)) < 1.05 * spread(russian_roulette(1, 0.5))
-        assert spread(russian_roulette(4, 0.9, probes=4)) < 0.4 * spread(russian_roulette(4, 0.9))
+        assert spread(RussianRoulette(8, 0.9)) < 1.05 * spread(RussianRoulette(1, 0.5))
+        assert spread(RussianRoulette(4, 0.9, probes=4)) < 0.4 * spread(RussianRoulette(4, 0.9))
 
 
 def test_rows_of_a_roulette_end_on_their_own():
     """Every row draws its own number of terms, and the work shrinks with the rows that are left."""
     seen = []
     product = lambda v, rows=None: seen.append(len(rows)) or 0.5 * v
-    estimates = russian_roulette(2, 0.5)(product, torch.zeros(4000, 1).double(), rng())
+    estimates = RussianRoulette(2, 0.5)(product, torch.zeros(4000, 1).double(), rng())
     assert seen[:2] == [4000, 4000] and len(seen) > 6
     assert all(
         abs(count - 4000 * 0.5**k) < 4 * (4000 * 0.5**k) ** 0.5 for k, count in enumerate(seen[2:7], 1)
@@ -490,6 +486,52 @@ def test_an_estimate_of_an_image_has_the_dtype_of_its_input():
     assert log_prob.dtype == torch.float32 and log_prob.isfinite().all()
 
 
+settings = {
+    ExactLogDet(): "ExactLogDet()",
+    RussianRoulette(): "RussianRoulette()",
+    RussianRoulette(2, 0.8): "RussianRoulette(terms=2, ratio=0.8)",
+    RussianRoulette(probes=3): "RussianRoulette(probes=3)",
+    TruncatedSeries(7): "TruncatedSeries(terms=7)",
+}
+
+
+@pytest.mark.parametrize(("logdet", "shown"), settings.items(), ids=settings.values())
+def test_a_log_determinant_is_a_value_that_prints_as_the_call_that_makes_it(logdet, shown):
+    assert repr(logdet) == shown and eval(shown) == logdet
+    for other in (copy.deepcopy(logdet), pickle.loads(pickle.dumps(logdet))):
+        assert other == logdet and hash(other) == hash(logdet)
+    assert [other for other in settings if other == logdet] == [logdet]
+    assert f"logdet={shown}" in repr(residual_flow(dim=2, layers=1, logdet=logdet))
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (lambda: RussianRoulette(0), "terms"),
+        (lambda: RussianRoulette("exact"), "terms"),
+        (lambda: RussianRoulette(ratio=1), r"ratio.*TruncatedSeries\(terms\)"),
+        (lambda: RussianRoulette(ratio="0.9"), "ratio"),
+        (lambda: RussianRoulette(probes=0), "probes"),
+        (lambda: TruncatedSeries(1.5), "terms"),
+        (lambda: TruncatedSeries(probes=-1), "probes"),
+        (lambda: Residual(Contraction(2), ExactLogDet), r"logdet.*Call it: ExactLogDet\(\)"),
+        (lambda: Residual(Contraction(2), "exact"), r"logdet.*ExactLogDet\(\)"),
+        (lambda: residual_flow(dim=2, logdet=RussianRoulette), r"logdet.*Call it: RussianRoulette\(\)"),
+    ],
+)
+def test_a_log_determinant_is_checked_when_it_is_built(build, match):
+    with pytest.raises(ValueError, match=match):
+        build()
+
+
+def test_a_log_determinant_may_be_built_inside_of_compiled_code():
+    torch.compiler.reset()
+    g, x = Contraction(2, (4,)), torch.randn(3, 2, generator=rng())
+    exact = lambda x: ExactLogDet()(g.at().linearize(x)[1], x)
+    assert_close(torch.compile(exact, backend="eager", fullgraph=True)(x), exact(x), 1e-6)
+    torch.compiler.reset()
+
+
 # The builder
 
 
@@ -499,9 +541,9 @@ def test_residual_flow_is_exact_in_low_dimension_and_an_estimate_of_finite_varia
         assert [type(layer) for layer in layers] == [Residual, Scale] * 2
         return layers[0].logdet
 
-    assert logdets(dim=16) is exact_logdet and logdets(shape=(1, 4, 4)) is exact_logdet
-    assert logdets(dim=17, coefficient=0.7).keywords["ratio"] == 0.7 > 0.7**2
-    assert logdets(dim=17, logdet=exact_logdet) is exact_logdet
+    assert logdets(dim=16) == ExactLogDet() == logdets(shape=(1, 4, 4))
+    assert logdets(dim=17, coefficient=0.7) == RussianRoulette(ratio=0.7)  # of finite variance: 0.7 > 0.7²
+    assert logdets(dim=17, logdet=ExactLogDet()) == ExactLogDet()
 
 
 def test_residual_flow_convolves_images_and_flattens_other_events():

@@ -6,9 +6,9 @@ import pickle
 import pytest
 import scipy.stats
 import torch
-from registry import rng
+from registry import rng, seeded
 
-from cnflib.interpolants import ImportanceTimes, beta_times, linear, uniform_times, velocity_loss
+from cnflib.interpolants import BetaTimes, ImportanceTimes, Linear, TimeLaw, UniformTimes, velocity_loss
 
 shapes = [(1.0, 0.5), (0.5, 1.0), (2.0, 3.0), (0.5, 0.5), (30.0, 4.0), (1.0, 1.0), (0.2, 5.0)]
 beta = pytest.mark.parametrize(("a", "b"), shapes)
@@ -27,15 +27,15 @@ def trained(**options):
     """A sampler that has seen the peaked loss, times a random number."""
     times, generator = ImportanceTimes(**options), rng(1)
     for _ in range(50):
-        t, _ = times(256, generator, double)
+        t, _ = times(256, double, generator)
         times.record(t, peaked(t) * torch.rand(256, generator=generator, dtype=torch.float64))
     return times
 
 
 laws = {
-    "uniform": uniform_times(),
-    "beta": beta_times(1.0, 0.5),
-    "beta, unbiased": beta_times(1.5, 0.5, unbiased=True),
+    "uniform": UniformTimes(),
+    "beta": BetaTimes(1.0, 0.5),
+    "beta, unbiased": BetaTimes(1.5, 0.5, unbiased=True),
     "importance": ImportanceTimes(),
     "importance, trained": trained(),
 }
@@ -49,7 +49,7 @@ def assert_mean(rows, value):
 
 @beta
 def test_beta_times_have_their_distribution(a, b):
-    t, weight = beta_times(a, b)(20_000, rng(3), double)
+    t, weight = BetaTimes(a, b)(20_000, double, rng(3))
     assert scipy.stats.kstest(t.numpy(), scipy.stats.beta(a, b).cdf).pvalue > 1e-3
     assert_mean(t, a / (a + b))
     assert_mean((t - a / (a + b)) ** 2, a * b / ((a + b) ** 2 * (a + b + 1)))
@@ -60,17 +60,17 @@ def test_beta_times_have_their_distribution(a, b):
 def test_the_density_is_that_of_beta(a, b):
     t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
     torch.testing.assert_close(
-        beta_times(a, b).density(t), torch.tensor(scipy.stats.beta(a, b).pdf(t.numpy()))
+        BetaTimes(a, b).density(t), torch.tensor(scipy.stats.beta(a, b).pdf(t.numpy()))
     )
 
 
 @every
 def test_a_law_returns_times_and_weights_of_the_wanted_kind(law):
     for dtype in (torch.float32, torch.float64):
-        t, weight = law(7, rng(), torch.zeros((), dtype=dtype))
+        t, weight = law(7, torch.zeros((), dtype=dtype), rng())
         assert t.shape == weight.shape == (7,) and t.dtype == weight.dtype == dtype
-        assert torch.equal(t, law(7, rng(), torch.zeros((), dtype=dtype))[0])
-        assert not torch.equal(t, law(7, rng(1), torch.zeros((), dtype=dtype))[0])
+        assert torch.equal(t, law(7, torch.zeros((), dtype=dtype), rng())[0])
+        assert not torch.equal(t, law(7, torch.zeros((), dtype=dtype), rng(1))[0])
     assert law(3)[0].dtype == torch.get_default_dtype()
 
 
@@ -84,13 +84,13 @@ def test_times_have_the_default_dtype_whatever_it_is(law):
 
 
 def test_times_are_drawn_where_the_tensor_is_that_they_are_like():
-    t, weight = uniform_times()(3, like=torch.empty(0, device="meta"))
+    t, weight = UniformTimes()(3, like=torch.empty(0, device="meta"))
     assert t.device.type == weight.device.type == "meta"
 
 
 @every
 def test_times_lie_inside_in_single_precision(law):
-    t, weight = law(200_000, rng())
+    t, weight = law(200_000, generator=rng())
     assert 0 < t.min() and t.max() < 1 and torch.isfinite(weight).all() and (weight > 0).all()
 
 
@@ -98,12 +98,12 @@ def test_times_lie_inside_in_single_precision(law):
 @every
 def test_the_last_random_number_is_inside_too(law, end, monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda n, **kw: torch.full((n,), end, dtype=kw.get("dtype")))
-    t, _ = law(2, rng())
+    t, _ = law(2, generator=rng())
     assert 0 < t.min() and t.max() < 1
 
 
 def test_a_beta_that_crowds_the_ends_stays_inside_and_finite():
-    t, _ = beta_times(0.01, 0.02)(10_000, rng())
+    t, _ = BetaTimes(0.01, 0.02)(10_000, generator=rng())
     assert 0 < t.min() and t.max() < 1
     assert_mean((t > 0.5).double(), scipy.stats.beta(0.01, 0.02).sf(0.5))
 
@@ -112,7 +112,7 @@ def test_a_beta_that_crowds_the_ends_stays_inside_and_finite():
     "law", [v for k, v in laws.items() if k != "beta"], ids=[k for k in laws if k != "beta"]
 )
 def test_weights_keep_the_mean_over_uniform_times(law):
-    t, weight = law(40_000, rng(5), double)
+    t, weight = law(40_000, double, rng(5))
     assert_mean(weight * peaked(t), PEAKED)
     assert_mean(weight * t**2, 1 / 3)
     assert_mean(weight, 1.0)
@@ -120,7 +120,7 @@ def test_weights_keep_the_mean_over_uniform_times(law):
 
 @every
 def test_the_density_is_that_of_the_draws(law):
-    t, weight = law(20_000, rng(6), double)
+    t, weight = law(20_000, double, rng(6))
     grid = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     p = law.density(grid)
     assert abs(p.mean() - 1) < 5e-3  # an end with infinite density
@@ -131,14 +131,14 @@ def test_the_density_is_that_of_the_draws(law):
 
 
 def test_without_weights_beta_weighs_the_times():
-    t, weight = beta_times(1.0, 0.5)(40_000, rng(5), double)
+    t, weight = BetaTimes(1.0, 0.5)(40_000, double, rng(5))
     assert_mean(weight * (1 - t), 1 / 3)
 
 
 def test_importance_lowers_the_variance_of_a_peaked_loss():
     n = 20_000
     plain = peaked(torch.rand(n, generator=rng(2), dtype=torch.float64))
-    t, weight = trained()(n, rng(2), double)
+    t, weight = trained()(n, double, rng(2))
     weighted = weight * peaked(t)
     assert weighted.var() < 0.1 * plain.var()
     assert weight.max() <= 1 / 0.1 + 1e-9
@@ -161,9 +161,62 @@ def test_importance_outlives_a_cast(dtype):
     torch.testing.assert_close(times.to(dtype).density(t), 0.1 + 0.9 * torch.tensor([0.5, 1.5, 1.0, 1.0]))
 
 
-def test_laws_of_time_can_be_pickled():
-    law = pickle.loads(pickle.dumps(beta_times(1.0, 0.5)))
-    assert torch.equal(law(5, rng())[0], beta_times(1.0, 0.5)(5, rng())[0])
+@pytest.mark.parametrize(
+    "law", [UniformTimes(), BetaTimes(1.0, 0.5), BetaTimes(2.0, 1.0, unbiased=True)], ids=repr
+)
+def test_laws_of_time_are_settings(law):
+    for other in (pickle.loads(pickle.dumps(law)), copy.deepcopy(law), eval(repr(law))):
+        assert other == law and hash(other) == hash(law) and repr(other) == repr(law)
+        assert torch.equal(other(5, generator=rng())[0], law(5, generator=rng())[0])
+    assert law != BetaTimes(3.0, 4.0)
+
+
+def test_laws_of_time_print_without_defaults():
+    laws = UniformTimes(), BetaTimes(1.0, 0.5), BetaTimes(1.0, 0.5, unbiased=True)
+    assert [repr(law) for law in laws] == [
+        "UniformTimes()",
+        "BetaTimes(1.0, 0.5)",
+        "BetaTimes(1.0, 0.5, unbiased=True)",
+    ]
+
+
+def test_laws_of_time_are_built_inside_a_compiled_function():
+    torch._dynamo.reset()
+
+    def draw(x):
+        t, weight = UniformTimes()(4, x)
+        s, other = BetaTimes(1.5, 0.5, unbiased=True)(4, x)
+        return t * weight, s * other
+
+    with seeded():
+        wanted = draw(double)
+    with seeded():
+        found = torch.compile(draw, fullgraph=True, backend="eager")(double)
+    torch.testing.assert_close(found, wanted)
+
+
+@every
+def test_a_generator_is_not_taken_for_a_tensor(law):
+    with pytest.raises(ValueError, match="Expected like to be a tensor.*got Generator.*generator=generator"):
+        law(3, rng())
+
+
+class Late(TimeLaw):
+    """One's own, by its two methods."""
+
+    unbiased = True
+
+    def draw(self, n, like, generator=None):
+        return torch.rand(n, generator=generator, dtype=like.dtype, device=like.device).sqrt()
+
+    def density(self, t):
+        return 2 * t
+
+
+def test_a_law_of_ones_own_has_weights():
+    t, weight = Late()(40_000, double, rng(5))
+    assert_mean(t, 2 / 3)
+    assert_mean(weight * t**2, 1 / 3)
 
 
 def test_both_ends_of_time_belong_to_a_bin():
@@ -195,7 +248,7 @@ def test_importance_keeps_its_state():
     times, fresh = trained(bins=8), ImportanceTimes(bins=8)
     fresh.load_state_dict(times.state_dict())
     for other in (fresh, copy.deepcopy(times)):
-        assert torch.equal(other(100, rng())[0], times(100, rng())[0])
+        assert torch.equal(other(100, generator=rng())[0], times(100, generator=rng())[0])
 
 
 def test_no_gradient_flows_through_the_record():
@@ -207,6 +260,6 @@ def test_no_gradient_flows_through_the_record():
 @every
 def test_the_loop_is_the_same_for_all(law):
     x0, x1 = torch.randn(2, 64, 2, generator=rng())
-    t, weight = law(64, rng(), x0)
-    loss = (weight * velocity_loss(lambda t, x, c: torch.zeros_like(x), linear(), x0, x1, t=t)).mean()
+    t, weight = law(64, x0, rng())
+    loss = (weight * velocity_loss(lambda t, x, c: torch.zeros_like(x), Linear(), x0, x1, t=t)).mean()
     torch.testing.assert_close(loss, (weight * (x1 - x0).square().sum(1)).mean())

@@ -1,7 +1,5 @@
 """A fixed-step flow under torch's transforms: compiled without a break, differentiated, vmapped, autocast."""
 
-from functools import partial
-
 import pytest
 import torch
 from registry import built, devices, flows, points, rng
@@ -10,28 +8,23 @@ from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
 from cnflib import Flow, StandardNormal
 from cnflib.continuous import (
     CNF,
+    Bottleneck,
     EndTime,
-    adaptive,
-    adjoint,
-    bottleneck,
-    checkpointed,
+    Exact,
+    ForwardMode,
+    Gaussian,
+    Hutchinson,
+    HutchPP,
+    JacobianFrobenius,
+    KineticEnergy,
+    Rademacher,
+    ReverseMode,
     concat_squash,
     convolutional,
-    euler,
-    exact,
-    fixed,
-    forward_mode,
-    gaussian,
-    hutchinson,
-    hutchpp,
-    jacobian_frobenius,
-    kinetic_energy,
-    midpoint,
-    rademacher,
-    reverse_mode,
 )
 from cnflib.models import ffjord
 from cnflib.nets import MLP
+from cnflib.ode import Adaptive, Fixed, euler, midpoint
 
 
 def steady(shape, like, generator=None):
@@ -40,12 +33,12 @@ def steady(shape, like, generator=None):
 
 
 divergences = {
-    "exact": exact,
-    "exact reverse": partial(exact, product=reverse_mode),
-    "hutchinson": hutchinson(steady),
-    "hutchinson forward": hutchinson(steady, 2, forward_mode),
-    "hutchinson reverse": hutchinson(steady, 2, reverse_mode),
-    "bottleneck": bottleneck(steady),
+    "exact": Exact(),
+    "exact reverse": Exact(product=ReverseMode()),
+    "hutchinson": Hutchinson(steady),
+    "hutchinson forward": Hutchinson(steady, 2, ForwardMode()),
+    "hutchinson reverse": Hutchinson(steady, 2, ReverseMode()),
+    "bottleneck": Bottleneck(steady),
 }
 nets = {
     "MLP": lambda: MLP(2, (8, 2)),
@@ -55,10 +48,13 @@ nets = {
 each = pytest.mark.parametrize("divergence", divergences.values(), ids=divergences)
 
 
-def flow_of(divergence=exact, net="MLP", solver=None):
+EXACT = Exact()
+
+
+def flow_of(divergence=EXACT, net="MLP", solver=None):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        cnf = CNF(nets[net](), divergence, solver or fixed(2, midpoint))
+        cnf = CNF(nets[net](), divergence, solver or Fixed(2, midpoint))
     return Flow(cnf, StandardNormal(2)).double()
 
 
@@ -79,10 +75,10 @@ def fresh_compiler():
 
 @pytest.mark.parametrize(
     ("divergence", "net"),
-    [(d, "MLP") for d in divergences.values()] + [(exact, net) for net in nets if net != "MLP"],
+    [(d, "MLP") for d in divergences.values()] + [(Exact(), net) for net in nets if net != "MLP"],
 )
 def test_log_prob_and_its_training_step_compile_without_a_graph_break(divergence, net):
-    flow, x = flow_of(divergence, net, fixed(2, euler)), draw()
+    flow, x = flow_of(divergence, net, Fixed(2, euler)), draw()
     compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         assert_close(compiled(x), flow.log_prob(x))
@@ -91,21 +87,21 @@ def test_log_prob_and_its_training_step_compile_without_a_graph_break(divergence
     assert_close(*grads)
 
 
-@pytest.mark.parametrize("noise", [rademacher, gaussian])
+@pytest.mark.parametrize("noise", [Rademacher(), Gaussian()])
 def test_a_probe_is_drawn_for_batches_of_any_size_without_compiling_anew(noise):
-    flow = flow_of(hutchinson(noise))
+    flow = flow_of(Hutchinson(noise))
     compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True, dynamic=True)
     assert [compiled(draw(n)).shape for n in (3, 5, 9)] == [(3,), (5,), (9,)]
 
 
 def test_hutchpp_compiles_too():
-    flow, x = flow_of(hutchpp(), solver=fixed(1, euler)), draw()
+    flow, x = flow_of(HutchPP(), solver=Fixed(1, euler)), draw()
     compiled = torch.compile(lambda x: flow.log_prob(x).mean(), backend="aot_eager", fullgraph=True)
     assert torch.autograd.grad(compiled(x), next(flow.parameters()))[0].isfinite().all()
 
 
 def test_a_training_step_compiles_to_machine_code():
-    flow, x = flow_of(solver=fixed(1, midpoint)), draw(64).float()
+    flow, x = flow_of(solver=Fixed(1, midpoint)), draw(64).float()
     flow.float()
     compiled = torch.compile(flow.log_prob, fullgraph=True)
     leaves = list(flow.parameters())
@@ -114,23 +110,25 @@ def test_a_training_step_compiles_to_machine_code():
 
 
 def test_a_flow_with_adaptive_steps_can_stand_in_compiled_code():
-    flow, x = flow_of(solver=adaptive()), draw()
+    flow, x = flow_of(solver=Adaptive()), draw()
     leaves = list(flow.parameters())
     compiled = torch.compile(lambda x: -flow.log_prob(x).mean(), backend="aot_eager")
     assert_close(*(torch.autograd.grad(f(x), leaves) for f in (compiled, lambda x: -flow.log_prob(x).mean())))
 
 
 @pytest.mark.parametrize(
-    "solver", [adaptive(), adjoint(), checkpointed(2)], ids=["adaptive", "adjoint", "checkpointed"]
+    "solver",
+    [Adaptive(), Adaptive(adjoint=True), Fixed(2, checkpoint=True)],
+    ids=["adaptive", "adjoint", "checkpointed"],
 )
 def test_solvers_that_transforms_do_not_pass_through_say_so(solver):
     flow, x = flow_of(solver=solver), draw()
-    with pytest.raises(ValueError, match=r"outside of torch.func transforms.*Use fixed\(steps\)"):
+    with pytest.raises(ValueError, match=r"outside of torch.func transforms.*Use Fixed\(steps\)"):
         grad(lambda y: flow.log_prob(y).sum())(x)
 
 
 def test_costs_context_and_a_given_time_compile():
-    cnf = CNF(MLP(2, (8,), 3), exact, fixed(2), (kinetic_energy, jacobian_frobenius)).double()
+    cnf = CNF(MLP(2, (8,), 3), Exact(), Fixed(2), (KineticEnergy(), JacobianFrobenius())).double()
     x, context = draw(), torch.randn(5, 3, generator=rng(1), dtype=torch.float64)
     end = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
 
@@ -145,8 +143,8 @@ def test_costs_context_and_a_given_time_compile():
 
 
 def test_samples_and_images_compile():
-    one = fixed(1, euler)
-    flow = ffjord(shape=(1, 2, 2), hidden=(3,), divergence=hutchinson(steady), solver=one, blocks=1)
+    one = Fixed(1, euler)
+    flow = ffjord(shape=(1, 2, 2), hidden=(3,), divergence=Hutchinson(steady), solver=one, blocks=1)
     x = torch.randn(2, 1, 2, 2, generator=rng())
     compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
     assert_close(compiled(x), flow.log_prob(x), 1e-5)
@@ -173,7 +171,7 @@ def test_vmap_over_batches_is_each_batch_alone(divergence):
 
 
 def test_vmap_draws_a_probe_for_every_batch():
-    flow = flow_of(hutchinson())
+    flow = flow_of(Hutchinson())
     values = vmap(flow.log_prob, randomness="different")(draw().expand(8, -1, -1))
     assert len(values[:, 0].unique()) > 1
 
@@ -237,9 +235,9 @@ def test_expanded_and_strided_input_just_works(name):
     assert_close(flow.bijection.decode(wide, context), flow.bijection.decode(x, context))
 
 
-@pytest.mark.parametrize("product", [forward_mode, reverse_mode])
+@pytest.mark.parametrize("product", [ForwardMode(), ReverseMode()])
 def test_expanded_input_of_a_field_without_tangents_just_works(product):
-    cnf = CNF(lambda t, x, c: torch.sin(x), hutchinson(steady, 2, product), fixed(2))
+    cnf = CNF(lambda t, x, c: torch.sin(x), Hutchinson(steady, 2, product), Fixed(2))
     x = draw(1).expand(3, -1)
     assert_close(cnf.solve(x, 0.0, 1.0)[:2], cnf.solve(x.contiguous(), 0.0, 1.0)[:2])
 
@@ -248,7 +246,7 @@ def test_expanded_input_of_a_field_without_tangents_just_works(product):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_image_flow_has_dtype_and_device_of_its_input(device, dtype):
     field = convolutional((1, 4, 4), (3,)).to(device, dtype)
-    flow = Flow(CNF(field, hutchinson(), fixed(2)), StandardNormal((1, 4, 4)))
+    flow = Flow(CNF(field, Hutchinson(), Fixed(2)), StandardNormal((1, 4, 4)))
     x = flow.sample(3, generator=rng(0, device))
     log_prob = flow.log_prob(x, generator=rng(0, device))
     assert (x.dtype, log_prob.dtype, log_prob.device.type) == (dtype, dtype, device)

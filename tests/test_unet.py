@@ -8,8 +8,9 @@ from registry import Member, built, points, rng, seeded
 from torch import nn
 
 from cnflib import Flow, StandardNormal
-from cnflib.continuous import CNF, euler, exact, fixed, forward_mode, hutchinson, rademacher, reverse_mode
+from cnflib.continuous import CNF, Exact, ForwardMode, Hutchinson, Rademacher, ReverseMode
 from cnflib.nets import UNet
+from cnflib.ode import Fixed, euler
 
 small = {"channels": 4, "groups": 2, "blocks": 1, "time_frequencies": 1}
 fields = {
@@ -143,25 +144,25 @@ def test_attention_does_not_care_for_the_order_of_pixels():
 
 
 @few
-@pytest.mark.parametrize("product", [forward_mode, reverse_mode])
+@pytest.mark.parametrize("product", [ForwardMode(), ReverseMode()])
 def test_hutchinson_is_unbiased_for_the_exact_divergence(member, product):
     f, (x, context) = built(member, scale=0.3), points(member)
     x, context = x[:1], None if context is None else context[:1]
     wanted = jacobian(f, x, context).trace()
-    assert_close(exact(x)(f, t, x, context).divergence[0], wanted)
+    assert_close(Exact()(x)(f, t, x, context).divergence[0], wanted)
     n = 2000
     rows, c = x.expand(n, *x.shape[1:]), None if context is None else context.expand(n, -1)
-    estimate = hutchinson(product=product)(rows, rng())(f, t, rows.contiguous(), c).divergence
+    estimate = Hutchinson(product=product)(rows, rng())(f, t, rows.contiguous(), c).divergence
     assert abs(estimate.mean() - wanted) < 4 * estimate.std() / n**0.5
     assert estimate.std() > 0
 
 
 @few
-@pytest.mark.parametrize("product", [forward_mode, reverse_mode])
+@pytest.mark.parametrize("product", [ForwardMode(), ReverseMode()])
 def test_the_gradient_of_a_divergence_is_that_of_finite_differences(member, product):
     """In torch 2.13 that of LayerNorm and InstanceNorm is not, in reverse over forward."""
     f, (x, context) = built(member, scale=0.3), points(member)
-    eta = rademacher((1, *x.shape), x, rng())
+    eta = Rademacher()((1, *x.shape), x, rng())
 
     def trace():
         _, products = product(f, t, x, context, eta)
@@ -191,7 +192,7 @@ def move(parameters, directions, step):
 def test_the_log_determinant_is_that_of_the_map(member):
     f, (x, context) = built(member), points(member)
     x, context = x[:1], None if context is None else context[:1]
-    cnf, D = CNF(f, exact, fixed(8)), x.numel()
+    cnf, D = CNF(f, Exact(), Fixed(8)), x.numel()
     z, logdet = cnf(x, context)
     whole = torch.autograd.functional.jacobian(lambda y: cnf.decode(y, context), z)
     assert abs(logdet[0]) > 0.01
@@ -202,7 +203,7 @@ def test_the_log_determinant_is_that_of_the_map(member):
 def test_a_likelihood_compiles_in_one_piece():
     member = fields["context"]
     f, (x, context) = built(member), points(member)
-    flow = Flow(CNF(f, hutchinson(), fixed(1, euler)), StandardNormal(member.shape)).double()
+    flow = Flow(CNF(f, Hutchinson(), Fixed(1, euler)), StandardNormal(member.shape)).double()
     with seeded():
         compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)(x, context)
     with seeded():

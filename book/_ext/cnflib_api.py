@@ -1,7 +1,7 @@
 """Sphinx extension of the reference pages: one directive describes a module's public names, and types keep their names.
 
-``.. public:: cnflib.continuous.solvers`` prints the module's docstring and describes every name of its ``__all__``
-under the shortest path a reader can import it from, here ``cnflib.continuous``.
+``.. public:: cnflib.ode.fixed`` prints the module's docstring and describes every public name that it defines under the
+shortest path a reader can import it from, here ``cnflib.ode``.
 """
 
 import ast
@@ -10,19 +10,24 @@ import pkgutil
 import re
 import sys
 import textwrap
+from abc import ABC
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Protocol
+from typing import Generic, Protocol
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.domains import ObjType
 from sphinx.domains.python import PyObject, PythonDomain
+from sphinx.ext.autodoc.preserve_defaults import DefaultValue
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
+
+PRIVATE = re.compile(r"(?<![\w.])_[A-Za-z]\w*")  # a name that is none of a reader's
 
 # Which names there are, and where a reader imports them from.
 
@@ -35,13 +40,28 @@ def public_modules(package: str = "cnflib") -> tuple[str, ...]:
 
 
 def own_names(module: str) -> list[str]:
-    """The names of ``__all__``, without those that another public module defines and describes."""
+    """The names of ``__all__`` that a reader meets, without those that another public module defines and describes.
+
+    A reader meets what can be imported from a package, or from a module that its package shows, and beside it the
+    classes and types that signatures name; other names are for the modules of the same folder.
+    """
     space = import_module(module)
     homes = {name: getattr(getattr(space, name), "__module__", module) for name in space.__all__}
     others = set(public_modules()) - {module}
-    return [
+    own = [
         name for name, home in homes.items() if not (home in others and name in import_module(home).__all__)
     ]
+    if is_shown(module):
+        return own
+    passed_on = {name for name in own if public_path(module, name) != f"{module}.{name}"}
+    return [name for name in own if name in passed_on or (passed_on and is_type(getattr(space, name)))]
+
+
+def is_shown(module: str) -> bool:
+    """Whether the package of a module shows it to readers, who then import its names from it."""
+    package, _, leaf = module.rpartition(".")
+    space = import_module(package)
+    return leaf in dir(space) and isinstance(getattr(space, leaf), ModuleType)
 
 
 def public_path(module: str, name: str) -> str:
@@ -52,6 +72,11 @@ def public_path(module: str, name: str) -> str:
         if name in package.__all__ and not isinstance(getattr(package, name), ModuleType):
             return f"{package.__name__}.{name}"
     return f"{module}.{name}"
+
+
+def is_type(value: object) -> bool:
+    """Whether a name stands for a class or for a type made of others."""
+    return inspect.isclass(value) or is_alias(value)
 
 
 def is_alias(value: object) -> bool:
@@ -89,8 +114,11 @@ class Public(SphinxDirective):
 
 def describe(module: str) -> Iterator[str]:
     """The lines of reStructuredText that describe a module."""
-    parent = public_path(module, own_names(module)[0]).rpartition(".")[0]
-    yield from (f".. py:module:: {module}", "", f".. py:currentmodule:: {parent}", "")
+    paths = [public_path(module, name) for name in own_names(module)]
+    yield f".. py:module:: {module}"
+    if module in paths:  # the path leads a reader to the function, so the index has that alone
+        yield "   :no-index:"
+    yield from ("", f".. py:currentmodule:: {paths[0].rpartition('.')[0]}", "")
     yield from (*inspect.cleandoc(import_module(module).__doc__).split("\n"), "")
     analyzer = ModuleAnalyzer.for_module(module)
     comments = analyzer.find_attr_docs()
@@ -106,7 +134,7 @@ def describe_name(module: str, name: str, comment: list[str]) -> Iterator[str]:
         yield from (f".. {kind}:: {path}", "   :members:")
         if getattr(vars(value).get("__call__"), "__doc__", None) and not issubclass(value, BaseException):
             yield "   :special-members: __call__"
-        if value.__base__ not in (object, Protocol):
+        if not any(map(is_hidden, value.__bases__)):
             yield "   :show-inheritance:"
         yield ""
     elif inspect.isroutine(value):
@@ -117,11 +145,18 @@ def describe_name(module: str, name: str, comment: list[str]) -> Iterator[str]:
             f".. py:{'type' if is_alias(value) else 'data'}:: {name}",
             f"   :module: {path.rpartition('.')[0]}",
         )
-        if not comment and not is_alias(value):
+        if not comment and not is_alias(value) and not PRIVATE.search(source):
             yield f"   :value: {source}"
         yield from ("", *(f"   {line}" for line in comment), "")
         if is_alias(value):
             yield from (f"   The same as ``{source}``.", "")
+
+
+def is_hidden(base: type) -> bool:
+    """Whether a base class says nothing to a reader: Python's own, or one of a private module."""
+    return (
+        base in (object, ABC, Generic, Protocol) or "._" in base.__module__ or base.__name__.startswith("_")
+    )
 
 
 def assigned(module: str) -> dict[str, str]:
@@ -167,6 +202,35 @@ def annotations(obj: object) -> dict[str, str]:
     return {node.arg: ast.unparse(node.annotation) for node in arguments}
 
 
+def defaults(settings: type) -> dict[str, str]:
+    """What a dataclass says in its source of the defaults of its fields; a base says it where the class does not."""
+    said = {}
+    for owner in reversed([base for base in settings.__mro__ if is_dataclass(base)]):
+        source = textwrap.dedent(inspect.getsource(owner))
+        (tree,) = ast.parse(source).body
+        fields_of = (node for node in tree.body if isinstance(node, ast.AnnAssign) and node.value)
+        said |= {node.target.id: ast.get_source_segment(source, node.value) for node in fields_of}
+    return said
+
+
+def with_names(settings: type) -> str:
+    """The signature of a dataclass, its defaults as the source has them: a tableau by name, 1e-5 and not 1e-05."""
+    said = defaults(settings)
+    signature = inspect.signature(settings)
+    shown = [
+        parameter.replace(annotation=parameter.empty)
+        if parameter.default is parameter.empty
+        else parameter.replace(annotation=parameter.empty, default=DefaultValue(said[name]))
+        for name, parameter in signature.parameters.items()
+    ]
+    return str(signature.replace(parameters=shown, return_annotation=signature.empty))
+
+
+def without_private_names(signature: str, space: ModuleType) -> str:
+    """A signature in which a private constant that is a default stands as what it is: ``solver=Adaptive()``."""
+    return re.sub(f"(?<==){PRIVATE.pattern}", lambda found: repr(getattr(space, found[0])), signature)
+
+
 def name_types(
     app: Sphinx,
     what: str,
@@ -175,15 +239,27 @@ def name_types(
     options: object,
     signature: str | None,
     returns: str | None,
-) -> tuple[str, str] | None:
-    """Put the named types back into what Sphinx recorded; drop a signature that only says ``*args, **kwargs``."""
+) -> tuple[str, str | None] | None:
+    """Put the named types back into what Sphinx recorded; name defaults; drop ``*args, **kwargs`` that say nothing."""
     recorded = app.env.temp_data.get("annotations", {}).get(name, {})
     space = sys.modules.get(getattr(obj, "__module__", None) or "")
     for argument, annotation in annotations(obj).items():
         named = with_paths(annotation, space)
         if argument in recorded and named != annotation:
             recorded[argument] = named
-    return ("", "") if what == "class" and signature == "(*args, **kwargs)" else None
+    if what == "class" and signature == "(*args, **kwargs)":
+        return "", ""
+    if what == "class" and is_dataclass(obj) and obj.__dataclass_params__.init:
+        signature = with_names(obj)
+    return (without_private_names(signature, space), returns) if signature else None
+
+
+def shorten_types(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """The types of attributes by their last names, as those of arguments are, with a link where there is one."""
+    for k, line in enumerate(lines):
+        if line.startswith(":vartype "):
+            line = re.sub(r"ClassVar\[(.*)\]$", r"\1", line)
+            lines[k] = re.sub(r"(?<![\w.~])((?:\w+\.)+\w+)", r"~\1", line)
 
 
 def skip_field(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
@@ -201,5 +277,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     PythonDomain.object_types["type"] = ObjType("type", "type", "class", "obj")  # annotations link to it
     app.add_directive("public", Public)
     app.connect("autodoc-process-signature", name_types, priority=900)
+    app.connect("autodoc-process-docstring", shorten_types, priority=900)  # after napoleon
     app.connect("autodoc-skip-member", skip_field)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

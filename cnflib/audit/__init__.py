@@ -9,3 +9,7 @@ from cnflib.audit.gradients import audit_gradients
 from cnflib.audit.report import AuditError, Finding, Report
 
 __all__ = ["AuditError", "Finding", "Report", "audit_bijection", "audit_gradients"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

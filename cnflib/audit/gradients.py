@@ -1,19 +1,31 @@
 """The audit of a flow's gradients: against central differences, and between the ways to differentiate a solve."""
 
-import copy
+import math
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from dataclasses import is_dataclass, replace
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from cnflib.audit._copies import double_copy, perturb, seeded
+from cnflib.audit._copies import (
+    check_points,
+    check_tolerance,
+    double_copy,
+    double_module,
+    perturb,
+    said,
+    seeded,
+)
 from cnflib.audit.report import Finding, Report
-from cnflib.continuous import CNF, Solver
-from cnflib.continuous.gradients import alternatives
+from cnflib.continuous import CNF
 from cnflib.flow import Flow
+from cnflib.ode import Solver, alternatives
 
 __all__ = ["audit_gradients"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolerance: float = 1e-4) -> Report:
@@ -32,16 +44,29 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
     Args:
         flow: The flow; a float64 copy with perturbed weights is audited.
         x: Data points, shape ``(B, *event)``.
-        context: What it is conditioned on, shape ``(B, features)``.
+        context: What it is conditioned on, a tensor of B rows.
         tolerance: Bound on the error relative to the larger of the two derivatives and 1.
 
     Returns:
-        A :class:`Report` with one finding for each parameter and one for x, in each way, and one for each two ways.
+        A :class:`Report` with one finding for each parameter and one for x, in each way, and one for each two ways. A
+        way that raises is a finding too.
+
+    Raises:
+        ValueError: If the flow is none; if x has another event shape, no batch dimension, or is not floating or not
+            finite; if the context has not B rows.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.models import realnvp
+        >>> audit_gradients(realnvp(dim=2, layers=2, hidden=(8,)), torch.randn(3, 2)).raise_for_faults()
     """
-    flow = copy.deepcopy(flow).double()
+    _check_flow(flow)
+    check_points(x, flow.event_shape, context)
+    check_tolerance(tolerance)
+    flow = double_module(flow)
     generator = seeded(x.device)
     perturb(flow, generator)
-    x, context = double_copy(x), None if context is None else double_copy(context)
+    x, context = double_copy(x), double_copy(context)
     leaves = {name: p for name, p in flow.named_parameters() if p.requires_grad} | {"x": x.requires_grad_()}
     directions = [
         torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device) for p in leaves.values()
@@ -55,13 +80,24 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
     for way in _ways(flow):
         try:
             gradients[way] = _gradients(likelihood, leaves.values(), 0)
-        except ValueError as error:
-            findings.append(Finding(f"gradient by {way}", float("inf"), tolerance, str(error)))
+            judged = _judge(likelihood, list(leaves.values()), directions, tolerance)
+        except Exception as error:  # whatever the audited code raises is a finding
+            gradients.pop(way, None)
+            findings.append(
+                Finding(f"gradient by {way}".removesuffix(" by "), math.inf, tolerance, said(error))
+            )
             continue
-        judged = _judge(likelihood, list(leaves.values()), directions, tolerance)
         labels = [f"of {name}, by {way}" if way else f"of {name}" for name in leaves]
         findings += [f._replace(check=f"{f.check} {label}") for f, label in zip(judged, labels, strict=True)]
     return Report((*findings, *_compare(gradients, tolerance)))
+
+
+def _check_flow(flow: Flow) -> None:
+    if not isinstance(flow, nn.Module) or not hasattr(flow, "log_prob") or not hasattr(flow, "event_shape"):
+        kind = f"the class {flow.__name__}" if isinstance(flow, type) else type(flow).__name__
+        raise ValueError(
+            f"Expected flow to be a Flow; got {kind}. Of a bijection: Flow(bijection, StandardNormal(shape))."
+        )
 
 
 Likelihood = Callable[[Generator], Tensor]
@@ -140,8 +176,8 @@ def _ways(flow: Flow) -> Iterator[str]:
 
 
 def _tight(solver: Solver, tolerance: float = 1e-9) -> Solver:
-    tolerances = {key: tolerance for key in ("rtol", "atol") if key in getattr(solver, "keywords", {})}
-    return partial(solver, **tolerances) if tolerances else solver
+    adaptive = is_dataclass(solver) and hasattr(solver, "rtol")
+    return replace(solver, rtol=tolerance, atol=tolerance) if adaptive else solver
 
 
 @torch.no_grad()

@@ -5,6 +5,10 @@ from typing import NamedTuple
 __all__ = ["AuditError", "Finding", "Report"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class AuditError(AssertionError):
     """An audit found faults; the message lists them."""
 
@@ -23,9 +27,15 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The findings of an audit; prints as a table."""
+    """The findings of an audit; prints as a table, in a notebook too.
+
+    Attributes:
+        findings: One for each check.
+        note: What to do next; the last line of the table.
+    """
 
     findings: tuple[Finding, ...]
+    note: str = ""
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -45,4 +55,6 @@ class Report(NamedTuple):
             f"{f.check:<{width}}  {f.error:9.2e}  {f.bound:9.2e}  {'ok' if f.passed else f.hint}"
             for f in self.findings
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+    __repr__ = __str__

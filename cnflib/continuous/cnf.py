@@ -13,22 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import (
-    check_differentiable,
-    check_rate,
-    eager,
-)
+from cnflib._check import check_deterministic, check_differentiable, check_rate, eager
 from cnflib.bijection import Bijection
-from cnflib.continuous._arguments import as_times, check_parts, in_order, same_time
-from cnflib.continuous._carry import carry, check, inputs, integrate
-from cnflib.continuous.control import adaptive
+from cnflib.continuous._arguments import as_path, as_times, check_field, check_parts, made_uniform, same_time
+from cnflib.continuous._solve import ONE_STEP, carried, check_points, inputs, integrate
 from cnflib.continuous.costs import Cost
-from cnflib.continuous.divergence import Divergence, exact
-from cnflib.continuous.solvers import Solver, State, Work, fixed
-from cnflib.continuous.tableaus import euler
+from cnflib.continuous.divergence import Divergence, Exact
 from cnflib.nets import VectorField
+from cnflib.ode import Adaptive, Solver
+from cnflib.ode.solver import State, Work
 
 __all__ = ["CNF", "Solution"]
+
+_EXACT, _ADAPTIVE = Exact(), Adaptive()
 
 
 class Solution(NamedTuple):
@@ -43,6 +40,16 @@ class Solution(NamedTuple):
         accepted: Accepted steps.
         rejected: Rejected steps.
         backward: The same three numbers of the backward pass: 0 until it runs, and where it evaluates nothing anew.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.continuous import CNF
+        >>> from cnflib.ode import Fixed
+        >>> solution = CNF(lambda t, x: -x, solver=Fixed(5)).solve(torch.ones(2, 3), 0.0, 1.0)
+        >>> print(solution.report())
+                   evaluations  accepted  rejected
+        forward             20         5         0
+        backward             0         0         0
     """
 
     x: Tensor
@@ -68,54 +75,104 @@ class CNF(Bijection):
         \frac{\partial f}{\partial x}\,dt
 
     The field must be continuous in t and Lipschitz in x, and continuously differentiable in x for the log-determinant.
-    :meth:`forward` solves from 1 to 0, :meth:`inverse` from 0 to 1; they invert each other up to the solver's error.
+    To encode it is solved from 1 to 0, to decode from 0 to 1; the two invert each other up to the solver's error.
+    ``encode``, ``decode`` and :meth:`trajectory` give points alone and ask for no divergence: an evaluation of the
+    field a stage. The state of an adaptive solve is then another, so their points agree with those of
+    ``encode_and_logdet`` and ``decode_and_logdet`` to its tolerance, not to the last digit.
 
     Args:
-        field: The vector field ``f(t, x, context)``; its parameters are the flow's if it is a module.
-        divergence: :func:`exact`, or :func:`hutchinson` in many dimensions.
-        solver: :func:`adaptive` by default, or :func:`fixed`; :func:`adjoint` or :func:`checkpointed` to save memory.
-        costs: Rates to integrate along the path, e.g. :func:`kinetic_energy`.
+        field: The vector field, f(t, x) or f(t, x, context); its parameters are the flow's if it is a module.
+        divergence: :class:`Exact`, or :class:`Hutchinson` in many dimensions; :class:`TrainEval` holds one for
+            training and one for evaluation.
+        solver: :class:`cnflib.ode.Adaptive`, :class:`cnflib.ode.Fixed` or :class:`cnflib.ode.TorchDiffEq`; to save
+            memory ``Adaptive(adjoint=True)`` or ``Fixed(steps, checkpoint=True)``.
+        costs: Rates to integrate along the path, e.g. ``(KineticEnergy(),)``.
+
+    Raises:
+        ValueError: If a part is not what its name says.
 
     References:
         Neural Ordinary Differential Equations, Chen et al., 2018, arXiv:1806.07366;
         FFJORD, Grathwohl et al., 2018, arXiv:1810.01367.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.continuous import KineticEnergy
+        >>> from cnflib.nets import MLP
+        >>> from cnflib.ode import Fixed
+        >>> cnf = CNF(MLP(2, hidden=(16,)), solver=Fixed(4), costs=(KineticEnergy(),))
+        >>> cnf.solve(torch.randn(5, 2), 1.0, 0.0).costs[0].shape
+        torch.Size([5])
+        >>> cnf.trajectory(torch.randn(5, 2), [0.0, 0.5, 1.0]).shape
+        torch.Size([3, 5, 2])
     """
 
     def __init__(
         self,
         field: VectorField,
-        divergence: Divergence = exact,
-        solver: Solver | None = None,
+        divergence: Divergence = _EXACT,
+        solver: Solver = _ADAPTIVE,
         costs: Sequence[Cost] = (),
     ) -> None:
         super().__init__()
-        check_parts(field, divergence, solver, costs)
-        self.field = field
+        uniform = check_field(field)
+        check_parts(divergence, solver, costs)
+        self.field, self._uniform = field, uniform
         self.divergence = divergence
-        self.solver = adaptive() if solver is None else solver
+        self.solver = solver
         self.costs = tuple(costs)
-        self.learned_costs = nn.ModuleList(cost for cost in self.costs if isinstance(cost, nn.Module))
+        learned = [cost for cost in self.costs if isinstance(cost, nn.Module)]
+        if learned:
+            self.learned_costs = nn.ModuleList(learned)
 
-    def forward(
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a part; a module may be replaced by one that is none, which torch alone refuses."""
+        if name in self.__dict__.get("_modules", {}) and not isinstance(value, nn.Module):
+            del self._modules[name]
+        super().__setattr__(name, value)
+
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        solution = self.solve(x, 1.0, 0.0, context, generator)
-        return solution.x, solution.logdet
+        path = self._solve(x, as_times((1.0, 0.0), x), context, generator)
+        return path.x[-1], path.logdet[-1]
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        solution = self.solve(z, 0.0, 1.0, context, generator)
-        return solution.x, solution.logdet
+        path = self._solve(z, as_times((0.0, 1.0), z), context, generator)
+        return path.x[-1], path.logdet[-1]
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.carry(z, 0.0, 1.0, context)
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return carried(made_uniform(self), x, as_times((1.0, 0.0), x), context, self.solver)[-1]
 
-    def carry(
-        self, x: Tensor, t0: float | Tensor, t1: float | Tensor, context: Tensor | None = None
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return carried(made_uniform(self), z, as_times((0.0, 1.0), z), context, self.solver)[-1]
+
+    def trajectory(
+        self,
+        x: Tensor,
+        times: Sequence[float] | Tensor,
+        context: Tensor | None = None,
+        generator: Generator | None = None,
     ) -> Tensor:
-        """The points of :meth:`solve` alone, without log-determinant and costs: one evaluation of the field a stage."""
-        return carry(self.field, x, t0, t1, context, self.solver)
+        """Carry points from the first of several times through all others, without log-determinants.
+
+        Args:
+            x: Points at ``times[0]``, shape ``(B, *event)``.
+            times: At least two times in [0, 1], strictly increasing or strictly decreasing.
+            context: What the field is conditioned on, a tensor of B rows.
+            generator: Not used, nothing is drawn.
+
+        Returns:
+            The points at all times, shape ``(T, B, *event)``.
+
+        Raises:
+            ValueError: On a wrong shape, dtype, device or time, or a field that returns a wrong shape.
+            SolveError: If an adaptive solve cannot go on.
+        """
+        check_points(self.field, x, context)
+        return carried(made_uniform(self), x, as_path(times, x), context, self.solver)
 
     def solve(
         self,
@@ -131,7 +188,7 @@ class CNF(Bijection):
             x: Points at time t0, shape ``(B, *event)``.
             t0: Starting time in [0, 1].
             t1: Final time in [0, 1].
-            context: What the field is conditioned on, shape ``(B, features)``.
+            context: What the field is conditioned on, a tensor of B rows.
             generator: Source of the divergence's probes.
 
         Returns:
@@ -141,28 +198,28 @@ class CNF(Bijection):
             ValueError: On a wrong shape, dtype, device or time, or a field that returns a wrong shape.
             SolveError: If an adaptive solve cannot go on.
         """
+        check_points(self.field, x, context)
         times = as_times((t0, t1), x)
-        check(self.field, x, context)
         same = same_time(t0, t1, times)
         if same and not times.requires_grad:
             zero = x.new_zeros(x.shape[0])
             return Solution(x, zero, tuple(zero for _ in self.costs), 0, 0, 0, Work())
-        path = self._path(x, times, context, generator, fixed(1, euler) if same else self.solver)
+        path = self._solve(x, times, context, generator, ONE_STEP if same else self.solver)
         return path._replace(x=path.x[-1], logdet=path.logdet[-1], costs=tuple(c[-1] for c in path.costs))
 
-    def path(
+    def solve_along(
         self,
         x: Tensor,
         times: Sequence[float] | Tensor,
         context: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Solution:
-        r"""Carry points from the first of several times through all others.
+        r"""Carry points and log-determinants from the first of several times through all others.
 
         Args:
             x: Points at ``times[0]``, shape ``(B, *event)``.
             times: At least two times in [0, 1], strictly increasing or strictly decreasing.
-            context: What the field is conditioned on, shape ``(B, features)``.
+            context: What the field is conditioned on, a tensor of B rows.
             generator: Source of the divergence's probes, drawn once for the whole path.
 
         Returns:
@@ -172,35 +229,47 @@ class CNF(Bijection):
         Raises:
             ValueError: As :meth:`solve`, and if the times are not in strict order.
         """
-        times = as_times(times, x)
-        if len(times) < 2 or (eager(times) and not in_order(times)):
-            raise ValueError(
-                f"Expected at least two times in strict order, up or down; got {times.tolist()}."
-            )
-        check(self.field, x, context)
-        return self._path(x, times, context, generator, self.solver)
+        check_points(self.field, x, context)
+        return self._solve(x, as_path(times, x), context, generator)
 
-    def _path(
+    def _solve(
         self,
         x: Tensor,
         times: Tensor,
         context: Tensor | None,
         generator: Generator | None,
-        solver: Solver,
+        solver: Solver | None = None,
     ) -> Solution:
-        local = self.divergence(x, generator)
+        """The solution at all times, by the flow's own solver or another."""
+        check_deterministic(self.field)
+        field, local = made_uniform(self), self.divergence(x, generator)
         direction = torch.sign((times[-1] - times[0]).detach())
 
         def rhs(t: Tensor, state: State) -> State:
-            here = local(self.field, t, state[0], context)
-            rates = [cost(t, state[0], context, self.field, here) for cost in self.costs]
+            here = local(field, t, state[0], context)
+            rates = [cost(field, t, state[0], context, here) for cost in self.costs]
             for rate in rates:
                 check_rate(rate, x)
             return (here.velocity, here.divergence, *(direction * rate for rate in rates))
 
         zero = x.new_zeros(x.shape[0])
         start = (x, zero, *[zero] * len(self.costs))
-        (path, logdet, *costs), stats = integrate(rhs, start, times, inputs(self, context), solver)
+        (path, logdet, *costs), stats = integrate(
+            rhs, start, times, inputs(self, context), solver or self.solver
+        )
         if eager(logdet) and not logdet.any():
-            check_differentiable(self.field, times[0], x, context)
+            check_differentiable(field, times[0], x, context)
         return Solution(path, logdet, tuple(costs), *stats)
+
+    def extra_repr(self) -> str:
+        parts = {"field": self.field, "divergence": self.divergence, "solver": self.solver}
+        shown = [f"{name}={_name(part)}" for name, part in parts.items() if not isinstance(part, nn.Module)]
+        costs = ", ".join(map(_name, self.costs)) + "," * (len(self.costs) == 1)
+        return ", ".join([*shown, *([f"costs=({costs})"] if costs else [])])
+
+
+def _name(part: object) -> str:
+    """How a part is printed: a function and a module by name, settings as they are."""
+    return (
+        type(part).__name__ + "(…)" if isinstance(part, nn.Module) else getattr(part, "__name__", repr(part))
+    )

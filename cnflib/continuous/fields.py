@@ -25,11 +25,16 @@ from cnflib._check import (
     event_shape,
     reference,
 )
-from cnflib._random import given
-from cnflib.continuous.products import factors, forward_mode, has_tangents
+from cnflib._field import uniform
+from cnflib._random import source
+from cnflib.continuous._arguments import made_uniform
+from cnflib.continuous._tangents import factors, has_tangents
+from cnflib.continuous.products import ForwardMode
 from cnflib.nets import Tanh, TimeEmbedding, VectorField, push
 
 __all__ = ["EndTime", "ModulatedNet", "concat", "concat_squash", "convolutional", "random_end"]
+
+_FORWARD = ForwardMode()
 
 
 class _Modulated(nn.Module):
@@ -69,6 +74,12 @@ class ModulatedNet(nn.Module):
         context: Number of context features; 0 for none.
         gated: Whether time scales a layer (concat-squash) or only shifts it (concat).
         activation: Constructor of the activation.
+
+    Example:
+        >>> import torch
+        >>> field = ModulatedNet((4,), [torch.nn.Linear(4, 8), torch.nn.Linear(8, 4)], 0, True, torch.nn.Tanh)
+        >>> field(torch.tensor(0.5), torch.randn(5, 4)).shape
+        torch.Size([5, 4])
     """
 
     def __init__(
@@ -126,7 +137,7 @@ class ModulatedNet(nn.Module):
 
     def _features(self, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         check_event(x, self.shape)
-        check_declared(context, self.context, "ModulatedNet")
+        check_declared(context, self.context, "ModulatedNet", x)
         return self._embed(t, len(x), context)
 
     def _embed(self, t: Tensor, batch: int, context: Tensor | None) -> Tensor:
@@ -152,6 +163,11 @@ def concat(
         hidden: Widths of the hidden layers.
         context: Number of context features; 0 for none.
         activation: Constructor of the activation; a kink breaks the smoothness that the log-determinant needs.
+
+    Example:
+        >>> import torch
+        >>> concat(2, hidden=(16, 16))(torch.tensor(0.5), torch.randn(5, 2)).shape
+        torch.Size([5, 2])
     """
     return _dense(shape, hidden, context, False, activation)
 
@@ -169,6 +185,12 @@ def concat_squash(
         hidden: Widths of the hidden layers.
         context: Number of context features; 0 for none.
         activation: Constructor of the activation; a kink breaks the smoothness that the log-determinant needs.
+
+    Example:
+        >>> import torch
+        >>> field = concat_squash(2, hidden=(16, 16), context=3)
+        >>> field(torch.tensor(0.5), torch.randn(5, 2), torch.randn(5, 3)).shape
+        torch.Size([5, 2])
     """
     return _dense(shape, hidden, context, True, activation)
 
@@ -193,6 +215,11 @@ def convolutional(
 
     Raises:
         ValueError: If the event has not three axes, or the kernel is even.
+
+    Example:
+        >>> import torch
+        >>> convolutional((1, 8, 8), channels=(4,))(torch.tensor(0.5), torch.randn(5, 1, 8, 8)).shape
+        torch.Size([5, 1, 8, 8])
     """
     event = event_shape(None, shape)
     if len(event) != 3:
@@ -228,18 +255,25 @@ class EndTime(nn.Module):
     :math:`\log T` is a parameter, so T stays positive and every solver gives its gradient.
 
     Args:
-        field: The field f.
+        field: The field f, f(t, x) or f(t, x, context).
         end: The first value of T, in units of f's time.
 
     Raises:
-        ValueError: If ``end`` is not positive and finite.
+        ValueError: If ``field`` is none, or ``end`` is not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.continuous import CNF
+        >>> cnf = CNF(EndTime(lambda t, x: x, end=2.0))  # x(1) = e^2 x(0)
+        >>> torch.allclose(cnf.solve(torch.ones(1, 1), 0.0, 1.0).logdet, torch.tensor([2.0]), atol=1e-3)
+        True
     """
 
     def __init__(self, field: VectorField, end: float = 1.0) -> None:
         super().__init__()
         if not 0 < end < float("inf"):
             raise ValueError(f"Expected end > 0 and finite; got {end}.")
-        self.field = field
+        self.field, self._uniform = field, uniform(field)
         like = reference(field)
         place = {} if like is None else {"dtype": like.dtype, "device": like.device}
         self.log_end = nn.Parameter(torch.tensor(math.log(end), **place))
@@ -252,12 +286,12 @@ class EndTime(nn.Module):
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity :math:`T f(T t, x)`."""
         end = self.log_end.exp()
-        return end * self.field(end * t, x, context)
+        return end * made_uniform(self)(end * t, x, context)
 
     def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         r"""The velocity and :math:`J v` for directions v."""
         end = self.log_end.exp()
-        velocity, products = forward_mode(self.field, end * t, x, context, directions)
+        velocity, products = _FORWARD(made_uniform(self), end * t, x, context, directions)
         return end * velocity, end * products
 
     def factors(
@@ -278,7 +312,7 @@ def random_end(field: VectorField, spread: float, generator: Generator | None = 
     .. code-block:: python
 
         for x in batches:
-            random = CNF(random_end(field, 0.5), solver=adaptive())
+            random = CNF(random_end(field, 0.5))
             loss = -Flow(random, base).log_prob(x).mean()
 
     Args:
@@ -291,10 +325,17 @@ def random_end(field: VectorField, spread: float, generator: Generator | None = 
 
     References:
         STEER: Simple Temporal Regularization For Neural ODEs, Ghosh et al., 2020, arXiv:2006.10711.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.nets import MLP
+        >>> random = random_end(MLP(2), 0.5)
+        >>> 0.5 <= random.log_end.exp().item() <= 1.5
+        True
     """
     if not 0 <= spread < 1:
         raise ValueError(f"Expected spread in [0, 1), so that the end time stays positive; got {spread}.")
-    u = torch.rand((), **given(generator), device="cpu" if generator is None else generator.device)
+    u = torch.rand((), **source(generator), device="cpu" if generator is None else generator.device)
     random = EndTime(field, 1 + spread * (2 * u.item() - 1))
     random.log_end.requires_grad_(False)
     return random

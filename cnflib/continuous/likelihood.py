@@ -1,19 +1,17 @@
-r"""Likelihoods that say how sure they are, at any time of the flow, and in bounded memory."""
+r"""Likelihoods that say how sure they are, with their costs, at any time of the flow, and in bounded memory."""
 
-import copy
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from cnflib._check import check_context, check_event, check_positive_int
-from cnflib.continuous.cnf import CNF
-from cnflib.continuous.solvers import Solver
+from cnflib._random import source
+from cnflib.continuous.cnf import CNF, Solution
 from cnflib.flow import Flow
 
-__all__ = ["Likelihood", "in_chunks", "log_prob_at", "log_prob_with_error", "refined"]
+__all__ = ["Likelihood", "in_chunks", "log_prob_and_costs", "log_prob_at", "log_prob_with_error", "refined"]
 
 
 class Likelihood(NamedTuple):
@@ -24,6 +22,14 @@ class Likelihood(NamedTuple):
         standard_error: Standard error of the mean, from the spread over the probes; 0 where nothing is drawn.
         discretisation: :math:`|\log p(x) - \log p'(x)|` with p' from a solve with steps of half the length and the
             same probe: an estimate of the solver's error, not a bound.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.continuous import log_prob_with_error
+        >>> from cnflib.models import ffjord
+        >>> likelihood = log_prob_with_error(ffjord(dim=2, hidden=(8,)), torch.randn(5, 2))
+        >>> isinstance(likelihood, Likelihood), likelihood.standard_error
+        (True, tensor([0., 0., 0., 0., 0.]))
     """
 
     mean: Tensor
@@ -48,13 +54,21 @@ def log_prob_with_error(
         flow: A flow with at least one :class:`CNF` in it, anywhere in a chain.
         x: Data, shape ``(B, *event)``.
         probes: The number K of probes, at least 2.
-        context: What the density is conditioned on, shape ``(B, features)``.
+        context: What the density is conditioned on, a tensor of B rows.
         generator: Source of the probes; seed it to get the same numbers again.
 
     Raises:
-        ValueError: If there is no CNF in the flow, its solver is not of this library, or ``probes`` is below 2.
+        ValueError: If there is no CNF in the flow, its solver cannot be refined, or ``probes`` is below 2.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.continuous import Hutchinson
+        >>> from cnflib.models import ffjord
+        >>> flow, x = ffjord(dim=2, hidden=(8,), divergence=Hutchinson()), torch.randn(5, 2)
+        >>> log_prob_with_error(flow, x, probes=4).standard_error.shape
+        torch.Size([5])
     """
-    check_positive_int(probes, "probes")
+    probes = check_positive_int(probes, "probes")
     if probes < 2:
         raise ValueError("Expected probes >= 2: the spread of a single one is unknown; got 1.")
     state = _draw_state(x, generator)
@@ -85,7 +99,7 @@ def log_prob_at(
         flow: A flow whose bijection is a single :class:`CNF`.
         x: Points at time t, shape ``(B, *event)``.
         t: Time in [0, 1].
-        context: What the density is conditioned on, shape ``(B, features)``.
+        context: What the density is conditioned on, a tensor of B rows.
         generator: Source of the divergence's probes.
 
     Returns:
@@ -93,19 +107,95 @@ def log_prob_at(
 
     Raises:
         ValueError: If the flow's bijection is not a CNF: a chain has no times between its layers.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.models import ffjord
+        >>> flow, x = ffjord(dim=2, hidden=(8,)), torch.randn(5, 2)
+        >>> torch.allclose(log_prob_at(flow, x, 0.0), flow.base.log_prob(x))
+        True
     """
     if not isinstance(flow.bijection, CNF):
         raise ValueError(
             f"Expected a flow of a single CNF; got {type(flow.bijection).__name__}. For a CNF inside a chain: "
             "log_prob_at(Flow(cnf, flow.base), x, t), with x in the coordinates of the CNF."
         )
-    check_event(x, getattr(flow.base, "shape", None))
+    check_event(x, flow.event_shape)
     solution = flow.bijection.solve(x, t, 0.0, context, generator)
-    return flow.base.log_prob(solution.x, context) + solution.logdet
+    return flow.base.log_prob(solution.x, context, generator) + solution.logdet
+
+
+def log_prob_and_costs(
+    flow: Flow, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    r"""Log-density and the costs of the paths that gave it, by one solve: the loss of regularised training.
+
+    .. math:: L = -\log p(x) + \sum_j \lambda_j \int_0^1 c_j(t, x(t))\,dt
+
+    Costs are those of every :class:`CNF` in the flow, summed cost by cost, in the coordinates that each CNF sees.
+
+    Args:
+        flow: A flow with a CNF in it, anywhere: in a chain, an inverse, a split, behind other units.
+        x: Data, shape ``(B, *event)``.
+        context: What the density is conditioned on, a tensor of B rows.
+        generator: Source of the probes.
+
+    Returns:
+        The log-density in nats, shape ``(B,)``, and one :math:`\int |dt|` for each cost, shape ``(B,)``.
+
+    Raises:
+        ValueError: As :meth:`cnflib.Flow.log_prob`, and if the flow has no CNF, if its CNFs have no costs or not
+            equally many, or if ``log_prob`` passes one of them by.
+
+    References:
+        How to train your neural ODE, Finlay et al., 2020, arXiv:2002.02798.
+
+    Example:
+        >>> import torch
+        >>> from cnflib import Flow, Standardize, StandardNormal
+        >>> from cnflib.continuous import CNF, JacobianFrobenius, KineticEnergy
+        >>> from cnflib.nets import MLP
+        >>> x = 100 + 5 * torch.randn(64, 2)
+        >>> cnf = CNF(MLP(2, hidden=(8,)), costs=(KineticEnergy(), JacobianFrobenius()))
+        >>> flow = Flow(cnf, StandardNormal(2)).after(Standardize.fit(x))
+        >>> log_prob, (energy, frobenius) = log_prob_and_costs(flow, x)
+        >>> loss = (-log_prob + 0.1 * energy + 0.1 * frobenius).mean()
+    """
+    noted: list[tuple[int, tuple[Tensor, ...]]] = []
+    present: dict[int, int] = {}
+
+    def note(cnf: CNF) -> None:
+        solve = cnf._solve
+        present[id(cnf)] = len(cnf.costs)
+
+        def noting(*args: object) -> Solution:
+            solution = solve(*args)
+            noted.append((id(cnf), tuple(cost[-1] for cost in solution.costs)))
+            return solution
+
+        cnf._solve = noting
+
+    flow = _with_cnfs(flow, note, "it has no costs")
+    if set(present.values()) == {0} or len(set(present.values())) > 1:
+        raise ValueError(
+            "Expected every CNF of the flow to have the same number of costs, at least one; got "
+            f"{', '.join(map(str, present.values()))}. Build each as CNF(field, costs=(KineticEnergy(),))."
+        )
+    log_prob = flow.log_prob(x, context, generator)
+    if {key for key, _ in noted} != set(present):
+        raise ValueError(
+            f"Expected log_prob to solve all {len(present)} CNFs of the flow; some of them it passes by, and their "
+            "costs are unknown. Take out what is no part of the density, or use cnf.solve(x, 1.0, 0.0).costs."
+        )
+    return log_prob, tuple(sum(costs[1:], costs[0]) for costs in zip(*(c for _, c in noted), strict=True))
 
 
 def in_chunks(
-    function: Callable[..., Tensor], x: Tensor, size: int, context: Tensor | None = None, **options: Generator
+    function: Callable[..., Tensor],
+    x: Tensor,
+    size: int,
+    context: Tensor | None = None,
+    generator: Generator | None = None,
 ) -> Tensor:
     r"""A function of rows, evaluated on a few rows at a time: the memory of ``size`` rows is enough.
 
@@ -113,20 +203,29 @@ def in_chunks(
     depend on who shares the batch. Call it under ``torch.no_grad()``: a graph would keep every chunk.
 
     Args:
-        function: Called as ``function(x, context, **options)`` on rows of x and context; returns one result a row.
+        function: Called as ``function(x, context)`` on rows of x and context; returns one result a row.
         x: Points, shape ``(B, *event)``.
         size: Rows in a chunk.
         context: One row for each of x, or None.
-        options: Passed on as they are, e.g. ``generator``.
+        generator: Passed on as ``generator=generator`` where it is given.
 
     Raises:
         ValueError: If ``size`` is not a positive int, or x has no batch dimension.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.models import ffjord
+        >>> with torch.no_grad():
+        ...     log_prob = in_chunks(ffjord(dim=2, hidden=(8,)).log_prob, torch.randn(100, 2), 32)
+        >>> log_prob.shape
+        torch.Size([100])
     """
-    check_positive_int(size, "size")
+    size = check_positive_int(size, "size")
     check_event(x, None)
     check_context(context, x)
     contexts = [None] * (-(-len(x) // size) or 1) if context is None else context.split(size)
-    return torch.cat([function(a, c, **options) for a, c in zip(x.split(size), contexts, strict=True)])
+    chunks = zip(x.split(size), contexts, strict=True)
+    return torch.cat([function(rows, c, **source(generator)) for rows, c in chunks])
 
 
 def refined(flow: Flow) -> Flow:
@@ -136,24 +235,62 @@ def refined(flow: Flow) -> Flow:
     many steps, it takes about twice as many.
 
     Raises:
-        ValueError: If there is no CNF in the flow, or a solver is not of this library.
+        ValueError: If there is no CNF in the flow, or a solver has no method ``halved()``.
+
+    Example:
+        >>> from cnflib.models import ffjord
+        >>> from cnflib.ode import Fixed
+        >>> refined(ffjord(dim=2, solver=Fixed(4))).bijection.solver
+        Fixed(8)
     """
-    shared = {id(p): p for p in (*flow.parameters(), *flow.buffers())}
-    finer = copy.deepcopy(flow, shared)
-    cnfs = [module for module in finer.modules() if isinstance(module, CNF)]
-    if not cnfs:
-        raise ValueError("Expected a flow with a CNF in it; its log-density has no discretisation error.")
-    for cnf in cnfs:
-        cnf.solver = _halved(cnf.solver)
-    return finer
+
+    def halve(cnf: CNF) -> None:
+        if not hasattr(cnf.solver, "halved"):
+            raise ValueError(
+                f"Expected a solver that can halve its steps, Adaptive(…) or Fixed(…); got {cnf.solver!r}. Give your "
+                "own a method halved(), which returns a solver of half the step."
+            )
+        cnf.solver = cnf.solver.halved()
+
+    return _with_cnfs(flow, halve, "its log-density has no discretisation error")
 
 
-def _halved(solver: Solver) -> Solver:
-    options = getattr(solver, "keywords", {})
-    for name in ("pieces", "steps"):
-        if name in options:
-            return partial(solver, **{name: 2 * options[name]})
-    raise ValueError("Expected a solver of this library: adaptive, fixed, adjoint or checkpointed.")
+def _with_cnfs(flow: Flow, change: Callable[[CNF], None], without: str) -> Flow:
+    """The flow with a changed copy of each CNF in its place; parameters are shared, and all that holds no CNF."""
+    copies: dict[int, nn.Module] = {}
+
+    def copied(module: nn.Module) -> nn.Module:
+        if id(module) not in copies:
+            copies[id(module)] = fresh(module)
+        return copies[id(module)]
+
+    def fresh(module: nn.Module) -> nn.Module:
+        if isinstance(module, CNF):
+            cnf = _shallow(module)
+            change(cnf)
+            return cnf
+        parts = {name: None if part is None else copied(part) for name, part in module._modules.items()}
+        if all(parts[name] is part for name, part in module._modules.items()):
+            return module
+        holder = _shallow(module)
+        holder._modules.update(parts)
+        return holder
+
+    if not isinstance(flow, nn.Module) or not hasattr(flow, "log_prob"):
+        raise ValueError(
+            f"Expected a flow; got {type(flow).__name__}. Of a bijection: Flow(bijection, StandardNormal(dim))."
+        )
+    changed = copied(flow)
+    if changed is flow:
+        raise ValueError(f"Expected a flow with a CNF in it; {without}.")
+    return changed
+
+
+def _shallow(module: nn.Module) -> nn.Module:
+    """A module of the same parameters, buffers and parts, of which a part can be replaced."""
+    twin = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__, _modules=module._modules.copy())
+    return twin
 
 
 def _draw_state(x: Tensor, generator: Generator | None) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cnflib.data._numerics import bisect, logsumexp_by_row
-from cnflib.data._target import Noise
+from cnflib.data._target import Draws
 
 __all__ = ["draw", "log_density"]
 
@@ -27,19 +27,19 @@ LAST = 6.0
 TURNS = 16
 
 
-def draw(n: int, noise: Noise) -> Tensor:
+def draw(n: int, draws: Draws) -> Tensor:
     r"""Draw n points of the pinwheel.
 
     Args:
         n: The number of points.
-        noise: The source of random numbers.
+        draws: Where its random numbers come from.
 
     Returns:
         The points, shape ``(n, 2)``.
     """
-    z = noise.normal(n, 2)
+    z = draws.normal(n, 2)
     f = torch.stack([1 + RADIAL * z[:, 0], TANGENTIAL * z[:, 1]], dim=-1)
-    blade = noise.integers(BLADES, n)
+    blade = draws.integers(BLADES, n)
     return SCALE * rotate(f, -angle(f[:, 0]) - TURN * blade)
 
 

@@ -3,91 +3,62 @@ r"""What a target law is: samples, an exact log-density, an entropy and a rectan
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-__all__ = ["Bounds", "Noise", "Target", "Toy", "check_points"]
+from cnflib._check import check_draw, check_event
+from cnflib._random import source
+from cnflib.distributions import Density, GaussianMixture
 
-Bounds = tuple[tuple[float, float], ...]
+__all__ = ["Draws", "Target", "Toy", "ToyMixture"]
 
 
 @runtime_checkable
-class Target(Protocol):
-    r"""A law :math:`\rho(x)` on :math:`\mathbb{R}^D` whose density and entropy are known exactly."""
+class Target(Density, Protocol):
+    r"""A law :math:`\rho(x)` on :math:`\mathbb{R}^D` whose density and entropy are known exactly.
+
+    It is a density like any other: sample it, train on it, or take it as the base of a flow. A context is ignored.
+    """
 
     @property
     def name(self) -> str:
-        """The law's name in the literature."""
+        """The law's name, under which ``toy.targets`` holds it."""
 
     @property
-    def bounds(self) -> Bounds:
+    def bounds(self) -> tuple[tuple[float, float], ...]:
         r"""Limits ((min, max), ...), one pair per axis, outside of which the mass is at most :math:`10^{-6}`."""
 
     @property
     def entropy(self) -> float:
         r"""The differential entropy :math:`-\mathrm{E}[\log \rho(x)]` in nats; no model's expected NLL is below it."""
 
-    def sample(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        r"""Draw n independent points, shape ``(n, D)``."""
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        r"""Evaluate :math:`\log \rho(x)` in nats, in the units of the data: (B, D) to (B,)."""
+class Draws(NamedTuple):
+    r"""Where random numbers come from: a generator, and the dtype and device of what it draws."""
 
-
-class Noise(NamedTuple):
-    r"""A source of random numbers: a generator together with the dtype and device of what it draws."""
-
-    generator: torch.Generator | None
+    generator: Generator | None
     dtype: torch.dtype
     device: torch.device
 
     @classmethod
-    def of(
-        cls,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Self:
-        r"""Fill in the defaults: torch's default dtype, and the generator's device or else torch's default device.
-
-        Raises:
-            ValueError: If dtype is not floating, or the generator lives on another kind of device.
-        """
-        home = torch.get_default_device() if generator is None else generator.device
-        device = home if device is None else torch.device(device)
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-
-        if not dtype.is_floating_point:
-            raise ValueError(
-                f"Expected a floating dtype; got {dtype}. Ask for torch.float32 or torch.float64."
-            )
-        if generator is not None and device.type != home.type:
-            raise ValueError(
-                f"Expected device {home}, where the generator lives; got {device}. "
-                f"Make one there: torch.Generator('{device}')."
-            )
-
-        return cls(generator, dtype, device)
+    def of(cls, generator: Generator | None) -> Self:
+        """Draws of torch's default dtype, on the generator's device; without one on torch's default device."""
+        device = torch.get_default_device() if generator is None else generator.device
+        return cls(generator, torch.get_default_dtype(), device)
 
     def uniform(self, *shape: int) -> Tensor:
         r"""Draw from :math:`\mathcal{U}[0, 1)`."""
-        return torch.rand(shape, generator=self.generator, dtype=self.dtype, device=self.device)
+        return torch.rand(shape, **source(self.generator), dtype=self.dtype, device=self.device)
 
     def normal(self, *shape: int) -> Tensor:
         r"""Draw from :math:`\mathcal{N}(0, I)`."""
-        return torch.randn(shape, generator=self.generator, dtype=self.dtype, device=self.device)
+        return torch.randn(shape, **source(self.generator), dtype=self.dtype, device=self.device)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         r"""Draw uniformly from 0, ..., high - 1, as int64."""
-        return torch.randint(high, shape, generator=self.generator, device=self.device)
+        return torch.randint(high, shape, **source(self.generator), device=self.device)
 
 
 @dataclass(frozen=True)
@@ -98,47 +69,45 @@ class Toy:
         name: The law's name.
         bounds: The limits ((xmin, xmax), (ymin, ymax)) of a rectangle that holds the mass.
         entropy: The differential entropy, in nats.
-        draw: A function of (n, noise) that returns points, shape ``(n, 2)``.
+        draw: A function of (n, draws) that returns points, shape ``(n, 2)``.
         density: A function that maps x, shape ``(B, 2)``, to :math:`\log \rho(x)`, shape ``(B,)``.
         chunk: How many points the density is given at a time.
     """
 
+    event_shape: ClassVar[tuple[int, ...]] = (2,)
+
     name: str
-    bounds: Bounds
+    bounds: tuple[tuple[float, float], ...]
     entropy: float
-    draw: Callable[[int, Noise], Tensor] = field(repr=False)
+    draw: Callable[[int, Draws], Tensor] = field(repr=False)
     density: Callable[[Tensor], Tensor] = field(repr=False)
     chunk: int = field(default=16384, repr=False)
 
-    def sample(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        r"""Draw n independent points.
+    def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        r"""Draw n independent points, of torch's default dtype and on the generator's device.
 
         Args:
             n: The number of points.
+            context: Ignored; a base takes one.
             generator: The source of randomness; None is torch's default generator.
-            dtype: The dtype of the points; None is torch's default dtype.
-            device: The device of the points; None is the generator's.
 
         Returns:
             The points, shape ``(n, 2)``.
 
         Raises:
-            ValueError: If n is not a positive integer, dtype not floating or device not the generator's.
+            ValueError: If n is not a positive int, or a generator is given in the place of the context.
         """
-        check_count(n)
-        return self.draw(n, Noise.of(generator, dtype, device))
+        return self.draw(check_draw(n, context), Draws.of(generator))
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
         r"""Evaluate :math:`\log \rho(x)`, in chunks so that memory stays bounded; differentiable in x.
 
         Args:
             x: The points, shape ``(B, 2)``.
+            context: Ignored, as is a generator.
+            generator: Not needed.
 
         Returns:
             The log-density in nats, shape ``(B,)``, with the dtype and device of x.
@@ -146,24 +115,53 @@ class Toy:
         Raises:
             ValueError: If x is not floating or not of shape ``(B, 2)``.
         """
-        check_points(x, dim=2)
+        check_event(x, self.event_shape)
         log_density = torch.cat([self.density(part) for part in x.split(self.chunk)])
         return log_density.masked_fill(x.isnan().any(-1), math.nan)
 
 
-def check_count(n: int) -> None:
-    r"""Raise a ValueError unless n is a positive integer."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(
-            f"Expected n, the number of points, to be a positive int; got {n!r}. Ask for one at least."
-        )
+@dataclass(frozen=True)
+class ToyMixture:
+    r"""A Gaussian mixture in the plane as a law with a name and a known entropy.
 
+    Args:
+        name: The law's name.
+        entropy: The differential entropy, in nats.
+        mixture: The mixture, whose weights, means and covariances the law has too.
+    """
 
-def check_points(x: Tensor, dim: int) -> None:
-    r"""Raise a ValueError unless x is a floating tensor of shape ``(B, dim)``."""
-    if x.ndim != 2 or x.shape[-1] != dim:
-        raise ValueError(
-            f"Expected x of shape (B, {dim}); got {tuple(x.shape)}. Add a batch dimension: x[None]."
-        )
-    if not x.is_floating_point():
-        raise ValueError(f"Expected x of a floating dtype; got {x.dtype}. Convert it: x.float().")
+    event_shape: ClassVar[tuple[int, ...]] = (2,)
+
+    name: str
+    entropy: float
+    mixture: GaussianMixture = field(repr=False)
+
+    @property
+    def bounds(self) -> tuple[tuple[float, float], ...]:
+        """A rectangle that holds the mass, 5.5 standard deviations around every mean."""
+        return self.mixture.bounds
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights of the components, float64 of shape ``(K,)``."""
+        return self.mixture.weights
+
+    @property
+    def means(self) -> Tensor:
+        """The means of the components, float64 of shape ``(K, 2)``."""
+        return self.mixture.means
+
+    @property
+    def covariances(self) -> Tensor:
+        """The covariances of the components, float64 of shape ``(K, 2, 2)``."""
+        return self.mixture.covariances
+
+    def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        """Draw n independent points, as :meth:`Toy.sample`."""
+        return self.mixture.sample(n, context, generator)
+
+    def log_prob(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        r"""Evaluate :math:`\log \rho(x)`, as :meth:`Toy.log_prob`."""
+        return self.mixture.log_prob(x)

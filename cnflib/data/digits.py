@@ -45,6 +45,10 @@ def digits(
 
     Raises:
         ValueError: If there is no such split, or dtype is not floating.
+
+    Example:
+        >>> digits("test").images.shape
+        torch.Size([360, 1, 8, 8])
     """
     if split not in SPLITS:
         raise ValueError(
@@ -63,3 +67,7 @@ def digits(
     images = torch.as_tensor(data.images[rows, None], dtype=dtype, device=device)
     labels = torch.as_tensor(data.target[rows], dtype=torch.int64, device=device)
     return Digits(images, labels)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -43,6 +43,10 @@ def breast_cancer(dtype: torch.dtype | None = None, device: torch.device | str |
 
     Raises:
         ValueError: If dtype is not floating.
+
+    Example:
+        >>> breast_cancer().train.shape
+        torch.Size([341, 10])
     """
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not dtype.is_floating_point:
@@ -56,3 +60,7 @@ def breast_cancer(dtype: torch.dtype | None = None, device: torch.device | str |
     train, validation, test = rows[order].tensor_split([341, 455])
     columns = tuple(map(str, data.feature_names[:10]))
     return Table(train, validation, test, columns, train.mean(0), train.std(0, correction=0))
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

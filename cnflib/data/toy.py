@@ -1,7 +1,11 @@
 r"""The 2-D toy laws of FFJORD with their exact densities and entropies, and a Gaussian mixture.
 
 The laws are those of ``toy_data.py`` in the code of FFJORD (Grathwohl et al., 2018, arXiv:1810.01367); where that
-takes a regular grid of angles, these take the uniform law. ``targets`` maps names to laws.
+takes a regular grid of angles, these take the uniform law. ``targets`` maps names to laws. Each is a density like any
+other, a base of a flow too::
+
+    x = toy.moons.sample(512, generator=generator)
+    toy.moons.log_prob(x).mean()  # near -toy.moons.entropy
 
 The checkerboard's entropy is ln 32. The others are sums :math:`-\sum_i w \, \rho(x_i) \log \rho(x_i)` over a grid of
 cells of area w, which for smooth densities converge faster than any power of w: grids of 500² and 801² points over
@@ -19,11 +23,10 @@ from torch import Tensor
 from cnflib.data import _pinwheel
 from cnflib.data._curves import boxed_curve, gaussian_curve, gaussian_rings
 from cnflib.data._numerics import gauss_legendre
-from cnflib.data._target import Noise, Target, Toy
-from cnflib.data.mixture import GaussianMixture
+from cnflib.data._target import Draws, Target, Toy, ToyMixture
+from cnflib.distributions import GaussianMixture
 
 __all__ = [
-    "GaussianMixture",
     "Target",
     "checkerboard",
     "circles",
@@ -38,8 +41,8 @@ __all__ = [
 ]
 
 
-def draw_checkerboard(n: int, noise: Noise) -> Tensor:
-    column, row, u = noise.integers(4, n) - 2, 2 * noise.integers(2, n) - 2, noise.uniform(n, 2)
+def draw_checkerboard(n: int, draws: Draws) -> Tensor:
+    column, row, u = draws.integers(4, n) - 2, 2 * draws.integers(2, n) - 2, draws.uniform(n, 2)
     corner = torch.stack([column, row + column % 2], dim=-1)
     # u stays an eps below 1, or a rounded corner + u could reach the next cell, where the density is zero.
     return 2 * (corner + (1 - torch.finfo(u.dtype).eps) * u)
@@ -56,9 +59,9 @@ def circle(theta: Tensor) -> Tensor:
     return torch.stack([theta.cos(), theta.sin()], dim=-1)
 
 
-def draw_rings(n: int, noise: Noise, radii: tuple[float, ...], sigma: float) -> Tensor:
-    theta, k = 2 * math.pi * noise.uniform(n), noise.integers(len(radii), n)
-    return theta.new_tensor(radii)[k, None] * circle(theta) + sigma * noise.normal(n, 2)
+def draw_rings(n: int, draws: Draws, radii: tuple[float, ...], sigma: float) -> Tensor:
+    theta, k = 2 * math.pi * draws.uniform(n), draws.integers(len(radii), n)
+    return theta.new_tensor(radii)[k, None] * circle(theta) + sigma * draws.normal(n, 2)
 
 
 def upper_moon(theta: Tensor) -> Tensor:
@@ -69,9 +72,9 @@ def lower_moon(theta: Tensor) -> Tensor:
     return theta.new_tensor([0.0, 0.6]) - upper_moon(theta)
 
 
-def draw_moons(n: int, noise: Noise) -> Tensor:
-    theta, upper = math.pi * noise.uniform(n), noise.integers(2, n, 1) == 0
-    return torch.where(upper, upper_moon(theta), lower_moon(theta)) + 0.2 * noise.normal(n, 2)
+def draw_moons(n: int, draws: Draws) -> Tensor:
+    theta, upper = math.pi * draws.uniform(n), draws.integers(2, n, 1) == 0
+    return torch.where(upper, upper_moon(theta), lower_moon(theta)) + 0.2 * draws.normal(n, 2)
 
 
 def moons_density(nodes: int = 96) -> Callable[[Tensor], Tensor]:
@@ -84,8 +87,8 @@ def roll(theta: Tensor) -> Tensor:
     return theta[:, None] * circle(theta) / 5
 
 
-def draw_swissroll(n: int, noise: Noise) -> Tensor:
-    return roll(1.5 * math.pi * (1 + 2 * noise.uniform(n))) + 0.2 * noise.normal(n, 2)
+def draw_swissroll(n: int, draws: Draws) -> Tensor:
+    return roll(1.5 * math.pi * (1 + 2 * draws.uniform(n))) + 0.2 * draws.normal(n, 2)
 
 
 def swissroll_density(nodes: int = 256) -> Callable[[Tensor], Tensor]:
@@ -97,9 +100,9 @@ def spiral(theta: Tensor) -> Tensor:
     return theta[:, None] * circle(math.pi - theta) / 3 + 1 / 12
 
 
-def draw_spirals(n: int, noise: Noise) -> Tensor:
-    theta, sign = 3 * math.pi * noise.uniform(n).sqrt(), 2 * noise.integers(2, n, 1) - 1
-    return sign * (spiral(theta) + (noise.uniform(n, 2) - 0.5) / 6) + 0.1 * noise.normal(n, 2)
+def draw_spirals(n: int, draws: Draws) -> Tensor:
+    theta, sign = 3 * math.pi * draws.uniform(n).sqrt(), 2 * draws.integers(2, n, 1) - 1
+    return sign * (spiral(theta) + (draws.uniform(n, 2) - 0.5) / 6) + 0.1 * draws.normal(n, 2)
 
 
 def spirals_density(nodes: int = 288) -> Callable[[Tensor], Tensor]:
@@ -125,20 +128,27 @@ checkerboard = Toy(
 )
 r"""Eight squares of side 2, of density 1/32; the log-density jumps to -inf off them, and its gradient is 0."""
 
-eight_gaussians = GaussianMixture(
-    weights=[1 / 8] * 8,
-    means=[[4 / 1.414 * math.cos(k * math.pi / 4), 4 / 1.414 * math.sin(k * math.pi / 4)] for k in range(8)],
-    covariances=[[[(0.5 / 1.414) ** 2, 0.0], [0.0, (0.5 / 1.414) ** 2]]] * 8,
-    name="8gaussians",
+eight_gaussians = ToyMixture(
+    name="eight_gaussians",
     entropy=2.8318804061,
+    mixture=GaussianMixture(
+        weights=[1 / 8] * 8,
+        means=[
+            [4 / 1.414 * math.cos(k * math.pi / 4), 4 / 1.414 * math.sin(k * math.pi / 4)] for k in range(8)
+        ],
+        covariances=[[[(0.5 / 1.414) ** 2, 0.0], [0.0, (0.5 / 1.414) ** 2]]] * 8,
+    ),
 )
 r"""Eight isotropic Gaussians on a circle."""
 
-gaussian_mixture = GaussianMixture(
-    weights=[0.5, 0.3, 0.2],
-    means=[[-1.8, 0.8], [0.7, -1.8], [1.8, 1.6]],
-    covariances=[[[0.45, 0.3], [0.3, 0.4]], [[0.8, -0.3], [-0.3, 0.25]], [[0.2, 0.0], [0.0, 0.2]]],
+gaussian_mixture = ToyMixture(
+    name="gaussian_mixture",
     entropy=2.6085275350,
+    mixture=GaussianMixture(
+        weights=[0.5, 0.3, 0.2],
+        means=[[-1.8, 0.8], [0.7, -1.8], [1.8, 1.6]],
+        covariances=[[[0.45, 0.3], [0.3, 0.4]], [[0.8, -0.3], [-0.3, 0.25]], [[0.2, 0.0], [0.0, 0.2]]],
+    ),
 )
 r"""Three Gaussians of unequal weight, two of them correlated: the law with every interpolant in closed form."""
 
@@ -181,7 +191,7 @@ swissroll = Toy(
 r"""One arm :math:`\theta (\cos\theta, \sin\theta) / 5`, uniform in the angle, with noise of standard deviation 0.2."""
 
 two_spirals = Toy(
-    name="2spirals",
+    name="two_spirals",
     bounds=((-4.0, 4.0), (-4.0, 4.0)),
     entropy=2.6454502836,
     draw=draw_spirals,
@@ -213,4 +223,8 @@ targets: dict[str, Target] = {
         gaussian_mixture,
     )
 }
-r"""All laws by name: the eight of FFJORD under its names, and the Gaussian mixture."""
+r"""All laws by name: the eight of FFJORD, and the Gaussian mixture."""
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,51 +1,64 @@
 """Discrete flows: bijections that are finite chains of layers."""
 
 from cnflib.discrete.autoregressive import MADE, MaskedAutoregressive
-from cnflib.discrete.coupling import Coupling, checkerboard, halves
-from cnflib.discrete.elementwise import Elementwise, Scale, additive, affine
-from cnflib.discrete.linear import ActNorm, InvertibleConv1x1
-from cnflib.discrete.lipschitz import Activation, Contraction, Linearized, Product, Settled, lipswish, sine
-from cnflib.discrete.logdets import LogDet, exact_logdet, russian_roulette, truncated_series
+from cnflib.discrete.coupling import Coupling, checkerboard_mask, halves
+from cnflib.discrete.elementwise import Additive, Affine, Elementwise, Scale
+from cnflib.discrete.linear import ActNorm, InvertibleConv1x1, LowerTriangular
+from cnflib.discrete.lipschitz import (
+    Activation,
+    Contraction,
+    JacobianProduct,
+    Linearized,
+    Settled,
+    lipswish,
+    sine,
+)
+from cnflib.discrete.logdets import ExactLogDet, LogDet, RussianRoulette, TruncatedSeries
 from cnflib.discrete.multiscale import Flatten, Split, Squeeze
 from cnflib.discrete.pixels import Dequantize, Logit, mean_log_prob
 from cnflib.discrete.planar import Planar
 from cnflib.discrete.radial import Radial
 from cnflib.discrete.residual import Residual
 from cnflib.discrete.spectral import spectral_norm
-from cnflib.discrete.spline import rational_quadratic
+from cnflib.discrete.spline import RationalQuadratic
 
 __all__ = [
     "MADE",
     "ActNorm",
     "Activation",
+    "Additive",
+    "Affine",
     "Contraction",
     "Coupling",
     "Dequantize",
     "Elementwise",
+    "ExactLogDet",
     "Flatten",
     "InvertibleConv1x1",
+    "JacobianProduct",
     "Linearized",
     "LogDet",
     "Logit",
+    "LowerTriangular",
     "MaskedAutoregressive",
     "Planar",
-    "Product",
     "Radial",
+    "RationalQuadratic",
     "Residual",
+    "RussianRoulette",
     "Scale",
     "Settled",
     "Split",
     "Squeeze",
-    "additive",
-    "affine",
-    "checkerboard",
-    "exact_logdet",
+    "TruncatedSeries",
+    "checkerboard_mask",
     "halves",
     "lipswish",
     "mean_log_prob",
-    "rational_quadratic",
-    "russian_roulette",
     "sine",
     "spectral_norm",
-    "truncated_series",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

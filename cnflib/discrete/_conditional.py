@@ -4,14 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, cat, nn
 
-from cnflib._check import (
-    check_context,
-    check_declared,
-    check_event,
-    check_features,
-    check_like,
-    reference,
-)
+from cnflib._check import check_declared, check_features
 from cnflib.nets import Conditioner
 
 __all__: list[str] = []
@@ -23,17 +16,9 @@ def conditioner(constants: Sequence[Tensor], hidden: Sequence[int], context: int
     return Conditioner(context, sum(map(len, constants)), hidden) if context else None
 
 
-def conditioned(constants: Sequence[Tensor], net: nn.Module | None, context: Tensor | None) -> list[Tensor]:
-    """Each constant of shape (k,) as (1, k) for all rows; with a net of the context as (B, k), row by row."""
+def conditioned(layer: nn.Module, constants: Sequence[Tensor], context: Tensor | None) -> list[Tensor]:
+    """Each constant of shape (k,) as (1, k) for all rows; with the layer's net of the context as (B, k), row by row."""
+    check_declared(context, layer.context, type(layer).__name__, constants[0])
     theta = cat(tuple(constants))[None]
-    theta = theta if net is None else theta + net(context)
+    theta = theta if layer.net is None else theta + layer.net(context)
     return list(theta.split([len(constant) for constant in constants], 1))
-
-
-def check_call(layer: nn.Module, x: Tensor, context: Tensor | None, name: str) -> None:
-    """Check what a layer with an event shape and a number of context features is called with."""
-    owner = type(layer).__name__
-    check_event(x, layer.shape, name)
-    check_like(x, reference(layer), name, owner)
-    check_context(context, x, name)
-    check_declared(context, layer.context, owner)

@@ -3,8 +3,8 @@ r"""Autoregressive layers: each coordinate is mapped with parameters computed fr
 .. math:: z_i = T(x_i; \theta_i(x_{<i}, c)), \qquad
     \log |\det \partial z / \partial x| = \sum_i \log \partial_x T(x_i; \theta_i(x_{<i}, c))
 
-One net with masked weights, the MADE, gives all :math:`\theta_i` in one pass, so :math:`z` costs one pass. The inverse
-goes coordinate by coordinate. The order of the coordinates is that of the units in every layer too, so each unit of the
+One net with masked weights, the MADE, gives all :math:`\theta_i` in one pass, so encoding costs one pass. Decoding goes
+coordinate by coordinate. The order of the coordinates is that of the units in every layer too, so each unit of the
 net is computed once, as soon as what it sees is known: all D steps together cost about as much arithmetic as one pass.
 """
 
@@ -16,11 +16,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from cnflib._check import (
-    check_context,
     check_declared,
-    check_event,
     check_features,
-    check_like,
     check_positive_int,
     check_transform,
     check_widths,
@@ -102,12 +99,16 @@ class MADE(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The parameters for x of shape ``(B, *shape)``, shape ``(B, P, *shape)``."""
-        check_declared(context, self.context, "MADE")
+        check_declared(context, self.context, "MADE", x)
         h = x.flatten(1)
         for k, layer in enumerate(self.layers):
             h = layer(h) if k or context is None else layer(h) + self.condition(context.flatten(1))
             h = self.activation(h)
         return self.last(h).unflatten(1, (self.parameters_each, *self.shape))
+
+    def extra_repr(self) -> str:
+        order = ", reverse=True" if self.order[0] > 0 else ""
+        return f"shape={self.shape}, parameters={self.parameters_each}, context={self.context}{order}"
 
     def solve(
         self, pick: Callable[[int, Tensor], tuple[Tensor, Tensor]], batch: int, context: Tensor | None = None
@@ -123,7 +124,7 @@ class MADE(nn.Module):
         Returns:
             x and the second numbers, of shape ``(B, D)``.
         """
-        check_declared(context, self.context, "MADE")
+        check_declared(context, self.context, "MADE", self.last.weight)
         first, *others = (layer.weight for layer in self.layers)
         weights = [first.flip(1) if self.order[0] > 0 else first, *others]  # columns as x becomes known
         biases = [layer.bias[:, None].expand(-1, batch) for layer in self.layers]
@@ -151,17 +152,17 @@ class MADE(nn.Module):
 
 
 class MaskedAutoregressive(Bijection):
-    r"""The masked autoregressive layer, :math:`z_i = T(x_i; \theta_i(x_{<i}, c))`: one pass forward, D steps back.
+    r"""The masked autoregressive layer :math:`z_i = T(x_i; \theta_i(x_{<i}, c))`: one pass encodes, D steps decode.
 
     With the affine family this is the layer of MAF: densities of given points are cheap. Its
     :class:`cnflib.Inverse` is that of IAF, whose samples are cheap. Both directions are differentiable.
 
     Args:
-        transform: The family :math:`T`, e.g. :func:`cnflib.discrete.affine`.
+        transform: The family :math:`T`, e.g. :class:`cnflib.discrete.Affine`.
         net: The :class:`MADE`, with ``transform.parameters`` outputs for each coordinate.
 
     Raises:
-        ValueError: If the net has another number of outputs, or the transform is none.
+        ValueError: If the net has another number of outputs, or ``transform`` is no family of maps.
 
     References:
         Masked Autoregressive Flow for Density Estimation, Papamakarios et al., 2017, arXiv:1705.07057.
@@ -169,8 +170,8 @@ class MaskedAutoregressive(Bijection):
 
     Example:
         >>> import torch
-        >>> from cnflib.discrete import MADE, affine
-        >>> layer = MaskedAutoregressive(affine(), MADE(3, parameters=2))
+        >>> from cnflib.discrete import MADE, Affine
+        >>> layer = MaskedAutoregressive(Affine(), MADE(3, parameters=2))
         >>> z, logdet = layer(torch.randn(5, 3))
         >>> z.shape, logdet.shape
         (torch.Size([5, 3]), torch.Size([5]))
@@ -187,25 +188,22 @@ class MaskedAutoregressive(Bijection):
             )
         self.transform = transform
         self.net = net
+        self.event_shape = net.shape
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        self._check(x, context, "x")
-        z, log_slope = self.transform.forward(x, self.net(x, context).to(x.dtype))
+        z, log_slope = self.transform.encode(x, self.net(x, context).to(x.dtype))
         return z, log_slope.flatten(1).sum(1)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        self._check(z, context, "z")
         flat = z.flatten(1)
         x, log_slope = self.net.solve(
-            lambda i, theta: self.transform.inverse(flat[:, i], theta.to(z.dtype)), len(z), context
+            lambda i, theta: self.transform.decode(flat[:, i], theta.to(z.dtype)), len(z), context
         )
         return x.reshape(z.shape), log_slope.sum(1)
 
-    def _check(self, x: Tensor, context: Tensor | None, name: str) -> None:
-        check_event(x, self.net.shape, name)
-        check_like(x, self.net.last.weight, name, "MaskedAutoregressive")
-        check_context(context, x, name)
+    def extra_repr(self) -> str:
+        return f"transform={self.transform}"

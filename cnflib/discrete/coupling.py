@@ -13,20 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import (
-    check_axis,
-    check_context,
-    check_event,
-    check_like,
-    check_positive_int,
-    check_transform,
-    event_shape,
-    reference,
-)
+from cnflib._check import check_positive_int, check_transform, event_shape
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
 
-__all__ = ["Coupling", "checkerboard", "halves"]
+__all__ = ["Coupling", "checkerboard_mask", "halves"]
 
 Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -53,7 +44,7 @@ def halves(size: int) -> Tensor:
     return torch.arange(size) < (size + 1) // 2
 
 
-def checkerboard(shape: int | tuple[int, ...]) -> Tensor:
+def checkerboard_mask(shape: int | tuple[int, ...]) -> Tensor:
     r"""The mask that keeps the coordinates whose indices have an even sum, in an image every second pixel.
 
     Args:
@@ -63,7 +54,7 @@ def checkerboard(shape: int | tuple[int, ...]) -> Tensor:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
 
     Example:
-        >>> checkerboard((1, 2, 2)).int().tolist()
+        >>> checkerboard_mask((1, 2, 2)).int().tolist()
         [[[1, 0], [0, 1]]]
     """
     indices = torch.meshgrid(*map(torch.arange, event_shape(None, shape)), indexing="ij")
@@ -78,23 +69,23 @@ class Coupling(Bijection):
     Args:
         mask: True on the kept part :math:`A`, False on the transformed :math:`B`, bool. Either of shape ``(C,)``, for
             axis 1 of x: the coordinates of a vector, the channels of an image; or of the event's shape.
-        transform: The family :math:`T` with P parameters, e.g. :func:`cnflib.discrete.affine`.
+        transform: The family :math:`T` with P parameters, e.g. :class:`cnflib.discrete.Affine`.
         net: The net :math:`\theta`, called as ``net(x, context)``. With a mask of one axis it gets :math:`x_A`, shape
             ``(B, |A|, *)``, and returns ``(B, P * |B|, *)``: the first parameter of all coordinates, then the second.
             With a mask of the event's shape it gets x with zeros on B and returns ``(B, P * C, *)``, of which those
             of A are not used.
 
     Raises:
-        ValueError: If the mask keeps all coordinates or none, or the transform is none.
+        ValueError: If the mask keeps all coordinates or none, or ``transform`` is no family of maps.
 
     References:
         NICE: Non-linear Independent Components Estimation, Dinh et al., 2014, arXiv:1410.8516.
 
     Example:
         >>> import torch
-        >>> from cnflib.discrete import affine
+        >>> from cnflib.discrete import Affine
         >>> from cnflib.nets import Conditioner
-        >>> layer = Coupling(torch.tensor([True, True, False]), affine(), Conditioner(2, 2))
+        >>> layer = Coupling(torch.tensor([True, True, False]), Affine(), Conditioner(2, 2))
         >>> z, logdet = layer(torch.randn(5, 3))
         >>> z.shape, logdet.shape
         (torch.Size([5, 3]), torch.Size([5]))
@@ -113,6 +104,10 @@ class Coupling(Bijection):
         self.transform = transform
         self.net = net
         self.register_buffer("mask", mask)
+        if mask.ndim > 1:
+            self.event_shape = tuple(mask.shape)
+        else:
+            self.channels = len(mask)
         parts = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]  # of axis 1, if the mask has no other
         self.kept_first = bool(mask.flatten()[0])
         order = torch.cat(parts if self.kept_first else parts[::-1])
@@ -121,25 +116,25 @@ class Coupling(Bijection):
         self.register_buffer("order", None if in_place else order, persistent=False)
         self.register_buffer("back", None if in_place else order.argsort(), persistent=False)
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        z, log_slope = self._apply_transform(self.transform.forward, x, context, "x")
+        z, log_slope = self._apply_transform(self.transform.encode, x, context)
         return z, log_slope.flatten(1).sum(1)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        x, log_slope = self._apply_transform(self.transform.inverse, z, context, "z")
+        x, log_slope = self._apply_transform(self.transform.decode, z, context)
         return x, log_slope.flatten(1).sum(1)
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return self._apply_transform(self.transform.inverse, z, context, "z")[0]
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return self._apply_transform(self.transform.encode, x, context)[0]
 
-    def _apply_transform(
-        self, transform: Map, x: Tensor, context: Tensor | None, name: str
-    ) -> tuple[Tensor, Tensor]:
-        self._check(x, context, name)
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return self._apply_transform(self.transform.decode, z, context)[0]
+
+    def _apply_transform(self, transform: Map, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.mask.ndim > 1:
             y, log_slope = transform(x, self._theta(x * self.mask, context, x.shape[1]))
             return torch.where(self.mask, x, y), log_slope.masked_fill(self.mask, 0)
@@ -167,10 +162,7 @@ class Coupling(Bijection):
             )
         return theta.to(x.dtype).reshape(x.shape[0], P, moved, *x.shape[2:])
 
-    def _check(self, x: Tensor, context: Tensor | None, name: str) -> None:
-        if self.mask.ndim > 1:
-            check_event(x, tuple(self.mask.shape), name)
-        else:
-            check_axis(x, len(self.mask), name)
-        check_like(x, reference(self.net), name, "Coupling")
-        check_context(context, x, name)
+    def extra_repr(self) -> str:
+        short = self.mask.numel() <= 8 and not self.mask.is_meta
+        mask = self.mask.int().tolist() if short else f"<bool of shape {tuple(self.mask.shape)}>"
+        return f"mask={mask}, transform={self.transform}"

@@ -4,61 +4,89 @@ A coupling and an autoregressive layer are such a family and a net that computes
 simplest of all: parameters that are the same for every point.
 """
 
-import math
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_event, check_like, event_shape
+from cnflib._check import check_bound, event_shape
+from cnflib._settings import compact_repr
 from cnflib.bijection import Bijection
 
-__all__ = ["Elementwise", "Scale", "additive", "affine"]
+__all__ = ["Additive", "Affine", "Elementwise", "Scale"]
 
 
-class Elementwise(NamedTuple):
+@runtime_checkable
+class Elementwise(Protocol):
     r"""A family of increasing maps :math:`T(\cdot; \theta)` of the line, applied to each coordinate.
 
-    Both functions take points of shape ``(B, *event)`` and parameters of shape ``(B, parameters, *event)``, and return
-    points and :math:`\log` derivatives of shape ``(B, *event)``. Parameters of zero give the identity.
+    Both methods take points of shape ``(B, *event)`` and ``params``, the :math:`\theta` of each coordinate, of shape
+    ``(B, parameters, *event)``. They return the mapped points and the logarithm of the derivative of the map just
+    computed, both of shape ``(B, *event)``. Parameters of zero should give the identity, with which a coupling starts.
+
+    Attributes:
+        parameters: The number P of parameters of a coordinate.
 
     Example:
         >>> import torch
-        >>> from cnflib.discrete import affine
-        >>> transform, x, theta = affine(), torch.randn(5), torch.randn(5, 2)
-        >>> y, log_slope = transform.forward(x, theta)
-        >>> torch.allclose(transform.inverse(y, theta)[0], x, atol=1e-5)
-        True
+        >>> class Shift:
+        ...     parameters = 1
+        ...     def encode(self, x, params):
+        ...         return x + params[:, 0], torch.zeros_like(x)
+        ...     def decode(self, z, params):
+        ...         return z - params[:, 0], torch.zeros_like(z)
+        >>> from cnflib.models import maf
+        >>> maf(dim=2, transform=Shift()).log_prob(torch.zeros(5, 2)).shape
+        torch.Size([5])
     """
 
     parameters: int
-    forward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    inverse: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    def encode(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The point :math:`z = T(x; \theta)` and :math:`\log \partial_x T(x; \theta)`."""
+
+    def decode(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The point :math:`x = T^{-1}(z; \theta)` and :math:`\log \partial_z T^{-1}(z; \theta)`."""
 
 
-def additive() -> Elementwise:
-    r"""The shift :math:`T(x; b) = x + b`, of log-derivative 0: the layer of NICE.
+@dataclass(frozen=True, repr=False)
+class Additive:
+    r"""The shift :math:`T(x; \mu) = x + \mu`, of log-derivative 0: the layer of NICE.
 
     References:
         NICE: Non-linear Independent Components Estimation, Dinh et al., 2014, arXiv:1410.8516.
 
     Example:
         >>> import torch
-        >>> y, log_slope = additive().forward(torch.tensor([1.0]), torch.tensor([[0.5]]))
-        >>> y.item(), log_slope.item()
+        >>> z, log_slope = Additive().encode(torch.tensor([1.0]), torch.tensor([[0.5]]))
+        >>> z.item(), log_slope.item()
         (1.5, 0.0)
     """
-    return Elementwise(1, _shift, _unshift)
+
+    parameters: ClassVar[int] = 1
+
+    def encode(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The point :math:`x + \mu`, and zeros."""
+        return x + params[:, 0], torch.zeros_like(x)
+
+    def decode(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The point :math:`z - \mu`, and zeros."""
+        return z - params[:, 0], torch.zeros_like(z)
+
+    __repr__ = compact_repr
 
 
-def affine(bound: float = 3.0) -> Elementwise:
-    r"""The affine map :math:`T(x; b, a) = x e^{s} + b` with :math:`s = m \tanh(a / m)`: the layer of RealNVP.
+@dataclass(frozen=True, repr=False)
+class Affine:
+    r"""The affine map :math:`T(x; \mu, \alpha) = x e^\lambda + \mu` of bounded log-scale: the layer of RealNVP.
+
+    .. math:: \lambda = \bar\lambda \tanh(\alpha / \bar\lambda)
 
     Args:
-        bound: The bound :math:`m > 0` on :math:`|s|`, in nats; one layer scales by at most :math:`e^m`. It is no way
-            to lift the bound: s is computed to a rounding error of m, not of itself.
+        bound: The bound :math:`\bar\lambda > 0` on :math:`|\lambda|`, in nats; one layer scales by at most
+            :math:`e^{\bar\lambda}`. A huge bound does not lift it: :math:`\lambda` is computed to a rounding error of
+            the bound, not of itself.
 
     Raises:
         ValueError: If the bound is not positive and finite.
@@ -68,44 +96,43 @@ def affine(bound: float = 3.0) -> Elementwise:
 
     Example:
         >>> import torch
-        >>> y, log_slope = affine().forward(torch.tensor([2.0]), torch.tensor([[0.5, 0.0]]))
-        >>> y.item(), log_slope.item()
+        >>> z, log_slope = Affine().encode(torch.tensor([2.0]), torch.tensor([[0.5, 0.0]]))
+        >>> z.item(), log_slope.item()
         (2.5, 0.0)
+        >>> Affine(bound=1)
+        Affine(bound=1)
     """
-    if not 0 < bound < math.inf:
-        raise ValueError(f"Expected bound > 0 and finite; got {bound}. For a pure shift use additive().")
-    return Elementwise(2, partial(_scale_shift, bound=bound), partial(_unshift_scale, bound=bound))
+
+    bound: float = 3.0
+    parameters: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        check_bound(self.bound, "For a pure shift use Additive().")
+
+    def encode(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The point :math:`x e^\lambda + \mu`, and :math:`\lambda`."""
+        mu, alpha = params.unbind(1)
+        log_scale = _bounded(alpha, self.bound)
+        return torch.addcmul(mu, x, log_scale.exp()), log_scale
+
+    def decode(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The point :math:`(z - \mu) e^{-\lambda}`, and :math:`-\lambda`."""
+        mu, alpha = params.unbind(1)
+        minus = -_bounded(alpha, self.bound)
+        return (z - mu) * minus.exp(), minus
+
+    __repr__ = compact_repr
 
 
-def _shift(x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    return x + theta[:, 0], torch.zeros_like(x)
-
-
-def _unshift(z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    return z - theta[:, 0], torch.zeros_like(z)
-
-
-def _scale_shift(x: Tensor, theta: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    b, a = theta.unbind(1)
-    s = _bounded(a, bound)
-    return torch.addcmul(b, x, s.exp()), s
-
-
-def _unshift_scale(z: Tensor, theta: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    b, a = theta.unbind(1)
-    minus = -_bounded(a, bound)
-    return (z - b) * minus.exp(), minus
-
-
-def _bounded(a: Tensor, m: float) -> Tensor:
-    r""":math:`m \tanh(a / m) = m - 2 m \sigma(-2 a / m)`: on the CPU torch's sigmoid is much faster than its tanh."""
-    return torch.rsub(torch.sigmoid(a * (-2 / m)), m, alpha=2 * m)
+def _bounded(alpha: Tensor, bound: float) -> Tensor:
+    r""":math:`\lambda = \bar\lambda (1 - 2\sigma(-2\alpha / \bar\lambda))`: on the CPU torch's tanh is much slower."""
+    return torch.rsub(torch.sigmoid(alpha * (-2 / bound)), bound, alpha=2 * bound)
 
 
 class Scale(Bijection):
-    r"""A diagonal scaling, :math:`z_i = x_i e^{s_i}`: the last layer of NICE, whose couplings keep volume.
+    r"""A diagonal scaling, :math:`z_i = x_i e^{\lambda_i}`: the last layer of NICE, whose couplings keep volume.
 
-    .. math:: \log |\det \partial z / \partial x| = \sum_i s_i
+    .. math:: \log |\det \partial z / \partial x| = \sum_i \lambda_i
 
     It starts as the identity, and ignores a context.
 
@@ -124,20 +151,18 @@ class Scale(Bijection):
 
     def __init__(self, shape: int | tuple[int, ...]) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(event_shape(None, shape)))
+        self.event_shape = event_shape(None, shape)
+        self.log_scale = nn.Parameter(torch.zeros(self.event_shape))
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        self._check(x, "x")
         return x * self.log_scale.exp(), self.log_scale.sum().repeat(len(x))
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        self._check(z, "z")
         return z * (-self.log_scale).exp(), -self.log_scale.sum().repeat(len(z))
 
-    def _check(self, x: Tensor, name: str) -> None:
-        check_event(x, tuple(self.log_scale.shape), name)
-        check_like(x, self.log_scale, name, "Scale")
+    def extra_repr(self) -> str:
+        return f"shape={self.event_shape}"

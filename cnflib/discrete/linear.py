@@ -1,19 +1,24 @@
-r"""Affine maps along axis 1: the coordinates of a vector, or the channels of an image, the same at every pixel.
+r"""Affine maps: of the channels, the same at every pixel, and of the whole event.
 
-With n pixels (n = 1 for a vector) and a matrix W over the channels,
+With n pixels (n = 1 for a vector, whose coordinates are its channels) and a matrix W over the channels,
 
 .. math:: z_{:, p} = W x_{:, p} + b, \qquad \log |\det \partial z / \partial x| = n \log |\det W|.
 
-A flow of couplings mixes its coordinates by these: they have no context of their own and ignore one.
+A flow of couplings mixes its coordinates by :class:`ActNorm` and :class:`InvertibleConv1x1`: they have no context of
+their own and ignore one. :class:`LowerTriangular` is a flow by itself, that of a normal density of any covariance.
 """
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_axis, check_like, check_positive_int, eager
+from cnflib._check import check_positive_int, eager, event_shape
 from cnflib.bijection import Bijection
+from cnflib.discrete._conditional import conditioned, conditioner
 
-__all__ = ["ActNorm", "InvertibleConv1x1"]
+__all__ = ["ActNorm", "InvertibleConv1x1", "LowerTriangular"]
 
 
 class ActNorm(Bijection):
@@ -22,10 +27,10 @@ class ActNorm(Bijection):
     .. math:: z_{c, p} = (x_{c, p} - \mu_c) \, e^{-s_c}, \qquad
         \log |\det \partial z / \partial x| = -n \sum_c s_c
 
-    The first :meth:`forward` in training mode sets :math:`\mu_c` and :math:`e^{s_c}` to mean and standard deviation
-    of its batch, over rows and pixels. After that they are parameters like any other, and the state dict remembers
-    it. Until then ``eval`` mode and :meth:`inverse` use them as they stand, which is the identity. Run one batch
-    before ``torch.compile``, ``torch.func`` or a copy to other processes. A context is ignored.
+    The first batch that is encoded in training mode sets :math:`\mu_c` and :math:`e^{s_c}` to its mean and standard
+    deviation, over rows and pixels. After that they are parameters like any other, and the state dict remembers it.
+    Until then ``eval`` mode and decoding use them as they stand, which is the identity. Run one batch before
+    ``torch.compile``, ``torch.func`` or a copy to other processes. A context is ignored.
 
     Args:
         channels: Size C of axis 1 of x.
@@ -47,26 +52,24 @@ class ActNorm(Bijection):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        check_positive_int(channels, "channels")
+        self.channels = channels = check_positive_int(channels, "channels")
         self.loc = nn.Parameter(torch.zeros(channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.register_buffer("initialized", torch.tensor(False))
         self._known = False  # reading the buffer at every call would break the graph, and wait for a GPU
         self.register_load_state_dict_post_hook(_look_up)
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        _check_channels(x, self.loc, "x", "ActNorm")
         if self.training and not self._known:
             self._initialize(x)
         loc, s = _per_channel(self.loc, x), _per_channel(self.log_scale, x)
         return (x - loc) * (-s).exp(), -self._logdet(x)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        _check_channels(z, self.loc, "z", "ActNorm")
         loc, s = _per_channel(self.loc, z), _per_channel(self.log_scale, z)
         return z * s.exp() + loc, self._logdet(z)
 
@@ -90,7 +93,7 @@ class ActNorm(Bijection):
         self._known = True
 
     def extra_repr(self) -> str:
-        return f"channels={self.loc.numel()}"
+        return f"channels={self.channels}"
 
 
 class InvertibleConv1x1(Bijection):
@@ -100,8 +103,8 @@ class InvertibleConv1x1(Bijection):
         \log |\det \partial z / \partial x| = n \sum_c s_c
 
     P is a permutation, L unit lower and U strictly upper triangular. W starts as a random orthogonal matrix, and P and
-    the signs stay those of its factors; L, U and s are learned. The inverse solves two triangular systems. A context
-    is ignored.
+    the signs stay those of its factors; L, U and s are learned. Decoding solves two triangular systems. A context is
+    ignored.
 
     Attributes:
         lu: The three learned parts in one matrix, shape ``(C, C)``: L below the diagonal, s on it, U above.
@@ -126,7 +129,7 @@ class InvertibleConv1x1(Bijection):
 
     def __init__(self, channels: int, generator: Generator | None = None) -> None:
         super().__init__()
-        check_positive_int(channels, "channels")
+        self.channels = channels = check_positive_int(channels, "channels")
         noise = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
         Q, R = torch.linalg.qr(noise)
         P, L, U = torch.linalg.lu(Q * R.diagonal().sign())
@@ -142,16 +145,14 @@ class InvertibleConv1x1(Bijection):
         with torch.autocast(self.lu.device.type, enabled=False):
             return (L @ U)[self.permutation]
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        _check_channels(x, self.lu, "x", "InvertibleConv1x1")
         return _apply(self.weight(), x), self._logdet(x)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        _check_channels(z, self.lu, "z", "InvertibleConv1x1")
         L, U = self._factors()
         columns = z.transpose(0, 1).flatten(1)[self.permutation.argsort()]
         columns = torch.linalg.solve_triangular(L, columns, upper=False, unitriangular=True)
@@ -166,7 +167,84 @@ class InvertibleConv1x1(Bijection):
         return (_pixels(x) * self.lu.diagonal().sum()).repeat(x.shape[0])
 
     def extra_repr(self) -> str:
-        return f"channels={len(self.lu)}"
+        return f"channels={self.channels}"
+
+
+class LowerTriangular(Bijection):
+    r"""The whitening of a normal density: :math:`z = S^{-1}(x - m)`, where S is lower triangular.
+
+    .. math:: \log |\det \partial z / \partial x| = -\sum_i \lambda_i, \qquad S_{ii} = e^{\lambda_i}
+
+    With the base :math:`N(0, I)` the density is :math:`N(m, S S^\top)`, and every covariance has such a factor S, its
+    Cholesky factor: maximum likelihood finds mean and covariance of the data. Decoding is :math:`x = m + S z`. It
+    starts as the identity.
+
+    Attributes:
+        mean: :math:`m`, shape ``(D,)``; an event with several axes is taken in the order of memory.
+        lower: S below the diagonal and :math:`\lambda` on it, shape ``(D, D)``; what is above it counts nowhere.
+
+    Args:
+        shape: The event shape, an int or a tuple, in :math:`D` dimensions in all.
+        hidden: Widths of the hidden layers of the net of the context.
+        context: Number of context features; 0 for none. With a context, a net of it, zero at first, adds to ``mean``
+            and ``lower`` row by row.
+
+    Example:
+        >>> import torch
+        >>> layer, x = LowerTriangular(2), torch.randn(5, 2)
+        >>> z, logdet = layer(x)
+        >>> torch.equal(z, x), logdet.shape
+        (True, torch.Size([5]))
+        >>> S = layer.factor()
+        >>> (S @ S.mT).tolist()  # the covariance
+        [[[1.0, 0.0], [0.0, 1.0]]]
+    """
+
+    def __init__(
+        self, shape: int | tuple[int, ...], hidden: Sequence[int] = (64, 64), context: int = 0
+    ) -> None:
+        super().__init__()
+        self.event_shape = event_shape(None, shape)
+        self.context = context
+        dim = math.prod(self.event_shape)
+        self.mean = nn.Parameter(torch.zeros(dim))
+        self.lower = nn.Parameter(torch.zeros(dim, dim))
+        self.net = conditioner((self.mean, self.lower.flatten()), hidden, context)
+
+    def factor(self, context: Tensor | None = None) -> Tensor:
+        """The matrix S, shape ``(1, D, D)`` without a context, else ``(B, D, D)``."""
+        return self._at(context)[1]
+
+    def encode_and_logdet(
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        m, S, log_scale = self._at(context)
+        z = torch.linalg.solve_triangular(S, self._columns(x.flatten(1) - m), upper=False)
+        return z.mT.reshape(x.shape), x.new_zeros(len(x)) - log_scale.sum(1)
+
+    def decode_and_logdet(
+        self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        m, S, log_scale = self._at(context)
+        flat = z.flatten(1)
+        with torch.autocast(z.device.type, enabled=False):
+            columns = S @ self._columns(flat)
+        x = m + columns.mT.reshape(flat.shape)
+        return x.reshape(z.shape), z.new_zeros(len(z)) + log_scale.sum(1)
+
+    def _at(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        r"""m, S and :math:`\lambda`, one row for all or one for each."""
+        mean, lower = conditioned(self, (self.mean, self.lower.flatten()), context)
+        lower = lower.unflatten(1, self.lower.shape)
+        log_scale = lower.diagonal(dim1=1, dim2=2)
+        return mean, lower.tril(-1) + log_scale.exp().diag_embed(), log_scale
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """Rows as the columns of one matrix, or each as that of a matrix of its own: as many as there are S."""
+        return x.T[None] if self.net is None else x[:, :, None]
+
+    def extra_repr(self) -> str:
+        return f"shape={self.event_shape}, context={self.context}"
 
 
 def _look_up(module: ActNorm, incompatible: object) -> None:
@@ -185,11 +263,6 @@ def _pixels(x: Tensor) -> int:
 
 def _per_channel(v: Tensor, x: Tensor) -> Tensor:
     return v.reshape(-1, *[1] * (x.ndim - 2))
-
-
-def _check_channels(x: Tensor, parameter: Tensor, name: str, owner: str) -> None:
-    check_axis(x, len(parameter), name)
-    check_like(x, parameter, name, owner)
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:

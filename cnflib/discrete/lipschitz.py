@@ -2,15 +2,14 @@ r"""Nets whose Lipschitz constant in x is bounded below 1, for residual flows.
 
 A composition of linear maps and activations of slope at most 1 in modulus has
 
-.. math:: \operatorname{Lip}(g) \le \prod_k \|W_k\|_2,
+.. math:: \operatorname{Lip}(r) \le \prod_k \|W_k\|_2,
 
-so it is enough to bound the spectral norm of each of the L linear maps by :math:`\kappa^{1/L}`. Norms are computed at
-every call, so nothing is stored between calls and a net is a function of its parameters alone.
+so for a constant of at most L it is enough to bound the spectral norm of each of the n linear maps by :math:`L^{1/n}`.
+Norms are computed at every call, so nothing is stored between calls and a net is a function of its parameters alone.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,17 +25,17 @@ from cnflib._check import (
 )
 from cnflib.discrete.spectral import spectral_norm
 
-__all__ = ["Activation", "Contraction", "Linearized", "Product", "Settled", "lipswish", "sine"]
+__all__ = ["Activation", "Contraction", "JacobianProduct", "Linearized", "Settled", "lipswish", "sine"]
 
 Activation = Callable[[Tensor], tuple[Tensor, Tensor]]
 """``activation(a) -> (value, slope)``, entry by entry; smooth, with a slope of modulus at most 1."""
 
-Product = Callable[..., Tensor]
+JacobianProduct = Callable[..., Tensor]
 r"""``product(v, rows=None)``: :math:`J v` for stacks v of shape ``(K, B, *event)``, or ``(K, 1, *event)`` for the same
 in every row. With ``rows``, an index of b rows of the batch, v and the result have those b rows only."""
 
-Linearized = tuple[Tensor, Product]
-r"""The value :math:`g(x)` and the products :math:`v \mapsto J v` with its Jacobian there."""
+Linearized = tuple[Tensor, JacobianProduct]
+r"""The value :math:`r(x)` and the products :math:`v \mapsto J v` with its Jacobian there."""
 
 
 def lipswish(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,10 +103,10 @@ def _check_kernel(kernel: int | None, shape: tuple[int, ...]) -> None:
 
 
 class Contraction(nn.Module):
-    r"""A net :math:`g(x, c)` with :math:`|g(x, c) - g(y, c)| \le \kappa |x - y|` at any value of its parameters.
+    r"""A net :math:`r(x, c)` with :math:`|r(x, c) - r(y, c)| \le L |x - y|` at any value of its parameters.
 
     .. math:: h_k = \phi\big(\bar W_k h_{k-1} + b_k + V_k c\big), \qquad
-        \bar W_k = W_k \big/ \max\big(1, \|W_k\|_2 / \kappa^{1/L}\big), \quad k \le L,
+        \bar W_k = W_k \big/ \max\big(1, \|W_k\|_2 / L^{1/n}\big), \quad k \le n,
 
     without the activation in the last layer. Only what x passes through is bounded; the context may enter freely.
 
@@ -115,7 +114,7 @@ class Contraction(nn.Module):
         shape: Shape of the event x; the output has the same.
         hidden: Widths of the hidden layers, or their channels.
         context: Number of context features; 0 for none.
-        coefficient: The bound :math:`\kappa`, in (0, 1).
+        coefficient: The bound L, in (0, 1).
         kernel: Odd side of the convolutions of an image ``(C, H, W)`` by which the first and the last layer look
             around, with zeros outside; those between mix channels. None flattens the event.
         activation: :func:`sine`, :func:`lipswish`, or another of slope at most 1.
@@ -128,9 +127,9 @@ class Contraction(nn.Module):
 
     Example:
         >>> import torch
-        >>> g = Contraction(3, coefficient=0.9)
+        >>> r = Contraction(3, coefficient=0.9)
         >>> x, y = torch.randn(5, 3), torch.randn(5, 3)
-        >>> bool(((g(x) - g(y)).norm(dim=1) < 0.9 * (x - y).norm(dim=1)).all())
+        >>> bool(((r(x) - r(y)).norm(dim=1) < 0.9 * (x - y).norm(dim=1)).all())
         True
     """
 
@@ -147,7 +146,7 @@ class Contraction(nn.Module):
         self.shape = event_shape(None, shape)
         if not 0 < coefficient < 1:
             raise ValueError(
-                f"Expected 0 < coefficient < 1; got {coefficient}. At 1 the map x + g(x) need not be invertible."
+                f"Expected 0 < coefficient < 1; got {coefficient}. At 1 the map x + r(x) need not be invertible."
             )
         _check_kernel(kernel, self.shape)
         check_features(context)
@@ -170,11 +169,12 @@ class Contraction(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map x of shape ``(B, *shape)`` to the same shape."""
+        check_event(x, self.shape)
         return self.at(context)(x)
 
     def at(self, context: Tensor | None = None) -> "Settled":
         """The map of x alone, its weights bounded and the context taken in once for many evaluations."""
-        check_declared(context, self.context, "Contraction")
+        check_declared(context, self.context, "Contraction", self.weights[0])
         bound = self.coefficient ** (1 / len(self.weights))
         weights = [W / (spectral_norm(W) / bound).clamp(min=1) for W in self.weights]
         shifts = list(self.biases)
@@ -183,11 +183,11 @@ class Contraction(nn.Module):
         return Settled(self.shape, weights, shifts, self.activation)
 
     def extra_repr(self) -> str:
-        return f"shape={self.shape}, coefficient={self.coefficient}"
+        return f"shape={self.shape}, context={self.context}, coefficient={self.coefficient}"
 
 
 class Settled:
-    r"""A map :math:`x \mapsto g(x)` of given weights: :math:`h_k = \phi(W_k h_{k-1} + b_k)`.
+    r"""A map :math:`x \mapsto r(x)` of given weights: :math:`h_k = \phi(W_k h_{k-1} + b_k)`.
 
     Args:
         shape: Shape of the event.
@@ -198,8 +198,8 @@ class Settled:
     Example:
         >>> import torch
         >>> from cnflib.discrete import lipswish
-        >>> g = Settled((2,), [torch.tensor([[0.5, 0.0], [0.0, -0.5]])], [torch.zeros(2)], lipswish)
-        >>> value, product = g.linearize(torch.ones(1, 2))
+        >>> r = Settled((2,), [torch.tensor([[0.5, 0.0], [0.0, -0.5]])], [torch.zeros(2)], lipswish)
+        >>> value, product = r.linearize(torch.ones(1, 2))
         >>> value, product(torch.eye(2)[:, None])[1]
         (tensor([[ 0.5000, -0.5000]]), tensor([[ 0.0000, -0.5000]]))
     """
@@ -216,20 +216,20 @@ class Settled:
 
     def linearize(self, x: Tensor) -> Linearized:
         """The value at x and the products with the Jacobian there, of which each takes the linear maps alone."""
-        check_event(x, self.shape)
         slopes: list[Tensor] = []
         h = self._apply(self.weights[0], x if self.weights[0].ndim == 4 else x.flatten(1)) + self.shifts[0]
         for W, b in zip(self.weights[1:], self.shifts[1:], strict=True):
             h, slope = self.activation(h)
             slopes.append(slope)
             h = self._apply(W, h) + b
-        return h.reshape(x.shape), partial(self._product, slopes)
 
-    def _product(self, slopes: list[Tensor], v: Tensor, rows: Tensor | None = None) -> Tensor:
-        dh = self._apply_stack(self.weights[0], v if self.weights[0].ndim == 4 else v.flatten(2))
-        for W, slope in zip(self.weights[1:], slopes, strict=True):
-            dh = self._apply_stack(W, dh * (slope if rows is None else slope[rows]))
-        return dh.reshape(*dh.shape[:2], *self.shape)
+        def product(v: Tensor, rows: Tensor | None = None) -> Tensor:
+            dh = self._apply_stack(self.weights[0], v if self.weights[0].ndim == 4 else v.flatten(2))
+            for W, slope in zip(self.weights[1:], slopes, strict=True):
+                dh = self._apply_stack(W, dh * (slope if rows is None else slope[rows]))
+            return dh.reshape(*dh.shape[:2], *self.shape)
+
+        return h.reshape(x.shape), product
 
     def _apply_stack(self, W: Tensor, v: Tensor) -> Tensor:
         return v @ W.T if W.ndim == 2 else self._apply(W, v.flatten(0, 1)).unflatten(0, v.shape[:2])

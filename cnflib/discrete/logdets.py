@@ -1,4 +1,4 @@
-r"""The log-determinant :math:`\log\det(I + J)` of a residual map, from products with :math:`J`, the Jacobian of g.
+r"""The log-determinant :math:`\log\det(I + J)` of a residual map, from products with the Jacobian J of its branch r.
 
 For :math:`\|J\|_2 < 1` the determinant is positive, and
 
@@ -11,44 +11,53 @@ series, without a bias or with one.
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_positive_int
-from cnflib._random import given
-from cnflib.discrete.lipschitz import Product
+from cnflib._random import source
+from cnflib._settings import compact_repr
+from cnflib.discrete.lipschitz import JacobianProduct
 
-__all__ = ["LogDet", "exact_logdet", "russian_roulette", "truncated_series"]
+__all__ = ["ExactLogDet", "LogDet", "RussianRoulette", "TruncatedSeries"]
 
-LogDet = Callable[[Product, Tensor, Generator | None], Tensor]
+LogDet = Callable[[JacobianProduct, Tensor, Generator | None], Tensor]
 """``logdet(product, x, generator) -> (B,)``, in nats; of x only shape, dtype and device matter."""
 
 
-def exact_logdet(product: Product, x: Tensor, generator: Generator | None = None) -> Tensor:
+@dataclass(frozen=True, repr=False)
+class ExactLogDet:
     r"""The exact :math:`\log\det(I + J)`: J by one product for each of the D axes, then a LU decomposition.
 
     It takes :math:`D` times the work of the net and :math:`D^2` numbers a row, then :math:`D^3` operations. For
     D up to some dozens it is the one to train with: its gradient has no noise.
 
-    Args:
-        product: Products with J.
-        x: Points, shape ``(B, *event)``.
-        generator: Not used, nothing is drawn.
-
     Example:
         >>> import torch
-        >>> exact_logdet(lambda v, rows=None: 0.5 * v, torch.zeros(1, 2)).exp().item()
+        >>> ExactLogDet()(lambda v, rows=None: 0.5 * v, torch.zeros(1, 2)).exp().item()
         2.25
     """
-    dim = x.shape[1:].numel()
-    axes = torch.eye(dim, dtype=x.dtype, device=x.device)
-    columns = product(axes.reshape(dim, 1, *x.shape[1:])).flatten(2).expand(-1, len(x), -1)
-    return torch.linalg.slogdet(axes + columns.movedim(0, 2)).logabsdet
+
+    def __call__(self, product: JacobianProduct, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """The log-determinant in nats, shape ``(B,)``; nothing is drawn.
+
+        Args:
+            product: Products with J.
+            x: Points, shape ``(B, *event)``.
+            generator: Not used.
+        """
+        dim = x.shape[1:].numel()
+        axes = torch.eye(dim, dtype=x.dtype, device=x.device)
+        columns = product(axes.reshape(dim, 1, *x.shape[1:])).flatten(2).expand(-1, len(x), -1)
+        return torch.linalg.slogdet(axes + columns.movedim(0, 2)).logabsdet
+
+    __repr__ = compact_repr
 
 
-def russian_roulette(terms: int = 4, ratio: float = 0.9, probes: int = 1) -> LogDet:
+@dataclass(frozen=True, repr=False)
+class RussianRoulette:
     r"""The power series, ended at random and reweighted so that its expectation is :math:`\log\det(I + J)`.
 
     .. math:: \sum_{k=1}^{n + N} \frac{(-1)^{k+1}}{k}\, \frac{\eta^\top J^k \eta}{P(N \ge k - n)}, \qquad
@@ -58,9 +67,9 @@ def russian_roulette(terms: int = 4, ratio: float = 0.9, probes: int = 1) -> Log
     call, as the probes are; so rows are independent, and the noise of a mean over a batch falls with its size. A row
     takes :math:`n + p / (1 - p)` products on average.
 
-    With :math:`\|J\|_2 \le \kappa` the k-th term is at most :math:`\kappa^k D / k`, and the variance is finite if
-    :math:`\kappa^2 < p`. Below that it may be infinite, and then a standard error of draws means nothing. Larger p
-    costs terms, larger n lowers the variance of what comes after by :math:`\kappa^{2n}`. What remains for any p and n
+    With :math:`\|J\|_2 \le L` the k-th term is at most :math:`L^k D / k`, and the variance is finite if
+    :math:`L^2 < p`. Below that it may be infinite, and then a standard error of draws means nothing. Larger p
+    costs terms, larger n lowers the variance of what comes after by :math:`L^{2n}`. What remains for any p and n
     is the variance of Hutchinson's probe; more ``probes`` divide it.
 
     Args:
@@ -77,28 +86,46 @@ def russian_roulette(terms: int = 4, ratio: float = 0.9, probes: int = 1) -> Log
 
     Example:
         >>> import torch
-        >>> estimate = russian_roulette()(lambda v, rows=None: 0.5 * v, torch.zeros(10_000, 2), None)
+        >>> estimate = RussianRoulette()(lambda v, rows=None: 0.5 * v, torch.zeros(10_000, 2))
         >>> bool((estimate.mean() - torch.tensor(2.25).log()).abs() < 4 * estimate.std() / 100)
         True
     """
-    check_positive_int(terms, "terms")
-    check_positive_int(probes, "probes")
-    if not 0 < ratio < 1:
-        raise ValueError(
-            f"Expected 0 < ratio < 1; got {ratio}. The variance is finite where ratio > coefficient squared. "
-            "For a series without a random end use truncated_series(terms)."
-        )
-    return partial(_series, terms=terms, ratio=ratio, probes=probes)
+
+    terms: int = 4
+    ratio: float = 0.9
+    probes: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive_int(self.terms, "terms")
+        check_positive_int(self.probes, "probes")
+        if not isinstance(self.ratio, int | float) or not 0 < self.ratio < 1:
+            raise ValueError(
+                f"Expected 0 < ratio < 1; got {self.ratio!r}. The variance is finite where ratio > coefficient "
+                "squared. For a series without a random end use TruncatedSeries(terms)."
+            )
+
+    def __call__(self, product: JacobianProduct, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """An unbiased estimate in nats, shape ``(B,)``.
+
+        Args:
+            product: Products with J.
+            x: Points, shape ``(B, *event)``.
+            generator: Source of the probes and of the numbers of terms.
+        """
+        return _series(product, x, generator, self.terms, self.ratio, self.probes)
+
+    __repr__ = compact_repr
 
 
-def truncated_series(terms: int = 5, probes: int = 1) -> LogDet:
+@dataclass(frozen=True, repr=False)
+class TruncatedSeries:
     r"""The power series cut after n terms: biased, and here to show its bias.
 
     .. math:: \sum_{k=1}^{n} \frac{(-1)^{k+1}}{k}\, \eta^\top J^k \eta, \qquad
-        |\text{bias}| \le \frac{D}{n + 1}\, \frac{\kappa^{n+1}}{1 - \kappa}
+        |\text{bias}| \le \frac{D}{n + 1}\, \frac{L^{n+1}}{1 - L}
 
     Trained with it, a flow learns to make the neglected terms large, and reports a likelihood that is not its own. Use
-    :func:`russian_roulette`.
+    :class:`RussianRoulette`.
 
     Args:
         terms: n, at least 1.
@@ -112,18 +139,34 @@ def truncated_series(terms: int = 5, probes: int = 1) -> LogDet:
 
     Example:
         >>> import torch
-        >>> truncated_series(2)(lambda v, rows=None: 0.5 * v, torch.zeros(1, 1), None).item()  # log 1.5 = 0.405
+        >>> TruncatedSeries(2)(lambda v, rows=None: 0.5 * v, torch.zeros(1, 1)).item()  # log 1.5 = 0.405
         0.375
     """
-    check_positive_int(terms, "terms")
-    check_positive_int(probes, "probes")
-    return partial(_series, terms=terms, ratio=0.0, probes=probes)
+
+    terms: int = 5
+    probes: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive_int(self.terms, "terms")
+        check_positive_int(self.probes, "probes")
+
+    def __call__(self, product: JacobianProduct, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """A biased estimate in nats, shape ``(B,)``.
+
+        Args:
+            product: Products with J.
+            x: Points, shape ``(B, *event)``.
+            generator: Source of the probes.
+        """
+        return _series(product, x, generator, self.terms, 0.0, self.probes)
+
+    __repr__ = compact_repr
 
 
 def _series(
-    product: Product, x: Tensor, generator: Generator | None = None, *, terms: int, ratio: float, probes: int
+    product: JacobianProduct, x: Tensor, generator: Generator | None, terms: int, ratio: float, probes: int
 ) -> Tensor:
-    eta = torch.randint(0, 2, (probes, *x.shape), **given(generator), dtype=x.dtype, device=x.device) * 2 - 1
+    eta = torch.randint(0, 2, (probes, *x.shape), **source(generator), dtype=x.dtype, device=x.device) * 2 - 1
     last = terms + (_geometric(ratio, x, generator) if ratio else x.new_zeros(len(x)))
     total, v, k = x.new_zeros(len(x)), eta, 0
     rows = torch.arange(len(x), device=x.device)
@@ -139,5 +182,5 @@ def _series(
 
 def _geometric(ratio: float, x: Tensor, generator: Generator | None) -> Tensor:
     r"""N with :math:`P(N \ge j) = p^j`, one for each row: :math:`\lfloor \log U / \log p \rfloor`, U uniform."""
-    u = 1 - torch.rand(len(x), **given(generator), dtype=torch.float64, device=x.device)
+    u = 1 - torch.rand(len(x), **source(generator), dtype=torch.float64, device=x.device)
     return (u.log() / math.log(ratio)).floor()

@@ -6,17 +6,16 @@ A scale is a bijection that keeps the shape of x, and so is the next one inside 
     fine = Chain(Squeeze(), step_fine, Split(coarse), Inverse(Squeeze()))  # keeps (1, 8, 8); its step sees (4, 4, 4)
     flow = Flow(fine, StandardNormal((1, 8, 8)))
 
-A squeeze alone changes the event's shape, so :func:`cnflib.audit.audit_bijection` is for the whole scale. Glow's
-learned prior of the finished half :math:`x_b` given :math:`x_a` is an affine coupling that keeps :math:`x_a`, put
-before the split: :math:`x_b = m(x_a) + \sigma(x_a) z_b` with a standard normal :math:`z_b` has the density
+Glow's learned prior of the finished half :math:`x_b` given :math:`x_a` is an affine coupling that keeps :math:`x_a`,
+put before the split: :math:`x_b = m(x_a) + \sigma(x_a) z_b` with a standard normal :math:`z_b` has the density
 :math:`N(m(x_a), \sigma(x_a)^2)`.
 """
 
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_event, check_floating, event_shape
-from cnflib.bijection import Bijection
+from cnflib._check import event_shape
+from cnflib.bijection import Bijection, check_bijection
 
 __all__ = ["Flatten", "Split", "Squeeze"]
 
@@ -38,36 +37,34 @@ class Flatten(Bijection):
 
     def __init__(self, event: int | tuple[int, ...]) -> None:
         super().__init__()
-        self.event = event_shape(None, event)
+        self.event_shape = event_shape(None, event)
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_event(x, self.event, "x")
         return x.flatten(1), x.new_zeros(x.shape[0])
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_event(z, (torch.Size(self.event).numel(),), "z")
-        return z.unflatten(1, self.event), z.new_zeros(z.shape[0])
+        return z.unflatten(1, self.event_shape), z.new_zeros(z.shape[0])
 
     def extra_repr(self) -> str:
-        return f"event={self.event}"
+        return f"event={self.event_shape}"
 
 
 class Squeeze(Bijection):
-    r"""Space to depth: the four pixels of each 2 × 2 block become four channels; the inverse puts them back.
+    r"""Space to depth: the four pixels of each 2 × 2 block become four channels; decoding puts them back.
 
     .. math:: z_{4c + 2i + j,\, h,\, w} = x_{c,\, 2h + i,\, 2w + j}, \quad i, j \in \{0, 1\}, \qquad
         \log |\det \partial z / \partial x| = 0
 
-    Forward takes x of shape ``(B, C, H, W)`` to z of shape ``(B, 4C, H / 2, W / 2)``. It has no parameters and
-    ignores a context.
+    It encodes x of shape ``(B, C, H, W)`` as z of shape ``(B, 4C, H / 2, W / 2)``, has no parameters and ignores a
+    context.
 
     Raises:
-        ValueError: In a call, if the event has not three axes, H or W is odd, or the inverse gets a number of
-            channels that is no multiple of 4.
+        ValueError: In a call, if the event has not three axes, H or W is odd, or a number of channels to decode is no
+            multiple of 4.
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
@@ -79,7 +76,7 @@ class Squeeze(Bijection):
         torch.Size([5, 4, 4, 4])
     """
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         _check_image(x, "x")
@@ -93,7 +90,7 @@ class Squeeze(Bijection):
         blocks = x.unflatten(3, (width // 2, 2)).unflatten(2, (height // 2, 2))
         return blocks.permute(0, 1, 3, 5, 2, 4).flatten(1, 3), x.new_zeros(x.shape[0])
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         _check_image(z, "z")
@@ -101,7 +98,7 @@ class Squeeze(Bijection):
         if channels % 4:
             raise ValueError(
                 f"Expected z with a multiple of 4 channels; got shape {tuple(z.shape)}. "
-                "Only a squeezed image can be unsqueezed: the inverse takes what forward returns."
+                "Only a squeezed image can be unsqueezed: decode takes what encode returns."
             )
         blocks = z.unflatten(1, (channels // 4, 2, 2))
         return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3), z.new_zeros(z.shape[0])
@@ -121,7 +118,8 @@ class Split(Bijection):
             gets the context and the generator.
 
     Raises:
-        ValueError: In a call, if the number C of channels is odd or 0, or ``inner`` changes the shape of its half.
+        ValueError: If ``inner`` has not the four methods of a bijection; in a call, if the number C of channels is odd
+            or 0, or ``inner`` changes the shape of its half.
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
@@ -138,29 +136,35 @@ class Split(Bijection):
 
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
+        check_bijection(inner, "inner")
         self.inner = inner
+        half = getattr(inner, "event_shape", None)
+        self.event_shape = (2 * half[0], *half[1:]) if half else None
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         a, b = _halves(x, "x")
-        mapped, logdet = self.inner(a, context, generator)
+        mapped, logdet = self.inner.encode_and_logdet(a, context, generator)
         return _join(mapped, a, b), logdet
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         a, b = _halves(z, "z")
-        mapped, logdet = self.inner.inverse(a, context, generator)
+        mapped, logdet = self.inner.decode_and_logdet(a, context, generator)
         return _join(mapped, a, b), logdet
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        a, b = _halves(x, "x")
+        return _join(self.inner.encode(a, context, generator), a, b)
+
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         a, b = _halves(z, "z")
-        return _join(self.inner.decode(a, context), a, b)
+        return _join(self.inner.decode(a, context, generator), a, b)
 
 
 def _halves(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    check_event(x, None, name)
     channels = x.shape[1]
     if channels < 2 or channels % 2:
         raise ValueError(
@@ -180,7 +184,6 @@ def _join(mapped: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _check_image(x: Tensor, name: str) -> None:
-    check_floating(x, name)
     if x.ndim != 4:
         raise ValueError(
             f"Expected {name} of shape (B, C, H, W); got {tuple(x.shape)}. "

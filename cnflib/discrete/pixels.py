@@ -4,9 +4,9 @@ A density :math:`\hat p` of :math:`y + u`, with u uniform on the unit cube, boun
 
 .. math:: \log P(y) = \log \mathbb E_u \, \hat p(y + u) \ge \mathbb E_u \log \hat p(y + u).
 
-Both maps stand before a builder's bijection, never inside it::
+Both maps stand before a builder's flow, never inside it::
 
-    flow = Flow(Chain(Dequantize(256), Logit(), glow(shape=(1, 28, 28)).bijection), StandardNormal((1, 28, 28)))
+    flow = glow((1, 28, 28)).after(Chain(Dequantize(256), Logit()))
     bits_per_dim(mean_log_prob(flow, y, draws=4), dims=784, levels=1)  # log-probabilities are those of y + u
 """
 
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from cnflib._check import check_event, check_positive_int, eager
-from cnflib._random import given
+from cnflib._check import check_positive_int, eager
+from cnflib._random import source
 from cnflib.bijection import Bijection
 from cnflib.flow import Flow
 
@@ -29,7 +29,7 @@ class Dequantize(Bijection):
 
     .. math:: x = \frac{y + u}{L}, \quad u \sim U[0, 1)^D, \qquad \log |\det \partial x / \partial y| = -D \log L
 
-    It undoes itself in one direction only: the inverse :math:`y = \lfloor L x \rfloor` takes every point of a cell
+    It undoes itself in one direction only: decoding, :math:`y = \lfloor L x \rfloor`, takes every point of a cell
     back to its integer, and a point outside the cube to the nearest one, 0 or L - 1. Points are kept away from the
     edges of their cell by a few roundings, so the round trip is exact. A context is ignored.
 
@@ -37,8 +37,8 @@ class Dequantize(Bijection):
         levels: The number L of levels; integers run from 0 to L - 1.
 
     Raises:
-        ValueError: If ``levels`` is below 2; in a call of forward, if the dtype is too coarse for so many, and
-            outside of ``torch.compile`` and ``torch.func`` if a value is not one of the levels.
+        ValueError: If ``levels`` is below 2; in encoding, if the dtype is too coarse for so many, and outside of
+            ``torch.compile`` and ``torch.func`` if a value is not one of the levels.
 
     References:
         RNADE: The real-valued neural autoregressive density-estimator, Uria et al., 2013, arXiv:1306.0186.
@@ -58,10 +58,9 @@ class Dequantize(Bijection):
             raise ValueError(f"Expected levels >= 2; got {levels}. Pixels of 8 bits have 256.")
         self.levels = levels
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_event(x, None, "x")
         if eager(x):
             _check_levels(x, self.levels)
         edge = 2 * self.levels * torch.finfo(x.dtype).eps
@@ -70,13 +69,12 @@ class Dequantize(Bijection):
                 f"Expected x of a dtype in which a cell of {self.levels} levels holds points; got {x.dtype}. "
                 "Dequantize in float32 or float64 and round what comes out."
             )
-        u = torch.rand(x.shape, **given(generator), dtype=x.dtype, device=x.device)
+        u = torch.rand(x.shape, **source(generator), dtype=x.dtype, device=x.device)
         return (x + u.clamp(edge, 1 - edge)) / self.levels, -self._logdet(x)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_event(z, None, "z")
         return (self.levels * z).floor().clamp(0, self.levels - 1), self._logdet(z)
 
     def _logdet(self, x: Tensor) -> Tensor:
@@ -92,17 +90,17 @@ class Logit(Bijection):
     .. math:: z = \operatorname{logit} s, \quad s = \alpha + (1 - 2\alpha) x, \qquad
         \log |\det \partial z / \partial x| = \sum_i \log (1 - 2\alpha) - \log s_i - \log (1 - s_i)
 
-    In the inverse, :math:`-\log s = \log(1 + e^{-z})` and :math:`-\log(1 - s) = \log(1 + e^z)`.
+    In decoding, :math:`-\log s = \log(1 + e^{-z})` and :math:`-\log(1 - s) = \log(1 + e^z)`.
 
-    The margin is the same at both ends (Dinh et al. have it at 0 only). The inverse takes some z a little outside
-    the cube, by less than :math:`\alpha / (1 - 2\alpha)`. A context is ignored.
+    The margin is the same at both ends (Dinh et al. have it at 0 only). Some z are decoded as points a little
+    outside the cube, by less than :math:`\alpha / (1 - 2\alpha)`. A context is ignored.
 
     Args:
         alpha: The margin, :math:`0 < \alpha < 1/2`.
 
     Raises:
-        ValueError: If alpha is outside its range; in a call of forward outside of ``torch.compile`` and
-            ``torch.func``, if a value is outside [0, 1].
+        ValueError: If alpha is outside its range; in encoding outside of ``torch.compile`` and ``torch.func``, if a
+            value is outside [0, 1].
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
@@ -121,10 +119,9 @@ class Logit(Bijection):
             raise ValueError(f"Expected 0 < alpha < 0.5; got {alpha}. The usual margins are 0.05 and 1e-6.")
         self.alpha = alpha
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_event(x, None, "x")
         if eager(x) and not ((x >= 0) & (x <= 1)).all():
             raise ValueError(
                 f"Expected x in [0, 1]; got values from {x.min().item():g} to {x.max().item():g}. "
@@ -133,10 +130,9 @@ class Logit(Bijection):
         log_s, log_rest = self._margin(x).log(), self._margin(1 - x).log()  # 1 - s would lose digits near 1
         return log_s - log_rest, (math.log1p(-2 * self.alpha) - log_s - log_rest).flatten(1).sum(1)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_event(z, None, "z")
         logdet = (math.log1p(-2 * self.alpha) + _softplus(z) + _softplus(-z)).flatten(1).sum(1)
         return (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha), -logdet
 
@@ -162,7 +158,7 @@ def mean_log_prob(
         flow: A flow whose ``log_prob`` draws from ``generator``.
         y: Integers as floats, shape ``(B, *event)``.
         draws: The number K.
-        context: What the density is conditioned on, shape ``(B, features)``.
+        context: What the density is conditioned on, a tensor of B rows.
         generator: Source of the noise.
 
     Returns:

@@ -1,7 +1,7 @@
 r"""Residual layers: the identity plus a contraction, inverted by a fixed point.
 
-The map :math:`f(x) = x + g(x, c)` with :math:`\operatorname{Lip}_x(g) \le \kappa < 1` has an inverse: by Banach's
-theorem :math:`x \mapsto z - g(x, c)` has one fixed point, and each iterate is closer to it by a factor :math:`\kappa`.
+The map :math:`x \mapsto x + r(x, c)` with a Lipschitz constant :math:`L < 1` of r in x has an inverse: by Banach's
+theorem :math:`x \mapsto z - r(x, c)` has one fixed point, and each iterate is closer to it by a factor L.
 """
 
 from collections.abc import Callable
@@ -10,36 +10,39 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from cnflib._check import check_context, check_event, check_finite, check_like, check_positive_int, reference
+from cnflib._check import check_finite, check_positive_int
 from cnflib.bijection import Bijection
 from cnflib.discrete.lipschitz import Linearized, Settled
-from cnflib.discrete.logdets import LogDet, exact_logdet
+from cnflib.discrete.logdets import ExactLogDet, LogDet
 from cnflib.nets import push
 
 __all__ = ["Residual"]
 
+_EXACT = ExactLogDet()
+
 
 class Residual(Bijection):
-    r"""A residual layer :math:`z = x + g(x, c)`, where g contracts in x.
+    r"""A residual layer :math:`z = x + r(x, c)`, where the branch r contracts in x.
 
-    .. math:: \log |\det \partial z / \partial x| = \log\det(I + J), \qquad J = \partial g / \partial x
+    .. math:: \log |\det \partial z / \partial x| = \log\det(I + J), \qquad J = \partial r / \partial x
 
-    The inverse iterates :math:`x \leftarrow z - g(x, c)` without gradients until, in every row, rounding stops the
-    steps from getting shorter: as accurate as the dtype allows. That takes about :math:`\log \epsilon / \log \kappa`
-    iterations at most, some 340 for :math:`\kappa = 0.9` in float64, and for most nets far fewer. Its gradients are
+    Decoding iterates :math:`x \leftarrow z - r(x, c)` without gradients until, in every row, rounding stops the
+    steps from getting shorter: as accurate as the dtype allows. That takes about :math:`\log \epsilon / \log L`
+    iterations at most, some 340 for :math:`L = 0.9` in float64, and for most nets far fewer. Its gradients are
     those of the exact inverse by implicit differentiation: :math:`\bar z = (I + J)^{-\top} \bar x` by the iteration
     :math:`\bar z \leftarrow \bar x - J^\top \bar z`, and from there on into parameters and context. They are first
-    derivatives; a second one raises. The inverse looks at values, so ``torch.compile(fullgraph=True)`` and
-    ``torch.func`` pass through :meth:`forward` with an exact log-determinant alone.
+    derivatives; a second one raises. Decoding looks at values, so ``torch.compile(fullgraph=True)`` and
+    ``torch.func`` pass through encoding alone, with an exact log-determinant.
 
     Args:
         net: The contraction, most often a :class:`Contraction`. Any module called as ``net(x, context)`` serves, if its
             Lipschitz constant in x is below 1: that is for its author to see to.
-        logdet: :func:`exact_logdet`, :func:`russian_roulette` or another.
-        iterations: Bound on the iterations of the inverse.
+        logdet: :class:`ExactLogDet`, :class:`RussianRoulette` or another.
+        iterations: Bound on the iterations of decoding.
 
     Raises:
-        ValueError: If ``iterations`` is not a positive int; in the inverse, if the iteration does not converge.
+        ValueError: If ``iterations`` is not a positive int, or ``logdet`` cannot be called so; in decoding, if the
+            iteration does not converge.
 
     References:
         Invertible Residual Networks, Behrmann et al., 2018, arXiv:1811.00995;
@@ -55,48 +58,61 @@ class Residual(Bijection):
         True
     """
 
-    def __init__(self, net: nn.Module, logdet: LogDet = exact_logdet, iterations: int = 5000) -> None:
+    def __init__(self, net: nn.Module, logdet: LogDet = _EXACT, iterations: int = 5000) -> None:
         super().__init__()
         check_positive_int(iterations, "iterations")
+        _check_logdet(logdet)
+        self.event_shape = getattr(net, "shape", None)
         self.net, self.logdet, self.iterations = net, logdet, iterations
 
-    def forward(
+    def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        g = self._settle(x, context, "x")
-        value, product = g.linearize(x)
+        value, product = self._settle(context).linearize(x)
         return x + value, self.logdet(product, x, generator)
 
-    def inverse(
+    def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        g = self._settle(z, context, "z")
-        x = self._solve(g, z)
-        return x, -self.logdet(g.linearize(x)[1], x, generator)
+        r = self._settle(context)
+        x = self._solve(r, z)
+        return x, -self.logdet(r.linearize(x)[1], x, generator)
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return self._solve(self._settle(z, context, "z"), z)
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return x + self._settle(context)(x)
 
-    def _settle(self, x: Tensor, context: Tensor | None, name: str) -> "Settled | _Plain":
-        check_event(x, getattr(self.net, "shape", None), name)
-        check_like(x, reference(self.net), name, "Residual")
-        check_context(context, x, name)
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        return self._solve(self._settle(context), z)
+
+    def _settle(self, context: Tensor | None) -> "Settled | _Plain":
         return self.net.at(context) if hasattr(self.net, "at") else _Plain(self.net, context)
 
-    def _solve(self, g: "Settled | _Plain", z: Tensor) -> Tensor:
+    def _solve(self, r: "Settled | _Plain", z: Tensor) -> Tensor:
         with torch.no_grad():
-            x = _fixed_point(lambda x: z - g(x), z, self.iterations, "z")
-        step = z - g(x) if torch.is_grad_enabled() else x
+            x = _fixed_point(lambda x: z - r(x), z, self.iterations, "z")
+        step = z - r(x) if torch.is_grad_enabled() else x
         if not step.requires_grad:
             return x
         leaf = x.clone().requires_grad_()
-        value = g(leaf)
+        value = r(leaf)
 
         def pull(v: Tensor) -> Tensor:
             return torch.autograd.grad(value, leaf, v, retain_graph=True, materialize_grads=True)[0]
 
         return _Implicit.apply(
             step, lambda v: _fixed_point(lambda u: v - pull(u), v, self.iterations, "gradient")
+        )
+
+    def extra_repr(self) -> str:
+        return f"logdet={self.logdet}, iterations={self.iterations}"
+
+
+def _check_logdet(logdet: object) -> None:
+    """Check that a residual layer was given a way to its log-determinant, not the class that makes one."""
+    if isinstance(logdet, type) or not callable(logdet):
+        way = f"Call it: {logdet.__name__}()." if isinstance(logdet, type) else "Take ExactLogDet()."
+        raise ValueError(
+            f"Expected logdet to be called as logdet(product, x, generator); got {logdet!r}. {way}"
         )
 
 
@@ -162,7 +178,7 @@ def _check_converged(x: Tensor, length: Tensor, start: Tensor, name: str) -> Non
     if failed.any():
         check_finite(start, name)
         raise ValueError(
-            f"Expected the iteration x ← z - g(x) to converge; it did not in {failed.sum().item()} of {len(x)} rows. "
+            f"Expected the iteration x ← z - r(x) to converge; it did not in {failed.sum().item()} of {len(x)} rows. "
             "Look for NaN in the weights (a learning rate too large), and for a net whose Lipschitz constant in x is "
             "not below 1: use Contraction. For a constant close to 1 raise iterations."
         )

@@ -1,4 +1,4 @@
-r"""Monotone rational-quadratic splines: K bins in a box, the identity outside.
+r"""Monotone rational-quadratic splines: M bins in a box, the identity outside.
 
 In bin k between the knots :math:`(x_k, y_k)` and :math:`(x_{k+1}, y_{k+1})`, of width :math:`w_k`, height :math:`h_k`
 and mean slope :math:`s_k = h_k / w_k`, with slopes :math:`d_k, d_{k+1}` at its ends and
@@ -9,7 +9,7 @@ and mean slope :math:`s_k = h_k / w_k`, with slopes :math:`d_k, d_{k+1}` at its 
 
 .. math:: T'(x) = s_k^2 \, \frac{d_{k+1} \xi^2 + 2 s_k\, \xi (1 - \xi) + d_k (1 - \xi)^2}{q(\xi)^2}.
 
-The inverse is the positive root of a quadratic in :math:`r = \xi / (1 - \xi)`: with the heights
+Decoding takes the positive root of a quadratic in :math:`r = \xi / (1 - \xi)`: with the heights
 :math:`u = y - y_k` and :math:`v = y_{k+1} - y` on either side of :math:`y`,
 
 .. math:: s_k v\, r^2 + (d_k v - d_{k+1} u)\, r - s_k u = 0.
@@ -18,78 +18,94 @@ Its discriminant is a sum of positive terms, so nothing cancels, however steep o
 """
 
 import math
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnflib._check import check_positive_int
-from cnflib.discrete.elementwise import Elementwise
+from cnflib._check import check_bound, check_positive_int
+from cnflib._settings import compact_repr
 
-__all__ = ["rational_quadratic"]
+__all__ = ["RationalQuadratic"]
 
 SMALLEST = 1e-3  # width and height of a bin as a share of the box, and the slope at a knot
 # before the softplus: parameters of zero give slopes of 1, the identity
 SHIFT = math.log(math.expm1(1 - SMALLEST))
 
 
-def rational_quadratic(bins: int = 8, box: float = 5.0) -> Elementwise:
-    r"""The monotone rational-quadratic spline on :math:`[-B, B]`, the identity outside: the layer of neural splines.
+@dataclass(frozen=True, repr=False)
+class RationalQuadratic:
+    r"""The monotone rational-quadratic spline on :math:`[-R, R]`, the identity outside: the layer of neural splines.
 
-    The :math:`3K - 1` parameters of a coordinate are the logits of K widths, those of K heights, and the slopes at
-    the :math:`K - 1` inner knots before a softplus. At the ends of the box the slope is 1, so the map has a
+    The :math:`3M - 1` parameters of a coordinate are the logits of M widths, those of M heights, and the slopes at
+    the :math:`M - 1` inner knots before a softplus. At the ends of the box the slope is 1, so the map has a
     continuous derivative. No bin is narrower or lower than a thousandth of the box, no slope at a knot below a
     thousandth.
 
     Args:
-        bins: The number :math:`K` of bins; a single one is the identity.
-        box: The half side :math:`B` of the box, in the unit of x. Points outside are not moved: standardise the data.
+        bins: The number :math:`M` of bins; a single one is the identity.
+        bound: The half side :math:`R` of the box, in the unit of x. Points outside are not moved: standardise the data.
 
     Raises:
-        ValueError: If bins is no positive int below 1,000, or the box is not positive and finite.
+        ValueError: If bins is no positive int below 1,000, or the bound is not positive and finite.
 
     References:
         Neural Spline Flows, Durkan et al., 2019, arXiv:1906.04032; the spline is of Gregory and Delbourgo, 1982.
 
     Example:
         >>> import torch
-        >>> spline, x = rational_quadratic(bins=4, box=3.0), torch.tensor([-10.0, 0.5, 10.0])
-        >>> y, log_slope = spline.forward(x, torch.randn(3, spline.parameters))
-        >>> y[::2].tolist(), log_slope[::2].tolist()
+        >>> spline, x = RationalQuadratic(bins=4, bound=3.0), torch.tensor([-10.0, 0.5, 10.0])
+        >>> z, log_slope = spline.encode(x, torch.randn(3, spline.parameters))
+        >>> z[::2].tolist(), log_slope[::2].tolist()
         ([-10.0, 10.0], [0.0, 0.0])
     """
-    check_positive_int(bins, "bins")
-    if bins * SMALLEST >= 1:
-        raise ValueError(f"Expected fewer than {1 / SMALLEST:.0f} bins; got {bins}. Use more layers.")
-    if not 0 < box < math.inf:
-        raise ValueError(f"Expected box > 0 and finite; got {box}. Standardised data fit into box=5.")
-    forward, inverse = (partial(f, bins=bins, box=box) for f in (_forward, _inverse))
-    return Elementwise(3 * bins - 1, forward, inverse)
 
+    bins: int = 8
+    bound: float = 5.0
 
-def _forward(x: Tensor, theta: Tensor, bins: int, box: float) -> tuple[Tensor, Tensor]:
-    inside, at = _clamp(x, box)
-    (left, right), (low, high), (d0, d1) = _bin(at, theta, bins, box, 0)
-    w, h = right - left, high - low
-    s, xi = h / w, (at - left) / w
-    q, log_slope = _slope(xi, s, d0, d1)
-    y = low + h * xi * (s * xi + d0 * (1 - xi)) / q
-    return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
+    def __post_init__(self) -> None:
+        check_positive_int(self.bins, "bins")
+        if self.bins * SMALLEST >= 1:
+            raise ValueError(
+                f"Expected fewer than {1 / SMALLEST:.0f} bins; got {self.bins}. Use more layers."
+            )
+        check_bound(self.bound, "Standardised data fit into bound=5.")
 
+    @property
+    def parameters(self) -> int:
+        r"""The number :math:`3M - 1` of parameters of a coordinate."""
+        return 3 * self.bins - 1
 
-def _inverse(z: Tensor, theta: Tensor, bins: int, box: float) -> tuple[Tensor, Tensor]:
-    inside, at = _clamp(z, box)
-    (left, right), (low, high), (d0, d1) = _bin(at, theta, bins, box, 1)
-    w, u, v = right - left, at - low, high - at
-    s = (u + v) / w
-    a, b, c = 2 * s * v, d0 * v - d1 * u, 2 * s * u  # (a/2) r² + b r - c/2 = 0, where a and c are positive
-    rising = b > 0
-    m = (b * b + a * c).sqrt() + torch.where(rising, b, -b)  # not b.abs(): at b = 0 its gradient is 0
-    n = torch.where(rising, c, a)
-    xi = torch.where(rising, n, m) / (m + n)  # r = c / m or m / a
-    _, log_slope = _slope(xi, s, d0, d1)
-    return torch.where(inside, left + xi * w, z), torch.where(inside, -log_slope, 0.0)
+    def encode(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The point :math:`T(x)` and :math:`\log T'(x)`."""
+        inside, at = _clamp(x, self.bound)
+        (left, right), (low, high), (d0, d1) = _bin(at, params, self.bins, self.bound, 0)
+        w, h = right - left, high - low
+        s, xi = h / w, (at - left) / w
+        q, log_slope = _slope(xi, s, d0, d1)
+        z = low + h * xi * (s * xi + d0 * (1 - xi)) / q
+        return torch.where(inside, z, x), torch.where(inside, log_slope, 0.0)
+
+    def decode(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The point :math:`x = T^{-1}(z)` and :math:`-\log T'(x)`."""
+        inside, at = _clamp(z, self.bound)
+        (left, right), (low, high), (d0, d1) = _bin(at, params, self.bins, self.bound, 1)
+        w, u, v = right - left, at - low, high - at
+        s = (u + v) / w
+        a, b, c = (
+            2 * s * v,
+            d0 * v - d1 * u,
+            2 * s * u,
+        )  # (a/2) r² + b r - c/2 = 0, where a and c are positive
+        rising = b > 0
+        m = (b * b + a * c).sqrt() + torch.where(rising, b, -b)  # not b.abs(): at b = 0 its gradient is 0
+        n = torch.where(rising, c, a)
+        xi = torch.where(rising, n, m) / (m + n)  # r = c / m or m / a
+        _, log_slope = _slope(xi, s, d0, d1)
+        return torch.where(inside, left + xi * w, z), torch.where(inside, -log_slope, 0.0)
+
+    __repr__ = compact_repr
 
 
 def _slope(xi: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,22 +116,22 @@ def _slope(xi: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tenso
     return q, (s * s * (d1 * xi * xi + 2 * s * both + d0 * eta * eta) / (q * q)).log()
 
 
-def _clamp(x: Tensor, box: float) -> tuple[Tensor, Tensor]:
+def _clamp(x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """Which points the spline moves, and the points with those outside at the border, where all stays finite."""
-    return x.abs() < box, x.clamp(-box, box)
+    return x.abs() < bound, x.clamp(-bound, bound)
 
 
 def _bin(
-    at: Tensor, theta: Tensor, bins: int, box: float, axis: int
+    at: Tensor, theta: Tensor, bins: int, bound: float, axis: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Ends in x and in y of the bin that holds each point, looked for along axis 0, x, or 1, y, and its slopes."""
     shares = theta[:, : 2 * bins].unflatten(1, (2, bins)).softmax(2)
     one = torch.ones_like(shares[:, :, :1])
     reach = torch.cat([torch.zeros_like(one), shares.cumsum(2)[:, :, :-1], one], 2)
     least = bins * SMALLEST  # what all bins have together, whatever their shares
-    even = torch.linspace(-least * box, least * box, bins + 1, dtype=at.dtype, device=at.device)
-    start = (even - (1 - least) * box).reshape(-1, *[1] * (at.ndim - 1))
-    knots = torch.add(start, reach, alpha=2 * box * (1 - least))
+    even = torch.linspace(-least * bound, least * bound, bins + 1, dtype=at.dtype, device=at.device)
+    start = (even - (1 - least) * bound).reshape(-1, *[1] * (at.ndim - 1))
+    knots = torch.add(start, reach, alpha=2 * bound * (1 - least))
     slopes = SMALLEST + F.softplus(theta[:, 2 * bins :] + SHIFT)
     slopes = torch.cat([one[:, 0], slopes, one[:, 0]], 1)
     table = torch.cat([knots, slopes.unsqueeze(1)], 1)

@@ -4,74 +4,79 @@ from cnflib.interpolants.conversions import score_from_velocity, velocity_from_s
 from cnflib.interpolants.denoisers import denoiser_from_score, score_from_denoiser
 from cnflib.interpolants.diagnostics import BatchCost, PairingReport, cost_by_batch, pairing_report
 from cnflib.interpolants.energy import TransportGap, gaussian_cost, path_energy, transport_gap
-from cnflib.interpolants.entropic import sinkhorn, sinkhorn_plan
+from cnflib.interpolants.entropic import Sinkhorn, sinkhorn_plan
 from cnflib.interpolants.guidance import drop_context, guided
-from cnflib.interpolants.interpolant import Coefficients, Interpolant, Rated, Schedule, zero
-from cnflib.interpolants.learnable import FourierSchedule, GaussianBase, LearnableInterpolant
+from cnflib.interpolants.interpolant import Coefficients, Interpolant, PathPoint, Rated, Schedule
+from cnflib.interpolants.learnable import FourierSchedule, LearnableInterpolant
 from cnflib.interpolants.likelihood import (
-    LogDensity,
+    TimeLogDensity,
     best_diffusion,
     continuity_residual,
     path_measure_bound,
     score_residual,
 )
 from cnflib.interpolants.losses import monitor, velocity_loss, velocity_objective
-from cnflib.interpolants.noise import bridge, constant, parabola, sigmoid, sine
+from cnflib.interpolants.noise import Bridge, Constant, Parabola, Sigmoid, SineSquared
 from cnflib.interpolants.noise_losses import denoiser_loss, score_loss
-from cnflib.interpolants.oracle import Mixture, Oracle
-from cnflib.interpolants.pairing import Pairing, RowPairing, conditional, independent, paired
+from cnflib.interpolants.oracle import Oracle
+from cnflib.interpolants.pairing import ConditionalPairing, IndependentPairing, Paired, Pairing, RowPairing
 from cnflib.interpolants.paths import (
-    encoding_decoding,
-    linear,
-    mirror,
-    one_sided,
-    trigonometric,
-    variance_preserving,
+    EncodingDecoding,
+    Linear,
+    Mirror,
+    OneSided,
+    Trigonometric,
+    VariancePreserving,
 )
 from cnflib.interpolants.sampling import reflow, sample_ode, sample_sde
-from cnflib.interpolants.times import ImportanceTimes, TimeLaw, beta_times, uniform_times
-from cnflib.interpolants.transport import optimal_transport
+from cnflib.interpolants.times import BetaTimes, ImportanceTimes, TimeLaw, UniformTimes
+from cnflib.interpolants.transport import OptimalTransport
 
 __all__ = [
     "BatchCost",
+    "BetaTimes",
+    "Bridge",
     "Coefficients",
+    "ConditionalPairing",
+    "Constant",
+    "EncodingDecoding",
     "FourierSchedule",
-    "GaussianBase",
     "ImportanceTimes",
+    "IndependentPairing",
     "Interpolant",
     "LearnableInterpolant",
-    "LogDensity",
-    "Mixture",
+    "Linear",
+    "Mirror",
+    "OneSided",
+    "OptimalTransport",
     "Oracle",
+    "Paired",
     "Pairing",
     "PairingReport",
+    "Parabola",
+    "PathPoint",
     "Rated",
     "RowPairing",
     "Schedule",
+    "Sigmoid",
+    "SineSquared",
+    "Sinkhorn",
     "TimeLaw",
+    "TimeLogDensity",
     "TransportGap",
+    "Trigonometric",
+    "UniformTimes",
+    "VariancePreserving",
     "best_diffusion",
-    "beta_times",
-    "bridge",
-    "conditional",
-    "constant",
     "continuity_residual",
     "cost_by_batch",
     "denoiser_from_score",
     "denoiser_loss",
     "drop_context",
-    "encoding_decoding",
     "gaussian_cost",
     "guided",
-    "independent",
-    "linear",
-    "mirror",
     "monitor",
-    "one_sided",
-    "optimal_transport",
-    "paired",
     "pairing_report",
-    "parabola",
     "path_energy",
     "path_measure_bound",
     "reflow",
@@ -81,16 +86,13 @@ __all__ = [
     "score_from_velocity",
     "score_loss",
     "score_residual",
-    "sigmoid",
-    "sine",
-    "sinkhorn",
     "sinkhorn_plan",
     "transport_gap",
-    "trigonometric",
-    "uniform_times",
-    "variance_preserving",
     "velocity_from_score",
     "velocity_loss",
     "velocity_objective",
-    "zero",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

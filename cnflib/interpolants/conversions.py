@@ -8,7 +8,7 @@ The velocity b is bound to the score :math:`s = \nabla \log p_t` only where all 
           s = \frac{\beta\, b - \dot\beta\, x}{\sigma^2 \dot\beta - \beta\, \sigma\dot\sigma}.
 
 For :math:`x_1 \sim N(0, I)` exchange α and β. Where the two ends never meet in :math:`x_t` (:math:`\alpha\beta = 0`, as
-in :func:`~cnflib.interpolants.mirror` and :func:`~cnflib.interpolants.encoding_decoding`) neither need be Gaussian:
+in :class:`~cnflib.interpolants.Mirror` and :class:`~cnflib.interpolants.EncodingDecoding`) neither need be Gaussian:
 α + β stands for β, and γ² for σ².
 
 A dependent pairing breaks this. Between N(0, 1) and N(0, 4), paired by :math:`x_1 = 2 x_0`, the velocity of the linear
@@ -20,23 +20,24 @@ References:
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from cnflib._check import eager
+from cnflib._field import Uniform
 from cnflib.interpolants._derived import Derived, check_noisy, time_like, value_at, with_rate
-from cnflib.interpolants.interpolant import Interpolant, Schedule, zero
-from cnflib.interpolants.pairing import Pairing, independent
+from cnflib.interpolants._pairs import check_path
+from cnflib.interpolants.interpolant import Interpolant, Schedule
+from cnflib.interpolants.pairing import Pairing
 from cnflib.nets import VectorField
 
 __all__ = ["score_from_velocity", "velocity_from_score"]
 
 
 def score_from_velocity(
-    interpolant: Interpolant,
     field: VectorField,
+    interpolant: Interpolant,
     *,
     gaussian_end: int | None = 0,
     pairing: Pairing | None = None,
@@ -53,14 +54,15 @@ def score_from_velocity(
     t / (1 - t) on the linear path: where the score matters near such a time, learn it or its denoiser as well.
 
     Args:
-        interpolant: The interpolant.
-        field: Its velocity ``b(t, x, context)``.
+        field: The velocity ``b(t, x)`` or ``b(t, x, context)``.
+        interpolant: The interpolant that it is the velocity of.
         gaussian_end: The time, 0 or 1, of the end that is N(0, I) and independent of the other; None if neither is,
             for a path on which the ends never meet.
-        pairing: The pairing that was trained with, to be checked; None states that the ends are independent.
+        pairing: The pairing that was trained with, e.g. ``IndependentPairing()``, to be checked; None states that the
+            ends are independent.
 
     Returns:
-        The field ``s(t, x, context)``.
+        The field ``s(t, x, context=None)``.
 
     Raises:
         ValueError: If the pairing is not known to be independent, if the velocity does not fix the score (neither
@@ -69,17 +71,19 @@ def score_from_velocity(
     Example:
         >>> import torch
         >>> from cnflib import StandardNormal
-        >>> from cnflib.interpolants import Oracle, linear
-        >>> oracle = Oracle(linear(), StandardNormal(2), StandardNormal(2))
-        >>> score_from_velocity(linear(), oracle.velocity)(0.5, torch.ones(1, 2))
+        >>> from cnflib.interpolants import Linear, Oracle
+        >>> oracle = Oracle(Linear(), StandardNormal(2), StandardNormal(2))
+        >>> score_from_velocity(oracle.velocity, Linear())(0.5, torch.ones(1, 2))
         tensor([[-2., -2.]])
     """
-    return Derived(field, _Score(*_split(interpolant, gaussian_end, pairing)), "score from velocity")
+    return Derived(
+        field, _Score(*_split(interpolant, gaussian_end, pairing)), "score from velocity", interpolant
+    )
 
 
 def velocity_from_score(
-    interpolant: Interpolant,
     field: VectorField,
+    interpolant: Interpolant,
     *,
     gaussian_end: int | None = 0,
     pairing: Pairing | None = None,
@@ -90,24 +94,26 @@ def velocity_from_score(
     as :math:`\tfrac{d}{dt} (\sigma^2 s)`, its limit; for this the score must be differentiable in t.
 
     Args:
-        interpolant: The interpolant.
-        field: Its score ``s(t, x, context)``; of a denoiser take :func:`score_from_denoiser` first.
+        field: The score ``s(t, x)`` or ``s(t, x, context)``; of a denoiser take :func:`score_from_denoiser` first.
+        interpolant: The interpolant that it is the score of.
         gaussian_end: As in :func:`score_from_velocity`.
         pairing: As in :func:`score_from_velocity`.
 
     Returns:
-        The field ``b(t, x, context)``.
+        The field ``b(t, x, context=None)``.
 
     Raises:
         ValueError: As :func:`score_from_velocity`; when called, only at a time where a schedule has no finite rate.
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import linear
-        >>> velocity_from_score(linear(), lambda t, x, c: -x / (t**2 + (1 - t)**2))(0.75, torch.ones(1, 2))
+        >>> from cnflib.interpolants import Linear
+        >>> velocity_from_score(lambda t, x: -x / (t**2 + (1 - t) ** 2), Linear())(0.75, torch.ones(1, 2))
         tensor([[0.8000, 0.8000]])
     """
-    return Derived(field, _Velocity(*_split(interpolant, gaussian_end, pairing)), "velocity from score")
+    return Derived(
+        field, _Velocity(*_split(interpolant, gaussian_end, pairing)), "velocity from score", interpolant
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class _Score:
     a: Schedule
     sigma2: Schedule
 
-    def __call__(self, field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+    def __call__(self, field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         def above(t: Tensor) -> Tensor:
             value, rate = with_rate(self.a, t)
             return value * value_at(field, t, x, context) - rate * x
@@ -146,7 +152,7 @@ class _Velocity:
     a: Schedule
     sigma2: Schedule
 
-    def __call__(self, field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+    def __call__(self, field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         def scaled(t: Tensor) -> Tensor:
             return self.sigma2(t) * value_at(field, t, x, context)
 
@@ -165,6 +171,7 @@ def _split(
     interpolant: Interpolant, gaussian_end: int | None, pairing: Pairing | None
 ) -> tuple[Schedule, Schedule]:
     """The coefficient a of what is not Gaussian in x_t, and the variance of what is."""
+    check_path(interpolant)
     alpha, beta, gamma2 = interpolant.alpha, interpolant.beta, interpolant.gamma2
     if gaussian_end not in (0, 1, None):
         raise ValueError(
@@ -172,18 +179,33 @@ def _split(
         )
     if gaussian_end is None:
         _check_apart(interpolant)
-        return partial(_sum, alpha, beta), gamma2
+        return _Sum(alpha, beta), gamma2
     _check_independent(pairing)
     a, other = (beta, alpha) if gaussian_end == 0 else (alpha, beta)
-    return a, partial(_variance, other, gamma2)
+    return a, _Variance(other, gamma2)
 
 
-def _sum(alpha: Schedule, beta: Schedule, t: Tensor) -> Tensor:
-    return alpha(t) + beta(t)
+@dataclass(frozen=True)
+class _Sum:
+    r"""The coefficient :math:`\alpha + \beta` of two ends that never meet."""
+
+    alpha: Schedule
+    beta: Schedule
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.alpha(t) + self.beta(t)
 
 
-def _variance(other: Schedule, gamma2: Schedule, t: Tensor) -> Tensor:
-    return other(t) ** 2 + gamma2(t)
+@dataclass(frozen=True)
+class _Variance:
+    r"""The variance :math:`\alpha^2 + \gamma^2` of a Gaussian end and the noise."""
+
+    other: Schedule
+    gamma2: Schedule | None
+
+    def __call__(self, t: Tensor) -> Tensor:
+        square = self.other(t) ** 2
+        return square if self.gamma2 is None else square + self.gamma2(t)
 
 
 def _vanishes(value: Tensor, rate: Tensor) -> Tensor:
@@ -216,8 +238,8 @@ def _check_rates(t: Tensor, *rates: Tensor) -> None:
 
 def _check_apart(interpolant: Interpolant) -> None:
     """Refuse a path on which two ends that are not Gaussian are mixed, or are not smoothed by noise."""
-    if interpolant.gamma2 is zero or torch.compiler.is_compiling():
-        check_noisy(interpolant)
+    check_noisy(interpolant)
+    if torch.compiler.is_compiling():
         return
     t = torch.linspace(0, 1, 101)
     if (interpolant.alpha(t) * interpolant.beta(t)).abs().max() > 1e-6:
@@ -229,9 +251,11 @@ def _check_apart(interpolant: Interpolant) -> None:
 
 
 def _check_independent(pairing: Pairing | None) -> None:
-    if pairing is not None and pairing is not independent and not getattr(pairing, "independent", False):
+    built = not isinstance(pairing, type)
+    if pairing is not None and not (built and getattr(pairing, "independent", False)):
         raise ValueError(
-            f"Expected an independent pairing; got {getattr(pairing, '__name__', repr(pairing))}. Where the Gaussian "
+            "Expected an independent pairing, e.g. IndependentPairing(); got "
+            f"{getattr(pairing, '__name__', repr(pairing))}. Where the Gaussian "
             "end depends on the other the velocity does not fix the score: learn that too, by score_loss or "
             "denoiser_loss, which hold for any pairing."
         )

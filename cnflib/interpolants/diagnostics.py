@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_positive_int
-from cnflib._random import given
-from cnflib.interpolants._checks import check_ends
+from cnflib._random import source
+from cnflib.interpolants._checks import check_conditions, check_ends
 from cnflib.interpolants.pairing import Pairing
 
 __all__ = ["BatchCost", "PairingReport", "cost_by_batch", "pairing_report"]
@@ -47,8 +47,8 @@ def pairing_report(
     pairing: Pairing,
     x0: Tensor,
     x1: Tensor,
-    generator: Generator | None = None,
     context: Tensor | None = None,
+    generator: Generator | None = None,
 ) -> PairingReport:
     r"""What a pairing does to a batch.
 
@@ -60,8 +60,8 @@ def pairing_report(
         pairing: The pairing.
         x0: Base points, shape ``(B, *event)`` with B at least 2.
         x1: Data points, shape ``(B, *event)``.
-        generator: Source of random picks.
         context: Context of the data, for a pairing that takes it.
+        generator: Source of random picks.
 
     Returns:
         ``cost``, the mean of :math:`|x_1 - x_0|^2` over the pairs, in squared units; ``independent_cost``, that over
@@ -71,16 +71,15 @@ def pairing_report(
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import optimal_transport
-        >>> report = pairing_report(optimal_transport(), *torch.randn(2, 32, 2))
+        >>> from cnflib.interpolants import OptimalTransport
+        >>> report = pairing_report(OptimalTransport(), *torch.randn(2, 32, 2))
         >>> report.cost < report.independent_cost, report.crossing, report.used_x0
         (True, 0.0, 1.0)
     """
     check_ends(x0, x1)
     if len(x0) < 2:
         raise ValueError(f"Expected at least 2 rows, as pairs are compared; got {len(x0)}.")
-    arguments = {} if context is None else {"context": context}
-    y0, y1 = (y.flatten(1) for y in pairing(x0, x1, generator=generator, **arguments))
+    y0, y1 = (y.flatten(1) for y in pairing(x0, x1, context, generator))
     x0, x1 = x0.flatten(1), x1.flatten(1)
     inner = (y0 - y0.mean(0)).double() @ (y1 - y1.mean(0)).double().T
     gain = inner.diag()[:, None] + inner.diag() - inner - inner.T
@@ -112,14 +111,14 @@ def cost_by_batch(
     x0: Tensor,
     x1: Tensor,
     sizes: Sequence[int],
-    generator: Generator | None = None,
     context: Tensor | None = None,
+    generator: Generator | None = None,
 ) -> list[BatchCost]:
     r"""The mean of :math:`|x_1 - x_0|^2` where the same points are paired in batches of each size.
 
     Rows are drawn into batches at random, as data often come sorted.
 
-    For :func:`optimal_transport` it falls with the size towards :math:`W_2^2`, the bias of small batches; the size
+    For :class:`OptimalTransport` it falls with the size towards :math:`W_2^2`, the bias of small batches; the size
     from which on it hardly falls is the one to train with.
 
     Args:
@@ -127,20 +126,21 @@ def cost_by_batch(
         x0: Base points, shape ``(N, *event)``.
         x1: Data points, shape ``(N, *event)``.
         sizes: Sizes of a batch, each at most N / 2; rows that fill no batch are left out.
-        generator: Source of the batches, and of random picks.
         context: Context of the data, for a pairing that takes it.
+        generator: Source of the batches, and of random picks.
 
     Returns:
         For each size the mean cost and its standard error, that of the mean over batches.
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import optimal_transport
-        >>> costs = cost_by_batch(optimal_transport(), *torch.randn(2, 512, 2), sizes=(4, 128))
+        >>> from cnflib.interpolants import OptimalTransport
+        >>> costs = cost_by_batch(OptimalTransport(), *torch.randn(2, 512, 2), sizes=(4, 128))
         >>> [c.size for c in costs], costs[0].cost > costs[1].cost
         ([4, 128], True)
     """
     check_ends(x0, x1)
+    check_conditions(x1, context, generator)
     sizes = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     for size in sizes:
         check_positive_int(size, "each of sizes")
@@ -148,8 +148,8 @@ def cost_by_batch(
             raise ValueError(
                 f"Expected sizes of at most half of the {len(x0)} rows, for a standard error; got {size}."
             )
-    rows = torch.randperm(len(x0), **given(generator), device=x0.device)
-    return [_batch_cost(pairing, x0, x1, rows, size, generator, context) for size in sizes]
+    rows = torch.randperm(len(x0), **source(generator), device=x0.device)
+    return [_batch_cost(pairing, x0, x1, rows, size, context, generator) for size in sizes]
 
 
 def _batch_cost(
@@ -158,13 +158,13 @@ def _batch_cost(
     x1: Tensor,
     rows: Tensor,
     size: int,
-    generator: Generator | None,
     context: Tensor | None,
+    generator: Generator | None,
 ) -> BatchCost:
     ends = []
     for batch in rows.split(size)[: len(rows) // size]:
-        arguments = {} if context is None else {"context": context[batch]}
-        ends.append(pairing(x0[batch], x1[batch], generator=generator, **arguments))
+        c = None if context is None else context[batch]
+        ends.append(pairing(x0[batch], x1[batch], c, generator))
     costs = torch.stack([(y1 - y0).flatten(1).square().sum(1).mean() for y0, y1 in ends])
     return BatchCost(size, costs.mean().item(), (costs.std() / len(costs) ** 0.5).item())
 

@@ -1,7 +1,7 @@
 r"""How long a path is, and how much longer than the shortest.
 
 The energy of a path is :math:`\int_0^1 E|b(t, x_t)|^2\,dt \ge W_2^2`, with equality only for optimal transport, between
-the laws that it joins: those of :math:`x_t` at t = 0 and 1, which :func:`~cnflib.interpolants.constant` noise has
+the laws that it joins: those of :math:`x_t` at t = 0 and 1, which :class:`~cnflib.interpolants.Constant` noise has
 smoothed.
 """
 
@@ -74,7 +74,7 @@ def path_energy(
 
     At the velocity its mean is the energy :math:`\int E|b|^2\,dt` of the path. Of another field it is that of the field
     on the path's points, not along its own trajectories: for these integrate
-    :func:`~cnflib.continuous.kinetic_energy`.
+    :class:`~cnflib.continuous.KineticEnergy`.
 
     Arguments and errors are those of :func:`~cnflib.interpolants.velocity_loss`, except that times at which noise
     vanishes are welcome.
@@ -87,11 +87,11 @@ def path_energy(
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import linear
-        >>> path_energy(lambda t, x, context: torch.ones_like(x), linear(), *torch.randn(2, 3, 2)).tolist()
+        >>> from cnflib.interpolants import Linear
+        >>> path_energy(lambda t, x: torch.ones_like(x), Linear(), *torch.randn(2, 3, 2)).tolist()
         [2.0, 2.0, 2.0]
     """
-    check(field, "field", interpolant, x0, x1, context)
+    field = check(field, "field", interpolant, x0, x1, context)
     t, xi = draw(interpolant, x0, t, xi, generator)
     f = evaluate(field, "field", t, interpolant(t, x0, x1, xi), context)
     return dot(f, f)

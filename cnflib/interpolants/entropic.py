@@ -8,24 +8,28 @@ deviation s over all i and j is the unit of the regularization.
 """
 
 import math
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_finite, check_positive_int
-from cnflib.interpolants._checks import check_ends
+from cnflib._random import source
+from cnflib._settings import compact_repr
+from cnflib.interpolants._checks import check_ends, refusing_points
 from cnflib.interpolants.pairing import RowPairing
 
-__all__ = ["sinkhorn", "sinkhorn_plan"]
+__all__ = ["Sinkhorn", "sinkhorn_plan"]
 
 EVERY = 10  # iterations between two looks at the error, each of which waits for the device
 
 
-def sinkhorn(regularization: float = 0.05, iterations: int = 2000, tolerance: float = 0.01) -> RowPairing:
+@refusing_points
+@dataclass(frozen=True, repr=False)
+class Sinkhorn(RowPairing):
     r"""Pairs drawn from the entropic plan: each :math:`x_1^j` gets an :math:`x_0^i` at random by the plan.
 
-    As the regularization :math:`\varepsilon \to 0` this becomes :func:`optimal_transport`, as
+    As the regularization :math:`\varepsilon \to 0` this becomes :class:`OptimalTransport`, as
     :math:`\varepsilon \to \infty` a pairing at random. All of it runs where the points are, in :math:`O(B^2)` memory
     and time per iteration; the smaller :math:`\varepsilon`, the more iterations.
 
@@ -49,14 +53,26 @@ def sinkhorn(regularization: float = 0.05, iterations: int = 2000, tolerance: fl
     Example:
         >>> import torch
         >>> x0, x1 = torch.randn(2, 64, 2)
-        >>> near, _ = sinkhorn(0.02)(x0, x1)
+        >>> near, _ = Sinkhorn(0.02)(x0, x1)
         >>> bool((near - x1).square().sum() < (x0 - x1).square().sum())
         True
     """
-    _check(regularization, iterations, tolerance)
-    arguments = dict(regularization=regularization, iterations=iterations, tolerance=tolerance)
-    name = ", ".join(f"{key}={value}" for key, value in arguments.items())
-    return RowPairing(f"sinkhorn({name})", partial(_drawn, **arguments))
+
+    regularization: float = 0.05
+    iterations: int = 2000
+    tolerance: float = 0.01
+
+    __repr__ = compact_repr
+
+    def __post_init__(self) -> None:
+        _check(self.regularization, self.iterations, self.tolerance)
+
+    def pick(
+        self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        """A draw from each column of the plan, shape ``(B,)``."""
+        plan = _plan(x0, x1, self.regularization, self.iterations, self.tolerance)
+        return torch.multinomial(plan.T, 1, **source(generator))[:, 0]
 
 
 def sinkhorn_plan(
@@ -85,6 +101,10 @@ def sinkhorn_plan(
     """
     check_ends(x0, x1)
     _check(regularization, iterations, tolerance)
+    return _plan(x0, x1, regularization, iterations, tolerance)
+
+
+def _plan(x0: Tensor, x1: Tensor, regularization: float, iterations: int, tolerance: float) -> Tensor:
     check_finite(x0, "x0")
     check_finite(x1, "x1")
     gain = _centred(x0) @ _centred(x1).T
@@ -103,14 +123,8 @@ def sinkhorn_plan(
     raise ValueError(
         f"Expected Sinkhorn's marginal error to reach tolerance={tolerance} in iterations={iterations}; "
         f"got {error:.3g} at regularization={regularization}. "
-        "Raise iterations or regularization, or take optimal_transport(), which is exact."
+        "Raise iterations or regularization, or take OptimalTransport(), which is exact."
     )
-
-
-def _drawn(
-    x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor | None, **arguments: float
-) -> Tensor:
-    return torch.multinomial(sinkhorn_plan(x0, x1, **arguments).T, 1, generator=generator)[:, 0]
 
 
 def _centred(x: Tensor) -> Tensor:
@@ -122,5 +136,5 @@ def _centred(x: Tensor) -> Tensor:
 def _check(regularization: float, iterations: int, tolerance: float) -> None:
     check_positive_int(iterations, "iterations")
     for name, value in {"regularization": regularization, "tolerance": tolerance}.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"Expected {name} to be positive and finite; got {value}.")
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"Expected {name} to be positive and finite; got {value!r}.")

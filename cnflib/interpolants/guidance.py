@@ -1,17 +1,19 @@
 r"""Classifier-free guidance: a conditional field pushed away from the unconditional one.
 
 One net learns both: in training the context is dropped now and then, that is, replaced by zeros. Zeros must mean
-"nothing is known" and no context of the data: one-hot labels are never zero; to other features append a 1.
+"nothing is known" and no context of the data: one-hot labels are never zero; to other features append a 1. Labels
+themselves, where 0 is a class, are refused.
 """
 
 import math
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_event, check_labels
-from cnflib._random import given
+from cnflib._field import Uniform
+from cnflib._random import source
 from cnflib.interpolants._derived import Derived
 from cnflib.nets import VectorField
 
@@ -22,7 +24,7 @@ def drop_context(context: Tensor, p: float = 0.1, generator: Generator | None = 
     r"""Replace each row of a context by zeros with probability p, for training.
 
     Args:
-        context: Shape ``(B, features)``.
+        context: Rows of numbers, shape ``(B, features)``; of labels pass ``one_hot(labels, classes).float()``.
         p: The probability, in [0, 1].
         generator: Source of the choice.
 
@@ -42,7 +44,7 @@ def drop_context(context: Tensor, p: float = 0.1, generator: Generator | None = 
     check_event(context, None, "context")
     if not 0 <= p <= 1:
         raise ValueError(f"Expected a probability p in [0, 1]; got {p}. Usual are 0.1 to 0.2.")
-    kept = torch.rand(len(context), **given(generator), device=context.device) >= p
+    kept = torch.rand(len(context), **source(generator), device=context.device) >= p
     return torch.where(kept.reshape(-1, *[1] * (context.ndim - 1)), context, 0)
 
 
@@ -56,14 +58,14 @@ def guided(field: VectorField, weight: float) -> Derived:
     points that its own ODE produces.
 
     Args:
-        field: A field ``f(t, x, context)`` trained with :func:`drop_context`.
+        field: A field ``f(t, x, context)`` trained with :func:`drop_context`, on rows of numbers.
         weight: The weight w, in the convention of the reference.
 
     Returns:
-        The field :math:`f_w`, of two evaluations of f.
+        The field ``f_w(t, x, context)``, of two evaluations of f.
 
     Raises:
-        ValueError: If the weight is not finite, or, when called, if there is no context.
+        ValueError: If the weight is not finite, or, when called, if there is no context or one of integers.
 
     References:
         Classifier-Free Diffusion Guidance, Ho & Salimans, 2022, arXiv:2207.12598.
@@ -76,18 +78,22 @@ def guided(field: VectorField, weight: float) -> Derived:
     """
     if not math.isfinite(weight):
         raise ValueError(f"Expected a finite weight; got {weight}. For no guidance: 0.")
-    return Derived(field, partial(_guided, weight), f"guided, weight={weight}")
+    return Derived(field, _Guided(weight), f"guided, weight={weight}")
 
 
-def _guided(
-    weight: float, field: VectorField, t: float | Tensor, x: Tensor, context: Tensor | None
-) -> Tensor:
-    if context is None:
-        raise ValueError(
-            "Expected a context of shape (B, features) to guide towards; got None. Pass context=…, or use the "
-            "field itself."
-        )
-    check_labels(context)
-    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-    given, free = field(t, x, context), field(t, x, torch.zeros_like(context))
-    return (1 + weight) * given - weight * free
+@dataclass(frozen=True)
+class _Guided:
+    r"""The rule :math:`(1 + w)\, f(t, x, c) - w\, f(t, x, 0)`."""
+
+    weight: float
+
+    def __call__(self, field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        if context is None:
+            raise ValueError(
+                "Expected a context of shape (B, features) to guide towards; got None. Pass context=…, or use the "
+                "field itself."
+            )
+        check_labels(context)
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        towards, free = field(t, x, context), field(t, x, torch.zeros_like(context))
+        return (1 + self.weight) * towards - self.weight * free

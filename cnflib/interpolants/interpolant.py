@@ -4,41 +4,31 @@ r"""Interpolants: paths :math:`x_t` from a base point to a data point.
 
 An interpolant is given by :math:`\alpha, \beta` and :math:`\gamma^2` as functions of t; rates of change come from
 forward-mode differentiation, so a new one is one line. Ready ones are in :mod:`cnflib.interpolants.paths`, and the
-functions :math:`\gamma^2` in :mod:`cnflib.interpolants.noise`.
+functions :math:`\gamma^2` in :mod:`cnflib.interpolants.noise`. It is :math:`\gamma^2` that is given, because its rate
+:math:`2 \gamma \dot\gamma` is finite where :math:`\dot\gamma` is not.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.func import jvp
 
-from cnflib.interpolants._checks import check_ends, check_noise, check_schedule, check_time, rated
+from cnflib._settings import compact_repr
+from cnflib.interpolants._checks import check_ends, check_noise, check_schedule, check_time
+from cnflib.interpolants._draws import drawn, roots
+from cnflib.interpolants._ready import Default, ReadySchedule
 from cnflib.interpolants._root import root
 
-__all__ = ["Coefficients", "Interpolant", "Rated", "Schedule", "zero"]
+__all__ = ["Coefficients", "Interpolant", "PathPoint", "Rated", "Schedule"]
 
 Schedule = Callable[[Tensor], Tensor]
 """A differentiable function of time, elementwise: t and the result have the same shape."""
 
 
-def zero(t: Tensor) -> Tensor:
-    r"""The schedule :math:`\gamma^2 \equiv 0` of an interpolant without noise.
-
-    Example:
-        >>> import torch
-        >>> zero(torch.tensor([0.0, 0.5]))
-        tensor([0., 0.])
-    """
-    return torch.zeros_like(t)
-
-
-zero.rate = zero
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rated:
     r"""A schedule that knows its rate of change in closed form, which saves the forward-mode pass.
 
@@ -59,6 +49,8 @@ class Rated:
     value: Schedule
     rate: Schedule
 
+    __repr__ = compact_repr
+
     def __call__(self, t: Tensor) -> Tensor:
         """The schedule at t."""
         return self.value(t)
@@ -70,15 +62,15 @@ class Coefficients(NamedTuple):
     Attributes:
         alpha: :math:`\alpha`.
         beta: :math:`\beta`.
-        gamma2: :math:`\gamma^2`.
+        gamma2: :math:`\gamma^2`, 0 where the path has no noise.
         alpha_rate: :math:`\dot\alpha`.
         beta_rate: :math:`\dot\beta`.
         gamma2_rate: :math:`\tfrac{d}{dt} \gamma^2 = 2 \gamma \dot\gamma`, finite where :math:`\dot\gamma` need not be.
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import linear
-        >>> linear().coefficients(torch.tensor(0.25)).beta_rate
+        >>> from cnflib.interpolants import Linear
+        >>> Linear().coefficients(torch.tensor(0.25)).beta_rate
         tensor(1.)
     """
 
@@ -90,23 +82,47 @@ class Coefficients(NamedTuple):
     gamma2_rate: Tensor
 
 
-@dataclass(frozen=True)
+class PathPoint(NamedTuple):
+    r"""Where B pairs are at a time each, and how they move: what one step of a regression needs.
+
+    Attributes:
+        t: The times, shape ``(B,)``.
+        x: The points :math:`x_t`, shape ``(B, *event)``.
+        rate: The rates :math:`\dot x_t`, shape ``(B, *event)``.
+        xi: The noise :math:`\xi`, shape ``(B, *event)``; None where the path has none.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import Linear
+        >>> point = Linear().draw(torch.randn(5, 2), torch.rand(5, 2))
+        >>> point.t.shape, point.x.shape, point.rate.shape, point.xi
+        (torch.Size([5]), torch.Size([5, 2]), torch.Size([5, 2]), None)
+    """
+
+    t: Tensor
+    x: Tensor
+    rate: Tensor
+    xi: Tensor | None
+
+
+@dataclass(frozen=True, repr=False)
 class Interpolant:
     r"""The path :math:`x_t = \alpha x_0 + \beta x_1 + \gamma \xi` between two points, with :math:`t \in [0, 1]`.
 
     With :math:`\alpha(0) = \beta(1) = 1`, :math:`\alpha(1) = \beta(0) = 0` and :math:`\gamma(0) = \gamma(1) = 0` it
     leads from :math:`x_0` (base) to :math:`x_1` (data). Nothing enforces this: other ends are met where a path has
-    them, see :func:`cnflib.interpolants.mirror` and :func:`cnflib.interpolants.constant`.
+    them, see :class:`cnflib.interpolants.Mirror` and :class:`cnflib.interpolants.Constant`.
 
     Args:
         alpha: The schedule :math:`\alpha`, a differentiable function of a tensor t, elementwise.
         beta: The schedule :math:`\beta`.
         gamma2: The schedule :math:`\gamma^2 \ge 0`, not :math:`\gamma`: it is smooth where :math:`\gamma` is not.
-            The default :func:`zero` means no noise, and then ``xi`` is ignored.
+            None is no noise, and then ``xi`` is ignored.
 
     Raises:
         ValueError: If a schedule changes the shape of t, is not finite, has no derivative in forward mode or a false
-            one, or if ``gamma2`` is negative; each is tried at a few times inside (0, 1).
+            one, or if ``gamma2`` is negative; each is tried at a few times inside (0, 1). The schedules of this
+            library are not.
 
     References:
         Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571;
@@ -123,14 +139,19 @@ class Interpolant:
 
     alpha: Schedule
     beta: Schedule
-    gamma2: Schedule = zero
+    gamma2: Schedule | None = None
+
+    __repr__ = compact_repr
 
     def __post_init__(self) -> None:
-        """Try each schedule."""
-        check_schedule(self.alpha, "alpha")
-        check_schedule(self.beta, "beta")
-        if self.gamma2 is not zero:
-            check_schedule(self.gamma2, "gamma2", least=0.0)
+        """Try each schedule that is not of this library; None is one only where it is the default."""
+        for setting in fields(self):
+            schedule = getattr(self, setting.name)
+            if schedule is Default:
+                schedule = getattr(type(self), setting.name)
+                object.__setattr__(self, setting.name, schedule)
+            if not isinstance(schedule, ReadySchedule) and not (schedule is None and setting.default is None):
+                check_schedule(schedule, setting.name)
 
     def __call__(self, t: float | Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None = None) -> Tensor:
         r"""The point :math:`x_t`, shape ``(B, *event)``.
@@ -139,14 +160,15 @@ class Interpolant:
             t: Time in [0, 1], a float or shape ``()`` or ``(B,)``.
             x0: Base points, shape ``(B, *event)``.
             x1: Data points, shape ``(B, *event)``.
-            xi: Standard normal noise :math:`\xi`, shape ``(B, *event)``; required unless ``gamma2`` is :func:`zero`.
+            xi: Standard normal noise :math:`\xi`, shape ``(B, *event)``; required where the path has noise, and
+                ignored where it has none.
 
         Raises:
             ValueError: If the ends differ in shape, dtype or device, t is outside [0, 1], or xi is missing.
         """
         t = self._check(t, x0, x1, xi)
         x_t = self.alpha(t) * x0 + self.beta(t) * x1
-        return x_t if self.gamma2 is zero else x_t + root(self.gamma2(t)) * xi
+        return x_t if self.gamma2 is None else x_t + root(self.gamma2(t)) * xi
 
     def rate(self, t: float | Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None = None) -> Tensor:
         r"""The rate along one pair, :math:`\dot x_t = \dot\alpha x_0 + \dot\beta x_1 + \dot\gamma \xi`.
@@ -156,27 +178,96 @@ class Interpolant:
         :math:`\gamma = 0`, most often at the ends.
         """
         t = self._check(t, x0, x1, xi)
-        c = self.coefficients(t)
-        rate = c.alpha_rate * x0 + c.beta_rate * x1
-        return rate if self.gamma2 is zero else rate + c.gamma2_rate / (2 * root(c.gamma2)) * xi
+        values, rates = self._schedules(t, self.gamma2)
+        rate = rates[0] * x0 + rates[1] * x1
+        return rate if self.gamma2 is None else rate + rates[2] / (2 * root(values[2])) * xi
 
     def coefficients(self, t: Tensor) -> Coefficients:
         r"""The three schedules and their rates at t, a floating tensor of any shape."""
-        if self.gamma2 is zero and rated(self.alpha) and rated(self.beta):
-            none = zero(t)
-            return Coefficients(
-                self.alpha(t), self.beta(t), none, self.alpha.rate(t), self.beta.rate(t), none
-            )
-        schedules = (self.alpha, self.beta, self.gamma2)
-        if all(rated(schedule) for schedule in schedules):
-            return Coefficients(*(f(t) for f in schedules), *(f.rate(t) for f in schedules))
+        values, rates = self._schedules(t, self.gamma2)
+        none = (torch.zeros_like(t),) if self.gamma2 is None else ()
+        return Coefficients(*values, *none, *rates, *none)
+
+    def draw(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        t: float | Tensor | None = None,
+        xi: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> PathPoint:
+        r"""A point of the path for each pair, at a time drawn for it: what one step of a regression needs.
+
+        Args:
+            x0: Base points, shape ``(B, *event)``.
+            x1: Data points, shape ``(B, *event)``.
+            t: Times in [0, 1], a float or shape ``()`` or ``(B,)``; drawn uniformly on the open interval by default,
+                never 0 or 1.
+            xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default where the path has noise, and ignored
+                where it has none.
+            generator: Source of t and xi.
+
+        Returns:
+            ``t`` of shape ``(B,)``, ``x``, ``rate`` and ``xi``.
+
+        Raises:
+            ValueError: If ends, times or noise disagree in shape, dtype or device, or if a given t is one at which the
+                noise vanishes, where it has no rate.
+
+        Example:
+            >>> import torch
+            >>> from cnflib.interpolants import Linear
+            >>> from cnflib.nets import MLP
+            >>> field, path = MLP(2), Linear()
+            >>> p = path.draw(torch.randn(64, 2), torch.rand(64, 2))
+            >>> loss = (field(p.t, p.x) - p.rate).square().sum(1).mean()  # that of velocity_loss
+        """
+        check_ends(x0, x1)
+        return self._point(x0, x1, t, xi, generator)
+
+    def _point(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        t: float | Tensor | None,
+        xi: Tensor | None,
+        generator: Generator | None,
+    ) -> PathPoint:
+        """The drawn point between ends that are checked already."""
+        t, x, rate, xi, gamma, gamma_rate = self._motion(x0, x1, t, xi, generator)
+        if xi is None:
+            return PathPoint(t, x, rate, None)
+        return PathPoint(t, x + gamma * xi, rate + gamma_rate * xi, xi)
+
+    def _motion(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        t: float | Tensor | None,
+        xi: Tensor | None,
+        generator: Generator | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        r"""The one place that draws: t, point and rate without noise, :math:`\xi, \gamma, \dot\gamma` or None."""
+        given, gamma2 = t is not None, self.gamma2
+        t, xi = drawn(x0, t, xi, gamma2 is not None, generator)
+        values, rates = self._schedules(t.reshape(-1, *[1] * (x0.ndim - 1)), gamma2)
+        x, rate = values[0] * x0 + values[1] * x1, rates[0] * x0 + rates[1] * x1
+        if gamma2 is None:
+            return t, x, rate, None, None, None
+        return t, x, rate, xi, *roots(values[2], rates[2], given)
+
+    def _schedules(self, t: Tensor, gamma2: Schedule | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        r""":math:`\alpha, \beta` and, where there is noise, :math:`\gamma^2` at t; and their rates."""
+        schedules = (self.alpha, self.beta) if gamma2 is None else (self.alpha, self.beta, gamma2)
+        rates = [getattr(f, "rate", None) for f in schedules]
+        if all(map(callable, rates)):
+            return [f(t) for f in schedules], [f(t) for f in rates]
         t = t.contiguous()
-        values, rates = jvp(lambda t: tuple(f(t) for f in schedules), (t,), (torch.ones_like(t),))
-        return Coefficients(*values, *rates)
+        return jvp(lambda t: tuple(f(t) for f in schedules), (t,), (torch.ones_like(t),))
 
     def _check(self, t: float | Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None) -> Tensor:
         """Check the arguments and return t as a tensor that broadcasts against them."""
         check_ends(x0, x1)
-        if self.gamma2 is not zero:
+        if self.gamma2 is not None:
             check_noise(xi, x0)
         return check_time(t, x0)

@@ -16,25 +16,26 @@ serves both players::
         optimizer.step()
         decay.step()
 
-The path must learn more slowly than the field: its gradient is true only at the field's minimum. A learned
-:class:`GaussianBase` belongs to the path's group. Of a field that has not followed, the energy can lie below
+The path must learn more slowly than the field: its gradient is true only at the field's minimum. A learned base, such
+as :class:`cnflib.DiagonalNormal`, belongs to the path's group, and moves towards the data, which is shorter still; draw
+``x0 = base.rsample(n)``, of which gradients reach it. Of a field that has not followed, the energy can lie below
 :math:`W_2^2`: look at :func:`~cnflib.interpolants.monitor`, whose mean is then not 0, before any gap is read.
 """
 
 import math
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from cnflib._check import check_event, check_positive_int, event_shape
-from cnflib.flow import StandardNormal
+from cnflib._check import check_positive_int
 from cnflib.interpolants._derived import with_rate
+from cnflib.interpolants._pairs import check_path
 from cnflib.interpolants.interpolant import Interpolant, Schedule
-from cnflib.interpolants.paths import linear
+from cnflib.interpolants.paths import Linear
 
-__all__ = ["FourierSchedule", "GaussianBase", "LearnableInterpolant"]
+__all__ = ["FourierSchedule", "LearnableInterpolant"]
 
-_START = linear()
+_START = Linear()
 
 
 class FourierSchedule(nn.Module):
@@ -63,7 +64,7 @@ class FourierSchedule(nn.Module):
 
     def __init__(self, start: Schedule, order: int) -> None:
         super().__init__()
-        check_positive_int(order, "order")
+        order = check_positive_int(order, "order")
         self.start = start
         self.coefficients = nn.Parameter(torch.zeros(order))
         self.register_buffer("m", torch.arange(1.0, order + 1), persistent=False)
@@ -94,14 +95,14 @@ class LearnableInterpolant(nn.Module):
 
     Args:
         order: The number M of coefficients of each schedule.
-        start: The interpolant to begin with, by default :func:`~cnflib.interpolants.linear`.
+        start: The interpolant to begin with, by default :class:`~cnflib.interpolants.Linear`.
 
     Attributes:
         interpolant: The :class:`Interpolant`, whose gradients reach the coefficients; it follows them as they change.
         alpha, beta: The two :class:`FourierSchedule`.
 
     Raises:
-        ValueError: If ``order`` is not a positive int.
+        ValueError: If ``order`` is not a positive int, or ``start`` no interpolant.
 
     References:
         Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
@@ -119,55 +120,7 @@ class LearnableInterpolant(nn.Module):
 
     def __init__(self, order: int = 4, start: Interpolant = _START) -> None:
         super().__init__()
+        check_path(start, "start")
         self.alpha = FourierSchedule(start.alpha, order)
         self.beta = FourierSchedule(start.beta, order)
         self.interpolant = Interpolant(self.alpha, self.beta, start.gamma2)
-
-
-class GaussianBase(nn.Module):
-    r"""A base :math:`N(m, \operatorname{diag} \sigma^2)` of learned mean and scale, for a flow or as one end of a path.
-
-    .. math:: x_0 = m + \sigma z, \qquad \log p(x_0) = \log N(z; 0, I) - \sum_i \log \sigma_i
-
-    Learned together with a path it moves towards the data, which is shorter still; samples carry gradients.
-
-    Args:
-        shape: The event shape, an int or a tuple of ints.
-
-    Attributes:
-        mean: m, of the event's shape, 0 at the start.
-        log_scale: :math:`\log \sigma`, of the event's shape, 0 at the start.
-
-    References:
-        Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
-
-    Example:
-        >>> base = GaussianBase(2)
-        >>> x0 = base.sample(512)
-        >>> base.log_prob(x0).shape, x0.requires_grad
-        (torch.Size([512]), True)
-    """
-
-    def __init__(self, shape: int | tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = event_shape(None, shape)
-        self.normal = StandardNormal(self.shape)
-        self.mean = nn.Parameter(torch.zeros(self.shape))
-        self.log_scale = nn.Parameter(torch.zeros(self.shape))
-
-    def forward(self, z: Tensor) -> Tensor:
-        """The point m + σ z for standard normal z, shape ``(B, *shape)``."""
-        check_event(z, self.shape, "z")
-        return self.mean + self.log_scale.exp() * z
-
-    def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density in nats at points of shape ``(B, *shape)``; shape ``(B,)``."""
-        check_event(z, self.shape, "z")
-        return self.normal.log_prob((z - self.mean) * (-self.log_scale).exp()) - self.log_scale.sum()
-
-    def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        """Draw n points, shape ``(n, *shape)``, with gradients to mean and scale."""
-        return self(self.normal.sample(n, context, generator))
-
-    def extra_repr(self) -> str:
-        return f"shape={self.shape}"

@@ -17,19 +17,22 @@ from torch import Tensor
 from torch.func import grad, jvp
 
 from cnflib._check import check_context, check_event, check_velocity
-from cnflib.continuous import exact
+from cnflib._field import uniform
+from cnflib.continuous import Exact
 from cnflib.interpolants._checks import check_time
 from cnflib.nets import VectorField
 
-__all__ = ["LogDensity", "best_diffusion", "continuity_residual", "path_measure_bound", "score_residual"]
+__all__ = ["TimeLogDensity", "best_diffusion", "continuity_residual", "path_measure_bound", "score_residual"]
 
-LogDensity = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-r"""``log_prob(t, x, context)``, the log-density :math:`\log p_t(x)` in nats, shape ``(B,)``."""
+TimeLogDensity = Callable[..., Tensor]
+r"""``log_prob(t, x)`` or ``log_prob(t, x, context)``, the log-density :math:`\log p_t(x)` in nats, shape ``(B,)``."""
+
+_EXACT = Exact()
 
 
 def continuity_residual(
     field: VectorField,
-    log_prob: LogDensity,
+    log_prob: TimeLogDensity,
     t: float | Tensor,
     x: Tensor,
     context: Tensor | None = None,
@@ -42,12 +45,12 @@ def continuity_residual(
     :math:`\log p_t` there. Its first two terms are one derivative, along the direction :math:`(1, b)`.
 
     Args:
-        field: The velocity ``b(t, x, context)``.
-        log_prob: The log-density ``log_prob(t, x, context)``, differentiable in forward mode. It needs no
-            normalisation that is constant in time.
+        field: The velocity ``b(t, x)``, or ``b(t, x, context)``.
+        log_prob: The log-density ``log_prob(t, x)``, or ``log_prob(t, x, context)``, differentiable in forward mode. It
+            needs no normalisation that is constant in time.
         t: Time in [0, 1], a float or shape ``()`` or ``(B,)``, handed on in this shape.
         x: Points, shape ``(B, *event)``.
-        context: What both are conditioned on, shape ``(B, features)``.
+        context: What both are conditioned on, a row for each of x.
 
     Returns:
         Nats per unit of time, shape ``(B,)``.
@@ -60,13 +63,13 @@ def continuity_residual(
 
     Example:
         >>> import torch
-        >>> shrinking = lambda t, x, context: -x  # N(0, I) becomes N(0, exp(-2t) I)
-        >>> log_prob = lambda t, x, context: -0.5 * x.square().sum(1) * torch.exp(2 * t) + x.shape[1] * t
+        >>> shrinking = lambda t, x: -x  # N(0, I) becomes N(0, exp(-2t) I)
+        >>> log_prob = lambda t, x: -0.5 * x.square().sum(1) * torch.exp(2 * t) + x.shape[1] * t
         >>> continuity_residual(shrinking, log_prob, 0.5, torch.ones(3, 2))
         tensor([0., 0., 0.])
     """
-    t = _time(t, x, context)
-    b, divergence, _ = exact(x)(field, t, x, context)
+    t, field, log_prob = _time(t, x, context), uniform(field), uniform(log_prob)
+    b, divergence, _ = _EXACT(x)(field, t, x, context)
     along = (torch.ones_like(t), b.contiguous())
     value, rate = jvp(lambda t, x: log_prob(t, x, context), (t, x.contiguous()), along)
     if value.shape != x.shape[:1]:
@@ -92,11 +95,11 @@ def score_residual(
     the reverse needs a score that fits at one time, e.g. that of the base at t = 0. It takes second derivatives of b.
 
     Args:
-        field: The velocity ``b(t, x, context)``.
-        score: The score ``s(t, x, context)``.
+        field: The velocity ``b(t, x)``, or ``b(t, x, context)``.
+        score: The score ``s(t, x)``, or ``s(t, x, context)``.
         t: Time in [0, 1], a float or shape ``()`` or ``(B,)``, handed on in this shape.
         x: Points, shape ``(B, *event)``.
-        context: What both are conditioned on, shape ``(B, features)``.
+        context: What both are conditioned on, a row for each of x.
 
     Returns:
         The residual, shape ``(B, *event)``, in units of the score per unit of time.
@@ -110,17 +113,18 @@ def score_residual(
 
     Example:
         >>> import torch
-        >>> shrinking = lambda t, x, context: -x
-        >>> score = lambda t, x, context: -x * torch.exp(2 * t)
+        >>> shrinking = lambda t, x: -x
+        >>> score = lambda t, x: -x * torch.exp(2 * t)
         >>> score_residual(shrinking, score, 0.5, torch.ones(1, 2))
         tensor([[0., 0.]])
     """
-    t, x = _time(t, x, context), x.contiguous()
+    t, field, score = _time(t, x, context), uniform(field), uniform(score)
+    x = x.contiguous()
     s, rate = jvp(lambda t: score(t, x, context), (t,), (torch.ones_like(t),))
-    check_velocity(s, x)
+    check_velocity(s, x, "score")
 
     def total(x: Tensor) -> Tensor:
-        b, divergence, _ = exact(x)(field, t, x, context)
+        b, divergence, _ = _EXACT(x)(field, t, x, context)
         return (divergence + (b * score(t, x, context)).flatten(1).sum(1)).sum()
 
     return rate + grad(total)(x)

@@ -7,7 +7,7 @@ where :math:`\dot\gamma` is not. :func:`monitor` tells a field that is not at th
 import torch
 from torch import Generator, Tensor
 
-from cnflib.interpolants._pairs import check, dot, draw, evaluate, roots
+from cnflib.interpolants._pairs import check, dot, evaluate
 from cnflib.interpolants.interpolant import Interpolant
 from cnflib.nets import VectorField
 
@@ -28,17 +28,21 @@ def velocity_loss(
 
     Its mean over pairs, noise and times is least at the velocity :math:`b(t, x) = E[\dot x_t | x_t = x]`, and is there
     :math:`E \operatorname{Var}(\dot x_t | x_t)`, not 0. It is infinite where :math:`\dot\gamma` is not square
-    integrable, as with :func:`~cnflib.interpolants.bridge`: take :func:`velocity_objective` there.
+    integrable, as with :class:`~cnflib.interpolants.Bridge`: take :func:`velocity_objective` there.
+
+    With ``p = interpolant.draw(x0, x1)`` it is ``(field(p.t, p.x) - p.rate).square().flatten(1).sum(1)``.
 
     Args:
-        field: The vector field ``f(t, x, context)``; t arrives with shape ``(B,)``.
+        field: The vector field ``f(t, x)`` or ``f(t, x, context)``; t arrives with shape ``(B,)``.
         interpolant: The interpolant.
         x0: Base points, shape ``(B, *event)``.
         x1: Data points, shape ``(B, *event)``.
         t: Times in [0, 1], shape ``(B,)``; drawn uniformly on the open interval by default, never 0 or 1. See
-            :func:`~cnflib.interpolants.beta_times` for other laws.
-        xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default where the interpolant has noise.
-        context: What the field is conditioned on, shape ``(B, features)``.
+            :class:`~cnflib.interpolants.BetaTimes` for other laws.
+        xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default where the interpolant has noise, and ignored
+            where it has none.
+        context: What the field is conditioned on, a tensor with B rows, labels of shape ``(B,)`` too; the field gets
+            it untouched.
         generator: Source of t and xi.
 
     Returns:
@@ -53,21 +57,15 @@ def velocity_loss(
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import linear
+        >>> from cnflib.interpolants import Linear
         >>> from cnflib.nets import MLP
         >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
-        >>> velocity_loss(MLP(2), linear(), x0, x1).shape
+        >>> velocity_loss(MLP(2), Linear(), x0, x1).shape
         torch.Size([64])
     """
-    check(field, "field", interpolant, x0, x1, context)
-    given = t is not None
-    t, xi = draw(interpolant, x0, t, xi, generator)
-    c = interpolant.coefficients(t.reshape(-1, *[1] * (x0.ndim - 1)))
-    x_t, rate = c.alpha * x0 + c.beta * x1, c.alpha_rate * x0 + c.beta_rate * x1
-    if xi is not None:
-        gamma, gamma_rate = roots(c, given)
-        x_t, rate = x_t + gamma * xi, rate + gamma_rate * xi
-    return (evaluate(field, "field", t, x_t, context) - rate).square().flatten(1).sum(1)
+    f = check(field, "field", interpolant, x0, x1, context)
+    p = interpolant._point(x0, x1, t, xi, generator)
+    return (evaluate(f, "field", p.t, p.x, context) - p.rate).square().flatten(1).sum(1)
 
 
 def velocity_objective(
@@ -93,13 +91,16 @@ def velocity_objective(
     :math:`\gamma`. The field is evaluated at 2B rows at once then, at B without noise.
 
     Args:
-        field: The vector field ``f(t, x, context)``, Lipschitz in x; t arrives with a number for each row of x.
+        field: The vector field ``f(t, x)`` or ``f(t, x, context)``, Lipschitz in x; t arrives with a number for each
+            row of x.
         interpolant: The interpolant.
         x0: Base points, shape ``(B, *event)``.
         x1: Data points, shape ``(B, *event)``.
         t: Times in [0, 1], shape ``(B,)``; drawn uniformly on the open interval by default.
-        xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default where the interpolant has noise.
-        context: What the field is conditioned on, shape ``(B, features)``.
+        xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default where the interpolant has noise, and ignored
+            where it has none.
+        context: What the field is conditioned on, a tensor with B rows, labels of shape ``(B,)`` too; the field gets
+            it untouched.
         generator: Source of t and xi.
 
     Returns:
@@ -113,10 +114,10 @@ def velocity_objective(
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import bridge, linear
+        >>> from cnflib.interpolants import Bridge, Linear
         >>> from cnflib.nets import MLP
         >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
-        >>> velocity_objective(MLP(2), linear(bridge()), x0, x1).shape
+        >>> velocity_objective(MLP(2), Linear(Bridge()), x0, x1).shape
         torch.Size([64])
     """
     square, product = _moments(field, interpolant, x0, x1, t, xi, context, generator)
@@ -150,8 +151,8 @@ def monitor(
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import linear
-        >>> monitor(lambda t, x, context: 0 * x, linear(), *torch.randn(2, 3, 2)).tolist()  # and yet not learned
+        >>> from cnflib.interpolants import Linear
+        >>> monitor(lambda t, x: 0 * x, Linear(), *torch.randn(2, 3, 2)).tolist()  # and yet not learned
         [0.0, 0.0, 0.0]
     """
     square, product = _moments(field, interpolant, x0, x1, t, xi, context, generator)
@@ -169,17 +170,13 @@ def _moments(
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor]:
     r"""The rows :math:`|f|^2` and :math:`\dot x_t \cdot f`, with noise the means over :math:`\pm \xi`."""
-    check(field, "field", interpolant, x0, x1, context)
-    given = t is not None
-    t, xi = draw(interpolant, x0, t, xi, generator)
-    c = interpolant.coefficients(t.reshape(-1, *[1] * (x0.ndim - 1)))
-    x_t, rate = c.alpha * x0 + c.beta * x1, c.alpha_rate * x0 + c.beta_rate * x1
+    model = check(field, "field", interpolant, x0, x1, context)
+    t, x, rate, xi, gamma, gamma_rate = interpolant._motion(x0, x1, t, xi, generator)
     if xi is None:
-        f = evaluate(field, "field", t, x_t, context)
+        f = evaluate(model, "field", t, x, context)
         return dot(f, f), dot(rate, f)
-    gamma, gamma_rate = roots(c, given)
-    x = torch.cat([x_t + gamma * xi, x_t - gamma * xi])
     both = None if context is None else torch.cat([context, context])
-    plus, minus = evaluate(field, "field", torch.cat([t, t]), x, both).chunk(2)
+    x = torch.cat([x + gamma * xi, x - gamma * xi])
+    plus, minus = evaluate(model, "field", torch.cat([t, t]), x, both).chunk(2)
     product = dot(rate, plus + minus) + dot(gamma_rate * xi, plus - minus)
     return (dot(plus, plus) + dot(minus, minus)) / 2, product / 2

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from cnflib.interpolants._pairs import check, draw, evaluate
 from cnflib.interpolants._root import root
-from cnflib.interpolants.interpolant import Interpolant, zero
+from cnflib.interpolants.interpolant import Interpolant
 from cnflib.nets import VectorField
 
 __all__ = ["denoiser_loss", "score_loss"]
@@ -29,13 +29,14 @@ def denoiser_loss(
     enters: it is finite for every noise and at every time, the ends too.
 
     Args:
-        denoiser: The net ``denoiser(t, x, context)``; t arrives with shape ``(B,)``.
+        denoiser: The net ``denoiser(t, x)`` or ``denoiser(t, x, context)``; t arrives with shape ``(B,)``.
         interpolant: An interpolant with noise.
         x0: Base points, shape ``(B, *event)``.
         x1: Data points, shape ``(B, *event)``.
         t: Times in [0, 1], shape ``(B,)``; drawn uniformly on the open interval by default.
         xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default.
-        context: What the net is conditioned on, shape ``(B, features)``.
+        context: What the net is conditioned on, a tensor with B rows, labels of shape ``(B,)`` too; the net gets it
+            untouched.
         generator: Source of t and xi.
 
     Returns:
@@ -49,10 +50,10 @@ def denoiser_loss(
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import bridge, linear
+        >>> from cnflib.interpolants import Bridge, Linear
         >>> from cnflib.nets import MLP
         >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
-        >>> denoiser_loss(MLP(2), linear(bridge()), x0, x1).shape
+        >>> denoiser_loss(MLP(2), Linear(Bridge()), x0, x1).shape
         torch.Size([64])
     """
     value, _, xi = _at(denoiser, "denoiser", interpolant, x0, x1, t, xi, context, generator)
@@ -77,13 +78,14 @@ def score_loss(
     divided by :math:`-\gamma`, is no better.
 
     Args:
-        score: The net ``s(t, x, context)``; t arrives with shape ``(B,)``.
+        score: The net ``s(t, x)`` or ``s(t, x, context)``; t arrives with shape ``(B,)``.
         interpolant: An interpolant with noise.
         x0: Base points, shape ``(B, *event)``.
         x1: Data points, shape ``(B, *event)``.
         t: Times in [0, 1], shape ``(B,)``; drawn uniformly on the open interval by default.
         xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default.
-        context: What the net is conditioned on, shape ``(B, features)``.
+        context: What the net is conditioned on, a tensor with B rows, labels of shape ``(B,)`` too; the net gets it
+            untouched.
         generator: Source of t and xi.
 
     Returns:
@@ -97,10 +99,10 @@ def score_loss(
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import linear, parabola
+        >>> from cnflib.interpolants import Linear, Parabola
         >>> from cnflib.nets import MLP
         >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
-        >>> score_loss(MLP(2), linear(parabola()), x0, x1).shape
+        >>> score_loss(MLP(2), Linear(Parabola()), x0, x1).shape
         torch.Size([64])
     """
     value, gamma, xi = _at(score, "score", interpolant, x0, x1, t, xi, context, generator)
@@ -119,15 +121,15 @@ def _at(
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""The model's value at :math:`x_t`, :math:`\gamma`, and :math:`\xi`."""
-    check(model, name, interpolant, x0, x1, context)
-    if interpolant.gamma2 is zero:
+    f = check(model, name, interpolant, x0, x1, context)
+    if interpolant.gamma2 is None:
         raise ValueError(
-            f"Expected an interpolant with noise, of which a {name} is learned; got gamma2=zero. Take one with noise, "
-            "e.g. linear(parabola()), or derive the score from the velocity where the base is Gaussian and drawn "
+            f"Expected an interpolant with noise, of which a {name} is learned; got one without. Take one with noise, "
+            "e.g. Linear(Parabola()), or derive the score from the velocity where the base is Gaussian and drawn "
             "independently of the data: score_from_velocity."
         )
     t, xi = draw(interpolant, x0, t, xi, generator)
     column = t.reshape(-1, *[1] * (x0.ndim - 1))
     gamma = root(interpolant.gamma2(column))
     x_t = interpolant.alpha(column) * x0 + interpolant.beta(column) * x1 + gamma * xi
-    return evaluate(model, name, t, x_t, context), gamma, xi
+    return evaluate(f, name, t, x_t, context), gamma, xi

@@ -11,39 +11,20 @@ and within a pair everything is jointly Gaussian. All means given :math:`x_t = x
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_event, check_positive_int
-from cnflib._random import given
-from cnflib.flow import StandardNormal
+from cnflib._random import source
+from cnflib.distributions import GaussianMixture, StandardNormal
 from cnflib.interpolants._checks import check_time
+from cnflib.interpolants._pairs import check_path
 from cnflib.interpolants._root import root
 from cnflib.interpolants.interpolant import Coefficients, Interpolant
 
-__all__ = ["Mixture", "Oracle"]
-
-
-class Mixture(Protocol):
-    """A Gaussian mixture: anything with these three, such as :class:`cnflib.data.mixture.GaussianMixture`.
-
-    Attributes:
-        weights: Positive, of sum 1, shape ``(K,)``.
-        means: Shape ``(K, D)``.
-        covariances: Symmetric and positive definite, shape ``(K, D, D)``.
-
-    Example:
-        >>> from cnflib.data.mixture import GaussianMixture
-        >>> two = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[[0.1]], [[0.1]]])
-        >>> two.means.shape
-        torch.Size([2, 1])
-    """
-
-    weights: Tensor
-    means: Tensor
-    covariances: Tensor
+__all__ = ["Oracle"]
 
 
 class _Parts(NamedTuple):
@@ -62,8 +43,8 @@ class Oracle:
 
     Args:
         interpolant: Any interpolant.
-        rho0: The law of :math:`x_0`: a :class:`Mixture`, or a :class:`cnflib.StandardNormal`.
-        rho1: The law of :math:`x_1`, in the same dimension D.
+        rho0: The law of :math:`x_0`: a :class:`cnflib.GaussianMixture`, or a :class:`cnflib.StandardNormal`.
+        rho1: The law of :math:`x_1`, one of these in the same dimension D.
 
     Raises:
         ValueError: If an end is not a Gaussian mixture or their dimensions differ.
@@ -73,19 +54,22 @@ class Oracle:
 
     Example:
         >>> import torch
-        >>> from cnflib import StandardNormal
-        >>> from cnflib.data.mixture import GaussianMixture
-        >>> from cnflib.interpolants import linear, sample_ode
+        >>> from cnflib import GaussianMixture, StandardNormal
+        >>> from cnflib.interpolants import Linear, sample_ode
         >>> two = GaussianMixture([0.5, 0.5], [[-2.0], [2.0]], [[[0.1]], [[0.1]]])
-        >>> oracle = Oracle(linear(), StandardNormal(1), two)
+        >>> oracle = Oracle(Linear(), StandardNormal(1), two)
         >>> sample_ode(oracle.velocity, torch.tensor([[-1.0], [1.0]])).round(decimals=2)
         tensor([[-2.1500],
                 [ 2.1500]])
     """
 
     def __init__(
-        self, interpolant: Interpolant, rho0: Mixture | StandardNormal, rho1: Mixture | StandardNormal
+        self,
+        interpolant: Interpolant,
+        rho0: GaussianMixture | StandardNormal,
+        rho1: GaussianMixture | StandardNormal,
     ) -> None:
+        check_path(interpolant)
         v, m, C = _mixture(rho0, "rho0")
         w, n, D = _mixture(rho1, "rho1")
         if m.shape[1] != n.shape[1]:
@@ -118,8 +102,8 @@ class Oracle:
 
     def denoiser(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         r"""The denoiser :math:`\bar\xi(t, x) = E[\xi | x_t = x] = -\gamma s`, shape ``(B, D)``; 0 without noise."""
-        gamma2 = self.interpolant.gamma2(check_time(t, x))
-        return -root(gamma2) * self.score(t, x)
+        c, _, q = parts = self._at(t, x)
+        return root(c.gamma2) * self._average(parts, q)
 
     def ends(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""The means :math:`E[x_0 | x_t = x]` and :math:`E[x_1 | x_t = x]`, shape ``(B, D)`` each.
@@ -134,30 +118,30 @@ class Oracle:
         return self._average(parts, x0), self._average(parts, x1)
 
     def log_prob(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        r"""The log-density :math:`\log p_t(x)` in nats, shape ``(B,)``; a :data:`~cnflib.interpolants.LogDensity`."""
+        r"""The log-density :math:`\log p_t(x)` in nats, shape ``(B,)``: a ``TimeLogDensity``."""
         return self._at(t, x).log_joint.logsumexp(1).flatten()
 
-    def sample(
-        self, t: float | Tensor, n: int, generator: Generator | None = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        r"""Draw n points of :math:`p_t` at one time, shape ``(n, D)``, on the generator's device.
+    @torch.no_grad()
+    def sample(self, t: float | Tensor, n: int, generator: Generator | None = None) -> Tensor:
+        r"""Draw n points of :math:`p_t` at one time, shape ``(n, D)``, free of gradients.
+
+        They have torch's default dtype, and the generator's device where one is given.
 
         Args:
             t: Time in [0, 1], a float or shape ``()``.
             n: The number of points.
             generator: The source of randomness; None is torch's default generator.
-            dtype: The dtype of the points; None is torch's default dtype.
 
         Raises:
             ValueError: If n is not a positive int, or t not one time in [0, 1].
         """
-        check_positive_int(n, "n")
+        n = check_positive_int(n, "n")
         if isinstance(t, Tensor) and t.ndim:
             raise ValueError(
                 f"Expected one time t for all points; got shape {tuple(t.shape)}. Call once for each."
             )
         device = "cpu" if generator is None else generator.device
-        z = torch.randn(n, self.means[0].shape[-1], **given(generator), dtype=dtype, device=device)
+        z = torch.randn(n, self.means[0].shape[-1], **source(generator), device=device)
         c = self._coefficients(t, z)
         k = self.log_weights.to(z).exp().multinomial(n, replacement=True, generator=generator)
         means = self._mean(c.alpha, c.beta, z)[0]
@@ -199,10 +183,10 @@ class Oracle:
         return (parts.log_joint.softmax(1)[:, :, None] * of).sum(1).mT.flatten(0, 1)
 
 
-def _mixture(rho: Mixture | StandardNormal, name: str) -> tuple[Tensor, Tensor, Tensor]:
+def _mixture(rho: GaussianMixture | StandardNormal, name: str) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, means and covariances in float64."""
     if isinstance(rho, StandardNormal):
-        D = rho.origin.numel()
+        D = math.prod(rho.event_shape)
         parts = (torch.ones(1), torch.zeros(1, D), torch.eye(D)[None])
     else:
         parts = tuple(getattr(rho, part, None) for part in ("weights", "means", "covariances"))
@@ -211,7 +195,7 @@ def _mixture(rho: Mixture | StandardNormal, name: str) -> tuple[Tensor, Tensor, 
     if shapes != [(K,), (K, D), (K, D, D)]:
         raise ValueError(
             f"Expected {name} to be a Gaussian mixture with weights (K,), means (K, D) and covariances (K, D, D); got "
-            f"{type(rho).__name__} with {shapes}. Take cnflib.data.mixture.GaussianMixture or StandardNormal(D)."
+            f"{type(rho).__name__} with {shapes}. Take GaussianMixture or StandardNormal(D) of cnflib."
         )
     weights, means, covariances = (part.double() for part in parts)
     if not (weights > 0).all() or torch.linalg.cholesky_ex(covariances).info.any():

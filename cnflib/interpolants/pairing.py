@@ -8,133 +8,152 @@ coupling is a layer.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_finite
-from cnflib.interpolants._checks import check_ends, check_rows
+from cnflib._settings import compact_repr
+from cnflib.interpolants._checks import check_conditions, check_ends, refusing_points
 
-__all__ = ["Pairing", "RowPairing", "conditional", "independent", "paired"]
+__all__ = ["ConditionalPairing", "IndependentPairing", "Paired", "Pairing", "RowPairing"]
 
 Pairing = Callable[..., tuple[Tensor, Tensor]]
-"""``pairing(x0, x1, generator=None, context=None) -> (x0, x1)``: both of shape ``(B, *event)``, paired row by row.
+"""``pairing(x0, x1, context=None, generator=None) -> (x0, x1)``: both of shape ``(B, *event)``, paired row by row.
 
 A pairing whose attribute ``independent`` is true leaves independent ends independent. Whatever needs that, like the
 conversion of a velocity into a score, reads ``getattr(pairing, "independent", False)``.
 """
 
-Pick = Callable[[Tensor, Tensor, Generator | None, Tensor | None], Tensor]
 
-
-@dataclass(frozen=True)
-class RowPairing:
+class RowPairing(ABC):
     r"""A pairing :math:`x_0^{\sigma(i)}, x_1^i` that picks the row :math:`\sigma(i)` of the base for every data point.
 
-    :func:`independent`, :func:`paired`, :func:`optimal_transport`, :func:`sinkhorn` and :func:`conditional` return one.
+    One's own is a subclass with one method, ``pick(x0, x1, context, generator)``, which returns these rows for a batch
+    of at least one. Arguments are checked before, and no graph is recorded.
 
-    Args:
-        name: The call that made it, which is how it prints.
-        pick: A function ``pick(x0, x1, generator, context) -> rows``; None keeps every row in its place.
+    Attributes:
         independent: Whether independent ends stay independent.
-        conditions: Whether ``pick`` takes the context into account.
+        conditions: Whether ``pick`` takes the context into account; then there must be one, and else none.
+        keeps: Whether every row stays in its place, in any context.
 
     Example:
         >>> import torch
-        >>> reverse = RowPairing("reverse()", lambda x0, x1, generator, context: torch.arange(len(x0)).flip(0))
-        >>> x0, x1 = reverse(torch.tensor([[0.0], [1.0]]), torch.tensor([[5.0], [6.0]]))
-        >>> x0.flatten().tolist(), x1.flatten().tolist(), reverse
-        ([1.0, 0.0], [5.0, 6.0], reverse())
+        >>> class Reverse(RowPairing):
+        ...     def pick(self, x0, x1, context=None, generator=None):
+        ...         return torch.arange(len(x0)).flip(0)
+        >>> x0, x1 = Reverse()(torch.tensor([[0.0], [1.0]]), torch.tensor([[5.0], [6.0]]))
+        >>> x0.flatten().tolist(), x1.flatten().tolist()
+        ([1.0, 0.0], [5.0, 6.0])
     """
 
-    name: str
-    pick: Pick | None = field(default=None, repr=False)
-    independent: bool = False
-    conditions: bool = False
+    independent: ClassVar[bool] = False
+    conditions: ClassVar[bool] = False
+    keeps: ClassVar[bool] = False
+
+    @abstractmethod
+    def pick(
+        self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        r"""The picks :math:`\sigma`, integers of shape ``(B,)``, for arguments that are checked."""
 
     def __call__(
-        self, x0: Tensor, x1: Tensor, generator: Generator | None = None, context: Tensor | None = None
+        self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         r"""The pairs :math:`(x_0^{\sigma(i)}, x_1^i)`; x1 is returned as it came.
 
         Args:
             x0: Base points, shape ``(B, *event)``.
             x1: Data points, shape ``(B, *event)``.
-            generator: Source of random picks.
             context: What the rows of x1 are conditioned on, shape ``(B,)`` for labels or ``(B, features)``.
+            generator: Source of random picks.
 
         Raises:
             ValueError: If the ends differ in shape, dtype or device, or the pairing ignores a context that is given.
         """
-        self._check(x0, x1, generator, context)
-        return (x0 if self.pick is None else x0[self._rows(x0, x1, generator, context)]), x1
+        self._check(x0, x1, context, generator)
+        return (x0 if self.keeps else x0[self._rows(x0, x1, context, generator)]), x1
 
     def rows(
-        self, x0: Tensor, x1: Tensor, generator: Generator | None = None, context: Tensor | None = None
+        self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> Tensor:
         r"""The picks :math:`\sigma`, shape ``(B,)``: ``x0[rows]`` is paired with x1. Arguments as for the pairs."""
-        self._check(x0, x1, generator, context)
-        return self._rows(x0, x1, generator, context)
-
-    def __repr__(self) -> str:
-        return self.name
+        self._check(x0, x1, context, generator)
+        return self._rows(x0, x1, context, generator)
 
     @torch.no_grad()
-    def _rows(self, x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor | None) -> Tensor:
-        if self.pick is None or not len(x0):
-            return torch.arange(len(x0), device=x0.device)
-        return self.pick(x0, x1, generator, context)
+    def _rows(self, x0: Tensor, x1: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
+        return self.pick(x0, x1, context, generator) if len(x0) else _in_place(x0)
 
-    def _check(self, x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor | None) -> None:
+    def _check(self, x0: Tensor, x1: Tensor, context: Tensor | None, generator: Generator | None) -> None:
         check_ends(x0, x1)
-        if isinstance(generator, Tensor):
-            raise ValueError(
-                "Expected generator to be a torch.Generator; got a tensor. Labels go by name: context=labels."
-            )
-        if context is not None:
-            check_rows(context, x1)
+        check_conditions(x1, context, generator)
         if self.conditions and context is None:
             raise ValueError(f"Expected a context, as the pairing is {self}; got None. Pass context=labels.")
-        if self.pick is not None and not self.conditions and context is not None:
+        if context is not None and not (self.conditions or self.keeps):
             raise ValueError(
                 f"Expected no context, as the pairing {self} ignores it: the base points it picks would depend on the "
                 "context, while sampling draws them from the whole base. "
-                f"Use conditional({self}), or independent()."
+                f"Use ConditionalPairing({self}), or IndependentPairing()."
             )
 
 
-def independent() -> RowPairing:
+@refusing_points
+@dataclass(frozen=True, repr=False)
+class IndependentPairing(RowPairing):
     r"""The product law :math:`x_0 \perp x_1`: rows drawn independently are paired as they come, in any context.
 
     Example:
         >>> import torch
         >>> x0, x1 = torch.randn(2, 5, 3)
-        >>> independent()(x0, x1)[0] is x0, independent().independent
+        >>> IndependentPairing()(x0, x1)[0] is x0, IndependentPairing().independent
         (True, True)
     """
-    return RowPairing("independent()", independent=True)
+
+    independent: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
+    __repr__ = compact_repr
+
+    def pick(
+        self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        """Every row in its place, shape ``(B,)``."""
+        return _in_place(x0)
 
 
-def paired() -> RowPairing:
+@refusing_points
+@dataclass(frozen=True, repr=False)
+class Paired(RowPairing):
     r"""The law of data that come in pairs :math:`(x_0^i, x_1^i)`, a blurred image and a sharp one: left as they come.
 
-    What it returns is what :func:`independent` returns. But here the ends depend on each other, ``independent`` is
-    false, and what needs independent ends refuses this pairing.
+    What it returns is what :class:`IndependentPairing` returns. But here the ends depend on each other, ``independent``
+    is false, and what needs independent ends refuses this pairing.
 
     Example:
         >>> import torch
         >>> sharp = torch.randn(5, 3)
-        >>> x0, x1 = paired()(sharp + 0.1 * torch.randn(5, 3), sharp)
-        >>> x1 is sharp, paired().independent
+        >>> x0, x1 = Paired()(sharp + 0.1 * torch.randn(5, 3), sharp)
+        >>> x1 is sharp, Paired().independent
         (True, False)
     """
-    return RowPairing("paired()")
+
+    keeps: ClassVar[bool] = True
+    __repr__ = compact_repr
+
+    def pick(
+        self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        """Every row in its place, shape ``(B,)``."""
+        return _in_place(x0)
 
 
-def conditional(pairing: RowPairing, weight: float = math.inf) -> RowPairing:
+@refusing_points
+@dataclass(frozen=True, repr=False)
+class ConditionalPairing(RowPairing):
     r"""A pairing that takes the context :math:`c` of the data into account, so that :math:`p(x_0 | c)` stays the base.
 
     .. math:: |x_0^j - x_1^i|^2 + w\,|c^j - c^i|^2
@@ -149,7 +168,7 @@ def conditional(pairing: RowPairing, weight: float = math.inf) -> RowPairing:
     the class then learns to start from these, but sampling starts from all.
 
     Args:
-        pairing: The pairing of rows, such as :func:`optimal_transport` or :func:`sinkhorn`.
+        pairing: The pairing of rows, such as :class:`OptimalTransport` or :class:`Sinkhorn`.
         weight: The weight :math:`w > 0`, in squared units of x for one squared unit of the context.
 
     Raises:
@@ -161,39 +180,62 @@ def conditional(pairing: RowPairing, weight: float = math.inf) -> RowPairing:
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import optimal_transport
+        >>> from cnflib.interpolants import OptimalTransport
         >>> x1, labels = torch.randn(6, 2), torch.tensor([0, 1, 0, 1, 0, 1])
-        >>> pairing = conditional(optimal_transport())
-        >>> x0, x1 = pairing(torch.randn(6, 2), x1, context=labels)
-        >>> rows = pairing.rows(x0, x1, context=labels)
+        >>> pairing = ConditionalPairing(OptimalTransport())
+        >>> rows = pairing.rows(torch.randn(6, 2), x1, labels)
         >>> bool((labels[rows] == labels).all())
         True
     """
-    if not isinstance(pairing, RowPairing):
-        raise ValueError(
-            f"Expected pairing to be a RowPairing, such as optimal_transport(); got {pairing!r}. "
-            "Is it to be called first?"
-        )
-    if pairing.conditions:
-        raise ValueError(
-            f"Expected pairing to take no context of its own; got {pairing}, which is conditional already."
-        )
-    if not weight > 0:
-        raise ValueError(f"Expected weight > 0, or math.inf to mix equal contexts only; got {weight}.")
-    pick = partial(_within, pairing) if weight == math.inf else partial(_near, pairing, weight)
-    name = f"conditional({pairing})" if weight == math.inf else f"conditional({pairing}, weight={weight})"
-    return RowPairing(name, pick, pairing.independent, conditions=True)
+
+    pairing: RowPairing
+    weight: float = math.inf
+
+    conditions: ClassVar[bool] = True
+    __repr__ = compact_repr
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pairing, RowPairing):
+            raise ValueError(
+                f"Expected pairing to be a RowPairing, such as OptimalTransport(); got {self.pairing!r}. "
+                "Is it to be called first?"
+            )
+        if self.pairing.conditions:
+            raise ValueError(
+                f"Expected pairing to take no context of its own; got {self.pairing}, which is conditional already."
+            )
+        if not isinstance(self.weight, int | float) or not self.weight > 0:
+            raise ValueError(
+                f"Expected weight > 0, or math.inf to mix equal contexts only; got {self.weight!r}."
+            )
+
+    @property
+    def independent(self) -> bool:
+        """Whether independent ends stay independent: as the pairing of rows has it."""
+        return self.pairing.independent
+
+    def pick(
+        self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        """The picks among rows of equal context, or of a similar one, shape ``(B,)``."""
+        if self.weight == math.inf:
+            return _within(self.pairing, x0, x1, context, generator)
+        return _near(self.pairing, self.weight, x0, x1, context, generator)
+
+
+def _in_place(x: Tensor) -> Tensor:
+    return torch.arange(len(x), device=x.device)
 
 
 def _within(
-    pairing: RowPairing, x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor
+    pairing: RowPairing, x0: Tensor, x1: Tensor, context: Tensor, generator: Generator | None
 ) -> Tensor:
     """Rows picked among those of equal context."""
     _, group, counts = torch.unique(context, dim=0, return_inverse=True, return_counts=True)
-    rows = torch.arange(len(x0), device=x0.device)
+    rows = _in_place(x0)
     for members in group.argsort(stable=True).split(counts.tolist()):
         if len(members) > 1:
-            rows[members] = members[pairing.rows(x0[members], x1[members], generator)]
+            rows[members] = members[pairing.pick(x0[members], x1[members], None, generator)]
     return rows
 
 
@@ -202,10 +244,10 @@ def _near(
     weight: float,
     x0: Tensor,
     x1: Tensor,
-    generator: Generator | None,
     context: Tensor,
+    generator: Generator | None,
 ) -> Tensor:
     """Rows picked with the context, scaled, as further coordinates of both ends."""
     check_finite(context, "context")
     c = weight**0.5 * context.reshape(len(x0), -1).to(x0)
-    return pairing.rows(torch.cat([x0.flatten(1), c], 1), torch.cat([x1.flatten(1), c], 1), generator)
+    return pairing.pick(torch.cat([x0.flatten(1), c], 1), torch.cat([x1.flatten(1), c], 1), None, generator)

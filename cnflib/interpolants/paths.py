@@ -1,81 +1,78 @@
 r"""Ready interpolants :math:`x_t = \alpha x_0 + \beta x_1 + \gamma \xi`.
 
-==============================  ==============================================  ===================================
-path                            :math:`\alpha,\ \beta`                          :math:`\gamma`
-==============================  ==============================================  ===================================
-:func:`linear`                  :math:`1 - t,\ t`                               any
-:func:`trigonometric`           :math:`\cos \frac\pi2 t,\ \sin \frac\pi2 t`     any
-:func:`variance_preserving`     :math:`\cos\theta(t),\ \sin\theta(t)`           0
-:func:`one_sided`               :math:`\alpha,\ \beta` of your own              0, as :math:`x_0` is the noise
-:func:`encoding_decoding`       :math:`\cos^2 \pi t` before ½, or from ½ on     :math:`\sin^2 \pi t`
-:func:`mirror`                  :math:`0,\ 1`                                   any but 0
-==============================  ==============================================  ===================================
+===========================  ==============================================  =========================================
+path                         :math:`\alpha,\ \beta`                          :math:`\gamma`
+===========================  ==============================================  =========================================
+:class:`Linear`              :math:`1 - t,\ t`                               any, 0 by default
+:class:`Trigonometric`       :math:`\cos \frac\pi2 t,\ \sin \frac\pi2 t`     any, 0 by default
+:class:`VariancePreserving`  :math:`\cos\theta(t),\ \sin\theta(t)`           any, 0 by default
+:class:`OneSided`            :math:`\alpha,\ \beta` of your own              any, 0 by default, as :math:`x_0` is noise
+:class:`EncodingDecoding`    :math:`\cos^2 \pi t` before ½, or from ½ on     :math:`\sin^2 \pi t`
+:class:`Mirror`              :math:`0,\ 1`                                   any but 0
+===========================  ==============================================  =========================================
+
+What is handed over as ``gamma`` is an object whose value at t is :math:`\gamma^2`: one of
+:mod:`cnflib.interpolants.noise`, like ``Bridge()``, or a function of one's own, like ``lambda t: t * (1 - t)``.
 """
 
 import math
-from functools import partial
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cnflib.interpolants.interpolant import Interpolant, Rated, Schedule, zero
-from cnflib.interpolants.noise import bridge, sine
+from cnflib.interpolants._ready import ReadySchedule, traceable
+from cnflib.interpolants.interpolant import Interpolant, Schedule
+from cnflib.interpolants.noise import Bridge, SineSquared
 
 __all__ = [
-    "encoding_decoding",
-    "linear",
-    "mirror",
-    "one_sided",
-    "trigonometric",
-    "variance_preserving",
+    "EncodingDecoding",
+    "Linear",
+    "Mirror",
+    "OneSided",
+    "Trigonometric",
+    "VariancePreserving",
 ]
 
-
-def _mirrored(f: Schedule, t: Tensor) -> Tensor:
-    """f of 1 - t, which is exact at t = 1 where f is at 0, and keeps its digits on the way there."""
-    return f(1 - t)
+# A ready path says by ClassVar which of alpha, beta and gamma2 are no settings of it.
+_given = property(lambda path: path.gamma)  # gamma2 of a path that is handed its noise
 
 
-def _negated(f: Schedule, t: Tensor) -> Tensor:
-    return -f(1 - t)
+@dataclass(frozen=True)
+class _Falling(ReadySchedule):
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.rsub(t, 1)  # 1 - t without a detour through Python, at every training step
+
+    def rate(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, -1.0)
+
+    def __repr__(self) -> str:
+        return "Linear().alpha"
 
 
-def _falling_as(rising: Rated) -> Rated:
-    """The schedule that falls as the other rises."""
-    return Rated(partial(_mirrored, rising.value), partial(_negated, rising.rate))
+@dataclass(frozen=True)
+class _Rising(ReadySchedule):
+    def __call__(self, t: Tensor) -> Tensor:
+        return t
+
+    def rate(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def __repr__(self) -> str:
+        return "Linear().beta"
 
 
-def _identity(t: Tensor) -> Tensor:
-    return t
+_FALLING, _RISING = _Falling(), _Rising()
 
 
-def _rest(t: Tensor) -> Tensor:
-    return 1 - t
-
-
-def _rest_rate(t: Tensor) -> Tensor:
-    return torch.full_like(t, -1.0)
-
-
-def _quarter(t: Tensor) -> Tensor:
-    return torch.sin(math.pi / 2 * t)
-
-
-def _quarter_rate(t: Tensor) -> Tensor:
-    return math.pi / 2 * _quarter(1 - t)
-
-
-_rising = Rated(_identity, torch.ones_like)
-_falling = Rated(_rest, _rest_rate)
-_sine = Rated(_quarter, _quarter_rate)
-_cosine = _falling_as(_sine)
-
-
-def linear(gamma2: Schedule = zero) -> Interpolant:
+@dataclass(frozen=True, repr=False)
+class Linear(Interpolant):
     r"""The straight path :math:`x_t = (1 - t)\,x_0 + t\,x_1 + \gamma\xi`, of constant rate where :math:`\gamma = 0`.
 
     Args:
-        gamma2: The noise :math:`\gamma^2`, from :mod:`cnflib.interpolants.noise`.
+        gamma: The noise, whose value at t is :math:`\gamma^2`, from :mod:`cnflib.interpolants.noise` or one's own;
+            None is no noise.
 
     References:
         Flow Matching for Generative Modeling, Lipman et al., 2022, arXiv:2210.02747;
@@ -83,64 +80,154 @@ def linear(gamma2: Schedule = zero) -> Interpolant:
 
     Example:
         >>> import torch
-        >>> linear()(0.25, torch.zeros(1, 2), torch.ones(1, 2))
+        >>> from cnflib.interpolants import Bridge
+        >>> Linear()(0.25, torch.zeros(1, 2), torch.ones(1, 2))
         tensor([[0.2500, 0.2500]])
+        >>> Linear(Bridge())
+        Linear(gamma=Bridge())
     """
-    return Interpolant(_falling, _rising, gamma2)
+
+    gamma: Schedule | None = None
+    alpha: ClassVar[Schedule] = _FALLING
+    beta: ClassVar[Schedule] = _RISING
+    gamma2: ClassVar[Schedule | None] = _given
 
 
-def trigonometric(gamma2: Schedule = zero) -> Interpolant:
+def _quarter(t: Tensor) -> Tensor:
+    return torch.sin(math.pi / 2 * t)
+
+
+@dataclass(frozen=True)
+class _Cosine(ReadySchedule):
+    def __call__(self, t: Tensor) -> Tensor:
+        return _quarter(1 - t)  # exactly 0 at t = 1
+
+    def rate(self, t: Tensor) -> Tensor:
+        return -math.pi / 2 * _quarter(t)
+
+    def __repr__(self) -> str:
+        return "Trigonometric().alpha"
+
+
+@dataclass(frozen=True)
+class _Sine(ReadySchedule):
+    def __call__(self, t: Tensor) -> Tensor:
+        return _quarter(t)
+
+    def rate(self, t: Tensor) -> Tensor:
+        return math.pi / 2 * _quarter(1 - t)
+
+    def __repr__(self) -> str:
+        return "Trigonometric().beta"
+
+
+@dataclass(frozen=True, repr=False)
+class Trigonometric(Interpolant):
     r"""The path :math:`x_t = \cos(\tfrac\pi2 t)\,x_0 + \sin(\tfrac\pi2 t)\,x_1 + \gamma\xi`.
 
     Without noise it preserves variance: independent ends of covariance C have :math:`\operatorname{Cov} x_t = C`.
 
     Args:
-        gamma2: The noise :math:`\gamma^2`, from :mod:`cnflib.interpolants.noise`.
+        gamma: The noise, whose value at t is :math:`\gamma^2`, from :mod:`cnflib.interpolants.noise` or one's own;
+            None is no noise.
 
     References:
         Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
 
     Example:
         >>> import torch
-        >>> trigonometric()(0.5, torch.ones(1, 2), torch.ones(1, 2))
+        >>> Trigonometric()(0.5, torch.ones(1, 2), torch.ones(1, 2))
         tensor([[1.4142, 1.4142]])
     """
-    return Interpolant(_cosine, _sine, gamma2)
+
+    gamma: Schedule | None = None
+    alpha: ClassVar[Schedule] = _Cosine()
+    beta: ClassVar[Schedule] = _Sine()
+    gamma2: ClassVar[Schedule | None] = _given
 
 
-def _smooth_angle(t: Tensor) -> Tensor:
-    return math.pi / 2 * t**2 * (3 - 2 * t)
+@dataclass(frozen=True)
+class _Smooth(ReadySchedule):
+    r"""The angle :math:`\tfrac\pi2 t^2 (3 - 2t)`, which at 1 - t is :math:`\pi/2` less that at t."""
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return math.pi / 2 * t**2 * (3 - 2 * t)
+
+    def rate(self, t: Tensor) -> Tensor:
+        return 3 * math.pi * t * (1 - t)
+
+    def __repr__(self) -> str:
+        return "VariancePreserving().angle"
 
 
-def _smooth(t: Tensor) -> Tensor:
-    return torch.sin(_smooth_angle(t))
+_SMOOTH = _Smooth()
 
 
-def _smooth_rate(t: Tensor) -> Tensor:
-    return 3 * math.pi * t * (1 - t) * torch.sin(_smooth_angle(1 - t))
+@dataclass(frozen=True)
+class _SmoothCosine(ReadySchedule):
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.sin(_SMOOTH(1 - t))  # exactly 0 at t = 1
+
+    def rate(self, t: Tensor) -> Tensor:
+        return -_SMOOTH.rate(t) * torch.sin(_SMOOTH(t))
+
+    def __repr__(self) -> str:
+        return "VariancePreserving().alpha"
 
 
-_smooth_sine = Rated(_smooth, _smooth_rate)
+@dataclass(frozen=True)
+class _SmoothSine(ReadySchedule):
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.sin(_SMOOTH(t))
+
+    def rate(self, t: Tensor) -> Tensor:
+        return _SMOOTH.rate(t) * torch.sin(_SMOOTH(1 - t))
+
+    def __repr__(self) -> str:
+        return "VariancePreserving().beta"
 
 
-def _sine_of(angle: Schedule, t: Tensor) -> Tensor:
-    return torch.sin(angle(t))
+_SMOOTH_COSINE, _SMOOTH_SINE = _SmoothCosine(), _SmoothSine()
 
 
-def _cosine_of(angle: Schedule, t: Tensor) -> Tensor:
-    return torch.cos(angle(t))
+@dataclass(frozen=True)
+class _CosineOf:
+    angle: Schedule
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.cos(self.angle(t))
 
 
-def variance_preserving(angle: Schedule = _smooth_angle) -> Interpolant:
-    r"""The path :math:`x_t = \cos\theta(t)\,x_0 + \sin\theta(t)\,x_1` with :math:`\alpha^2 + \beta^2 = 1`.
+@dataclass(frozen=True)
+class _SineOf:
+    angle: Schedule
 
-    Every path with this property is the trigonometric one, run at another speed :math:`\dot\theta`.
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.sin(self.angle(t))
+
+
+def _cosine(path: "VariancePreserving") -> Schedule:
+    return _SMOOTH_COSINE if isinstance(path.angle, _Smooth) else _CosineOf(path.angle)
+
+
+def _sine(path: "VariancePreserving") -> Schedule:
+    return _SMOOTH_SINE if isinstance(path.angle, _Smooth) else _SineOf(path.angle)
+
+
+@traceable
+@dataclass(frozen=True, repr=False)
+class VariancePreserving(Interpolant):
+    r"""The path :math:`x_t = \cos\theta(t)\,x_0 + \sin\theta(t)\,x_1 + \gamma\xi`, with :math:`\alpha^2 + \beta^2 = 1`.
+
+    Without noise every path with this property is the trigonometric one, run at another speed :math:`\dot\theta`.
 
     Args:
         angle: The schedule :math:`\theta` from 0 to :math:`\pi/2`; by default
             :math:`\tfrac\pi2 t^2 (3 - 2t)`, at rest at both ends. ``torch.asin`` gives
             :math:`\alpha = \sqrt{1 - t^2}, \beta = t`, the path of a variance-preserving diffusion; its
             :math:`\dot\alpha` is infinite at t = 1, and the mean of the velocity loss with it.
+        gamma: The noise, whose value at t is :math:`\gamma^2`, from :mod:`cnflib.interpolants.noise` or one's own;
+            None is no noise.
 
     References:
         Score-Based Generative Modeling through Stochastic Differential Equations, Song et al., 2020,
@@ -148,35 +235,46 @@ def variance_preserving(angle: Schedule = _smooth_angle) -> Interpolant:
 
     Example:
         >>> import torch
-        >>> variance_preserving(torch.asin)(0.6, torch.ones(1, 1), torch.zeros(1, 1))
+        >>> VariancePreserving(torch.asin)(0.6, torch.ones(1, 1), torch.zeros(1, 1))
         tensor([[0.8000]])
     """
-    if angle is _smooth_angle:
-        return Interpolant(_falling_as(_smooth_sine), _smooth_sine)
-    return Interpolant(partial(_cosine_of, angle), partial(_sine_of, angle))
+
+    angle: Schedule = _SMOOTH
+    gamma: Schedule | None = None
+    alpha: ClassVar[Schedule] = property(_cosine)
+    beta: ClassVar[Schedule] = property(_sine)
+    gamma2: ClassVar[Schedule | None] = _given
 
 
-def one_sided(alpha: Schedule = _falling, beta: Schedule = _rising) -> Interpolant:
-    r"""The path :math:`x_t = \alpha(t)\,x_0 + \beta(t)\,x_1` of a Gaussian base, where :math:`x_0` is the noise.
+@traceable
+@dataclass(frozen=True, repr=False)
+class OneSided(Interpolant):
+    r"""The path :math:`x_t = \alpha(t)\,x_0 + \beta(t)\,x_1 + \gamma\xi` of a base that is noise.
 
     A base :math:`N(0, I)` drawn independently of the data smooths :math:`x_1` all the way, so no :math:`\xi` is
-    needed: the score s follows from the velocity, see :func:`~cnflib.interpolants.score_from_velocity`, and with it
-    :math:`E[x_0 | x_t] = -\alpha s`. The default is the path of :func:`linear`.
+    needed: the score s follows from the velocity, see :func:`~cnflib.interpolants.score_from_velocity`, and with it,
+    without :math:`\xi`, :math:`E[x_0 | x_t] = -\alpha s`. The default is the path of :class:`Linear`.
 
     Args:
         alpha: The schedule :math:`\alpha`, from 1 to 0.
         beta: The schedule :math:`\beta`, from 0 to 1.
+        gamma: The noise, whose value at t is :math:`\gamma^2`, from :mod:`cnflib.interpolants.noise` or one's own;
+            None is no noise.
 
     References:
         Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
 
     Example:
         >>> import torch
-        >>> late = one_sided(beta=lambda t: t**2)
+        >>> late = OneSided(beta=lambda t: t**2)
         >>> late(0.5, torch.zeros(1, 1), torch.ones(1, 1))
         tensor([[0.2500]])
     """
-    return Interpolant(alpha, beta)
+
+    alpha: Schedule = _FALLING
+    beta: Schedule = _RISING
+    gamma: Schedule | None = None
+    gamma2: ClassVar[Schedule | None] = _given
 
 
 def _square(t: Tensor) -> Tensor:  # cos² πt, exactly 0 at t = ½
@@ -187,19 +285,32 @@ def _square_rate(t: Tensor) -> Tensor:
     return math.pi * torch.sin(2 * math.pi * (t - 0.5))
 
 
-def _first(f: Schedule, t: Tensor) -> Tensor:
-    return torch.where(t < 0.5, f(t), 0)
+@dataclass(frozen=True)
+class _Encoding(ReadySchedule):
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.where(t < 0.5, _square(t), 0)
+
+    def rate(self, t: Tensor) -> Tensor:
+        return torch.where(t < 0.5, _square_rate(t), 0)
+
+    def __repr__(self) -> str:
+        return "EncodingDecoding().alpha"
 
 
-def _second(f: Schedule, t: Tensor) -> Tensor:
-    return torch.where(t < 0.5, 0, f(t))
+@dataclass(frozen=True)
+class _Decoding(ReadySchedule):
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.where(t < 0.5, 0, _square(t))
+
+    def rate(self, t: Tensor) -> Tensor:
+        return torch.where(t < 0.5, 0, _square_rate(t))
+
+    def __repr__(self) -> str:
+        return "EncodingDecoding().beta"
 
 
-_encoding = Rated(partial(_first, _square), partial(_first, _square_rate))
-_decoding = Rated(partial(_second, _square), partial(_second, _square_rate))
-
-
-def encoding_decoding() -> Interpolant:
+@dataclass(frozen=True, repr=False)
+class EncodingDecoding(Interpolant):
     r"""The path that forgets :math:`x_0` until t = ½, where it is pure noise, and then forms :math:`x_1`.
 
     .. math:: x_t = \cos^2(\pi t)\,\big(1_{t < 1/2}\,x_0 + 1_{t \ge 1/2}\,x_1\big) + \sin^2(\pi t)\,\xi
@@ -211,23 +322,43 @@ def encoding_decoding() -> Interpolant:
 
     Example:
         >>> import torch
-        >>> encoding_decoding()(0.25, torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1))
+        >>> EncodingDecoding()(0.25, torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1))
         tensor([[0.5000]])
     """
-    return Interpolant(_encoding, _decoding, sine())
+
+    alpha: ClassVar[Schedule] = _Encoding()
+    beta: ClassVar[Schedule] = _Decoding()
+    gamma2: ClassVar[Schedule] = SineSquared()
 
 
-_BRIDGE = bridge()
+@dataclass(frozen=True)
+class _Flat(ReadySchedule):
+    value: float
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, self.value)
+
+    def rate(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def __repr__(self) -> str:
+        return "Mirror().beta" if self.value else "Mirror().alpha"
 
 
-def mirror(gamma2: Schedule = _BRIDGE) -> Interpolant:
+_BRIDGE = Bridge()
+
+
+@traceable
+@dataclass(frozen=True, repr=False)
+class Mirror(Interpolant):
     r"""The path :math:`x_t = x_1 + \gamma\xi` from data to noisy data and back; :math:`x_0` is ignored.
 
     Base and data have the same law. The ODE's map is then the identity at t = 1; what is of use is its SDE, which
     carries a data point to others near it.
 
     Args:
-        gamma2: The noise :math:`\gamma^2`; by default that of :func:`~cnflib.interpolants.bridge`.
+        gamma: The noise, whose value at t is :math:`\gamma^2`, from :mod:`cnflib.interpolants.noise` or one's own;
+            not None, of which the path would stand still.
 
     Raises:
         ValueError: If there is no noise.
@@ -237,11 +368,11 @@ def mirror(gamma2: Schedule = _BRIDGE) -> Interpolant:
 
     Example:
         >>> import torch
-        >>> mirror()(0.5, torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1))
+        >>> Mirror()(0.5, torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1))
         tensor([[1.5000]])
     """
-    if gamma2 is zero:
-        raise ValueError(
-            "Expected gamma2 to be a noise like bridge(); got zero, and then mirror stands still."
-        )
-    return Interpolant(torch.zeros_like, torch.ones_like, gamma2)
+
+    gamma: Schedule = _BRIDGE
+    alpha: ClassVar[Schedule] = _Flat(0.0)
+    beta: ClassVar[Schedule] = _Flat(1.0)
+    gamma2: ClassVar[Schedule] = _given

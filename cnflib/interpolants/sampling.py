@@ -10,6 +10,7 @@ is the density of the ODE's points, and of no SDE's.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -19,27 +20,30 @@ from cnflib._check import (
     check_deterministic,
     check_event,
     check_like,
-    check_positive_int,
+    check_velocity,
     eager,
     reference,
 )
-from cnflib._random import given
-from cnflib.continuous import Solver, exact
-from cnflib.continuous._arguments import check_parts
-from cnflib.continuous._carry import carry
-from cnflib.interpolants._pairs import evaluate
+from cnflib._field import uniform
+from cnflib._random import source
+from cnflib.continuous import carry
 from cnflib.interpolants.interpolant import Schedule
 from cnflib.nets import VectorField
+from cnflib.ode import Adaptive, Fixed, Solver, euler, heun
 
 __all__ = ["reflow", "sample_ode", "sample_sde"]
 
 ROUNDING = 1e-6  # of the largest eps: what a schedule may fall below 0 where it should vanish
 
+_ADAPTIVE = Adaptive()
+_HEUN = Fixed(100, heun)
 
+
+@torch.no_grad()
 def sample_ode(
     field: VectorField,
     x0: Tensor,
-    solver: Solver | None = None,
+    solver: Solver = _ADAPTIVE,
     context: Tensor | None = None,
     *,
     t0: float = 0.0,
@@ -47,14 +51,14 @@ def sample_ode(
 ) -> Tensor:
     r"""Carry base points to data by the probability flow :math:`\dot x = b(t, x)`, or data to base.
 
-    For their density hand the field to a flow: ``Flow(CNF(field), base).log_prob``. Gradients reach the field and
-    x0 through every step; to draw points only, call it under ``torch.no_grad()``.
+    For their density hand the field to a flow: ``Flow(CNF(field), base).log_prob``. The points carry no gradient; who
+    wants one, in x0 or in the field, takes ``CNF(field).decode(x0)``, or :func:`cnflib.ode.solve`.
 
     Args:
-        field: The velocity ``b(t, x, context)``.
+        field: The velocity ``b(t, x)``, or ``b(t, x, context)``.
         x0: Points at time t0, shape ``(B, *event)``; any data set may be the base.
-        solver: :func:`cnflib.continuous.adaptive` by default.
-        context: What the field is conditioned on, shape ``(B, features)``.
+        solver: How it is solved: :class:`cnflib.ode.Adaptive`, :class:`cnflib.ode.Fixed`, ...
+        context: What the field is conditioned on, a row for each of x0 or one for all.
         t0: Starting time in [0, 1].
         t1: Final time in [0, 1]; below t0 the flow runs backwards.
 
@@ -66,23 +70,22 @@ def sample_ode(
 
     Example:
         >>> import torch
-        >>> x1 = sample_ode(lambda t, x, context: x, torch.ones(1, 2))  # x1 = e x0
-        >>> x0 = sample_ode(lambda t, x, context: x, x1, t0=1.0, t1=0.0)
+        >>> x1 = sample_ode(lambda t, x: x, torch.ones(1, 2))  # x1 = e x0
+        >>> x0 = sample_ode(lambda t, x: x, x1, t0=1.0, t1=0.0)
     """
     check_event(x0, None, "x0")
-    if not torch.compiler.is_compiling():
-        check_parts(field, exact, solver, ())
-    return carry(field, x0, t0, t1, context, solver)
+    return carry(field, x0, t0, t1, solver, _for_all(context, x0))
 
 
+@torch.no_grad()
 def sample_sde(
     field: VectorField,
     score: VectorField,
     x0: Tensor,
     eps: float | Schedule,
-    steps: int,
-    generator: Generator | None = None,
+    solver: Fixed = _HEUN,
     context: Tensor | None = None,
+    generator: Generator | None = None,
     *,
     t0: float = 0.0,
     t1: float = 1.0,
@@ -92,23 +95,28 @@ def sample_sde(
     .. math:: dx = (b + \epsilon s)\,dt + \sqrt{2 \epsilon}\,dW, \qquad \text{backwards} \quad
               dx = (b - \epsilon s)\,dt + \sqrt{2 \epsilon}\,dW
 
-    Heun's method with one draw a step, of weak order 2 as the noise does not depend on x; for ε = 0 it is that of
-    ``fixed(steps, heun)``. Each step evaluates both fields twice, at its two ends, so t0 and t1 are among the times.
-    Gradients reach both through every step, which takes memory: to draw points only, use ``torch.no_grad()``.
+    ``Fixed(steps, heun)`` is Heun's method with one draw a step, of weak order 2 as the noise does not depend on x.
+    Each step evaluates both fields twice, at its two ends, so t0 and t1 are among the times. ``Fixed(steps, euler)`` is
+    the method of Euler and Maruyama, of weak order 1: one evaluation a step, none at t1. For ε = 0 each is the method
+    of its name for the ODE.
 
     Where ε(t) = 0 the score is not asked. Let ε vanish where a score is singular or unknown: a multiple of
     :math:`\gamma^2` (``eps=interpolant.gamma2``), or of :math:`\alpha^2 + \gamma^2` from a Gaussian base, keeps
     :math:`\epsilon s` finite for any data, even on a manifold. Other ε need a score that is bounded up to both ends,
     and steps with :math:`\epsilon h` well below the smallest variance of :math:`p_t` in any direction.
 
+    The points carry no gradient: the law of an SDE is trained by the losses of its two fields.
+
     Args:
-        field: The velocity ``b(t, x, context)``.
-        score: The score ``s(t, x, context)``, learned, or of :func:`~cnflib.interpolants.score_from_velocity`.
+        field: The velocity ``b(t, x)``, or ``b(t, x, context)``.
+        score: The score ``s(t, x)``, or ``s(t, x, context)``, learned, or of
+            :func:`~cnflib.interpolants.score_from_velocity`.
         x0: Points at time t0, shape ``(B, *event)``.
         eps: The diffusion ε ≥ 0, a number or a function of a tensor t, elementwise.
-        steps: The number of steps.
+        solver: The number of steps and the method: ``Fixed(steps, heun)`` or ``Fixed(steps, euler)``, of
+            :mod:`cnflib.ode`.
+        context: What both fields are conditioned on, a row for each of x0 or one for all.
         generator: Source of the noise.
-        context: What both fields are conditioned on, shape ``(B, features)``.
         t0: Starting time in [0, 1].
         t1: Final time in [0, 1]; below t0 the SDE runs backwards.
 
@@ -116,63 +124,105 @@ def sample_sde(
         Points at time t1, shape ``(B, *event)``.
 
     Raises:
-        ValueError: If points, context or times are not as above, ``steps`` is not a positive int, or ε is negative,
-            not finite or not elementwise.
+        ValueError: If points, context or times are not as above, the solver is another one, or ε is negative, not
+            finite or not elementwise.
 
     References:
-        Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
+        Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797;
+        Numerical Solution of Stochastic Differential Equations, Kloeden & Platen, 1992, chapters 14 and 15.
 
     Example:
         >>> import torch
-        >>> from cnflib import StandardNormal
-        >>> from cnflib.data.mixture import GaussianMixture
-        >>> from cnflib.interpolants import Oracle, linear
-        >>> oracle = Oracle(linear(), StandardNormal(1), GaussianMixture([1.0], [[4.0]], [[[0.25]]]))
-        >>> x1 = sample_sde(oracle.velocity, oracle.score, torch.zeros(500, 1), lambda t: 1 - t, steps=50)
+        >>> from cnflib import GaussianMixture, StandardNormal
+        >>> from cnflib.interpolants import Linear, Oracle
+        >>> from cnflib.ode import Fixed, heun
+        >>> oracle = Oracle(Linear(), StandardNormal(1), GaussianMixture([1.0], [[4.0]], [[[0.25]]]))
+        >>> x1 = sample_sde(oracle.velocity, oracle.score, torch.zeros(500, 1), lambda t: 1 - t, Fixed(50, heun))
         >>> x1.shape
         torch.Size([500, 1])
     """
     check_event(x0, None, "x0")
-    for part in (field, score):
-        check_deterministic(part)
-        check_like(x0, reference(part), "x0", "field or score")
+    field, score = uniform(field), uniform(score)
+    for part, name in ((field, "field"), (score, "score")):
+        if not torch.compiler.is_compiling():  # which has no modules() of a module built inside
+            check_deterministic(part.field)
+        check_like(x0, reference(part.field), "x0", name)
+    context = _for_all(context, x0)
     check_context(context, x0, "x0")
-    check_positive_int(steps, "steps")
-    times = _grid(t0, t1, steps, x0)
+    step = _step(solver)
+    times = _grid(t0, t1, solver.steps, x0)
     diffusion = _diffusion(eps, times)
-    asked = (diffusion > 0).tolist() if eager(diffusion) else [True] * (steps + 1)
-    h, x = (t1 - t0) / steps, x0
+    asked = (diffusion > 0).tolist() if eager(diffusion) else [True] * len(times)
+    h, x = (t1 - t0) / solver.steps, x0
 
     def drift(k: int, x: Tensor) -> Tensor:
-        b = evaluate(field, "field", times[k], x, context)
+        b = field(times[k], x, context)
+        check_velocity(b, x, "field")
         if not asked[k]:
             return b
-        s = evaluate(score, "score", times[k], x, context)
+        s = score(times[k], x, context)
+        check_velocity(s, x, "score")
         return b + math.copysign(1, h) * torch.where(diffusion[k] > 0, diffusion[k] * s, 0)
 
-    for k in range(steps):
-        dw = abs(h) ** 0.5 * torch.randn(x.shape, **given(generator), dtype=x.dtype, device=x.device)
-        noise = (diffusion[k] + diffusion[k + 1]).sqrt() * dw
-        slope = drift(k, x)
-        x = x + noise + h / 2 * (slope + drift(k + 1, x + h * slope + noise))
+    for k in range(solver.steps):
+        dw = abs(h) ** 0.5 * torch.randn(x.shape, **source(generator), dtype=x.dtype, device=x.device)
+        x = step(drift, diffusion, k, h, x, dw)
     return x
 
 
+def _heun(
+    drift: Callable[[int, Tensor], Tensor], diffusion: Tensor, k: int, h: float, x: Tensor, dw: Tensor
+) -> Tensor:
+    noise = (diffusion[k] + diffusion[k + 1]).sqrt() * dw
+    slope = drift(k, x)
+    return x + noise + h / 2 * (slope + drift(k + 1, x + h * slope + noise))
+
+
+def _euler(
+    drift: Callable[[int, Tensor], Tensor], diffusion: Tensor, k: int, h: float, x: Tensor, dw: Tensor
+) -> Tensor:
+    return x + h * drift(k, x) + (2 * diffusion[k]).sqrt() * dw
+
+
+def _step(solver: Fixed) -> Callable[..., Tensor]:
+    """The step with noise of a method, of which there is one for Heun's and one for Euler's."""
+    if not isinstance(solver, Fixed) or solver.tableau not in (heun, euler):
+        steps = solver if isinstance(solver, int) else getattr(solver, "steps", 100)
+        raise ValueError(
+            "Expected solver to be Fixed(steps, heun) or Fixed(steps, euler), which have a form with noise; got "
+            f"{solver!r}. With noise another method loses its order, and adaptive steps would depend on the noise. "
+            f"Take Fixed({steps}, heun)."
+        )
+    if solver.project is not None:
+        raise ValueError(
+            f"Expected solver without project; got {solver!r}. A projection after each step changes the law that the "
+            "noise gives. Project the points at the end, or take sample_ode."
+        )
+    return _heun if solver.tableau == heun else _euler
+
+
+def _for_all(context: Tensor | None, x0: Tensor) -> Tensor | None:
+    """A context of one row as one for each point."""
+    if not isinstance(context, Tensor) or context.ndim == 0 or context.shape[0] != 1:
+        return context
+    return context.repeat(x0.shape[0], *[1] * (context.ndim - 1))
+
+
 def reflow(
-    field: VectorField, x0: Tensor, solver: Solver | None = None, context: Tensor | None = None
+    field: VectorField, x0: Tensor, solver: Solver = _ADAPTIVE, context: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Pair base points with where the flow carries them, :math:`(x_0, x_1 = X_1(x_0))`, for a second training.
 
-    A field trained on these pairs with :func:`~cnflib.interpolants.linear` has straighter paths, and the transport cost
-    :math:`E\, c(x_1 - x_0)` does not rise for any convex c. The law of :math:`x_1` is that of the first field, with its
-    errors. The ends are no longer independent (train with :func:`~cnflib.interpolants.paired`), so the score does not
-    follow from the second velocity.
+    A field trained on these pairs with :class:`~cnflib.interpolants.Linear` has straighter paths, and the transport
+    cost :math:`E\, c(x_1 - x_0)` does not rise for any convex c. The law of :math:`x_1` is that of the first field,
+    with its errors. The ends are no longer independent (train with :class:`~cnflib.interpolants.Paired`), so the score
+    does not follow from the second velocity.
 
     Args:
-        field: The velocity ``b(t, x, context)``.
+        field: The velocity ``b(t, x)``, or ``b(t, x, context)``.
         x0: Base points, shape ``(B, *event)``.
-        solver: :func:`cnflib.continuous.adaptive` by default.
-        context: What the field is conditioned on, shape ``(B, features)``; train the second field with the same rows.
+        solver: As in :func:`sample_ode`.
+        context: What the field is conditioned on, a row for each of x0; train the second field with the same rows.
 
     Returns:
         The pairs, without a gradient.
@@ -182,11 +232,9 @@ def reflow(
 
     Example:
         >>> import torch
-        >>> x0, x1 = reflow(lambda t, x, context: -x, torch.ones(1, 2))
+        >>> x0, x1 = reflow(lambda t, x: -x, torch.ones(1, 2))
     """
-    x0 = x0.detach()
-    with torch.no_grad():
-        return x0, sample_ode(field, x0, solver, context)
+    return x0.detach(), sample_ode(field, x0, solver, context)
 
 
 def _grid(t0: float, t1: float, steps: int, x: Tensor) -> Tensor:

@@ -1,78 +1,102 @@
 r"""Laws of the time t at which a loss looks at an interpolant.
 
-Each is called as ``law(n, generator, like)`` and returns times with weights, so that the loop is the same for all::
+Each is called as ``times(n, like, generator)`` and returns times with weights, so that the loop is the same for all::
 
-    t, weight = times(512, generator)
+    t, weight = times(512, like=x1)
     loss = (weight * velocity_loss(field, interpolant, x0, x1, t=t)).mean()
 
 Times lie in the open interval (0, 1), whatever the rounding.
 """
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import check_positive_int
-from cnflib._random import given
+from cnflib._random import source
+from cnflib._settings import compact_repr
 from cnflib.interpolants._pairs import inside
 
-__all__ = ["ImportanceTimes", "TimeLaw", "beta_times", "uniform_times"]
+__all__ = ["BetaTimes", "ImportanceTimes", "TimeLaw", "UniformTimes"]
 
 
-@dataclass(frozen=True)
-class TimeLaw:
+class TimeLaw(ABC):
     r"""A fixed law of time on (0, 1), with density p.
 
+    One's own is a subclass with two methods, ``draw(n, like, generator)`` and ``density(t)``.
+
     Attributes:
-        draw: A function of n, generator, dtype and device that draws times.
-        density: The density :math:`p(t)`, a function of t.
         unbiased: Whether weights undo the law. If False they are 1, and a loss is a mean over p: the law says which
             times *matter*. If True they are :math:`1 / p(t)`, and the mean is that over uniform times: the law only
             says where to *look*, for less variance.
 
     Example:
         >>> import torch
-        >>> from cnflib.interpolants import beta_times
-        >>> t, weight = beta_times(1.0, 0.5)(4)
-        >>> t.shape, weight
-        (torch.Size([4]), tensor([1., 1., 1., 1.]))
+        >>> class Late(TimeLaw):
+        ...     def draw(self, n, like, generator=None):
+        ...         return torch.rand(n, generator=generator, dtype=like.dtype, device=like.device).sqrt()
+        ...
+        ...     def density(self, t):
+        ...         return 2 * t
+        >>> t, weight = Late()(1000)
+        >>> bool(t.mean() > 0.6), weight[:2]
+        (True, tensor([1., 1.]))
     """
 
-    draw: Callable[[int, Generator | None, torch.dtype, torch.device], Tensor]
-    density: Callable[[Tensor], Tensor]
     unbiased: bool = False
 
+    @abstractmethod
+    def draw(self, n: int, like: Tensor, generator: Generator | None = None) -> Tensor:
+        """Draw n times, shape ``(n,)``, of the dtype and on the device of ``like``."""
+
+    @abstractmethod
+    def density(self, t: Tensor) -> Tensor:
+        """The density :math:`p(t)`, of the shape of t."""
+
     def __call__(
-        self, n: int, generator: Generator | None = None, like: Tensor | None = None
+        self, n: int, like: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draw n times and their weights, each of shape ``(n,)``.
 
         Args:
             n: How many.
-            generator: Source of randomness.
             like: A tensor whose dtype and device the times have; by default the default dtype, and the generator's
                 device.
+            generator: Source of randomness.
+
+        Raises:
+            ValueError: If ``n`` is not a positive int, or ``like`` is not a tensor.
         """
-        t = inside(self.draw(n, generator, *_place(n, generator, like)))
+        t = inside(self.draw(check_positive_int(n, "n"), _like(like, generator), generator))
         return t, 1 / self.density(t) if self.unbiased else torch.ones_like(t)
 
 
-def uniform_times() -> TimeLaw:
+@dataclass(frozen=True, repr=False)
+class UniformTimes(TimeLaw):
     """Times uniform on (0, 1), of weight 1: what a loss draws by itself.
 
     Example:
-        >>> t, weight = uniform_times()(3)
+        >>> t, weight = UniformTimes()(3)
         >>> bool(((t > 0) & (t < 1)).all()), weight.tolist()
         (True, [1.0, 1.0, 1.0])
     """
-    return TimeLaw(_uniform, torch.ones_like)
+
+    __repr__ = compact_repr
+
+    def draw(self, n: int, like: Tensor, generator: Generator | None = None) -> Tensor:
+        """Draw n times, shape ``(n,)``."""
+        return torch.rand(n, **source(generator), dtype=like.dtype, device=like.device)
+
+    def density(self, t: Tensor) -> Tensor:
+        """The density 1, of the shape of t."""
+        return torch.ones_like(t)
 
 
-def beta_times(a: float, b: float, unbiased: bool = False) -> TimeLaw:
+@dataclass(frozen=True, repr=False)
+class BetaTimes(TimeLaw):
     r"""Times of the law Beta(a, b), of density :math:`p(t) = t^{a - 1} (1 - t)^{b - 1} / B(a, b)`.
 
     Beta(1, ½) looks more often near the data, where the velocity of sharp data varies most. A rich field has the same
@@ -94,15 +118,32 @@ def beta_times(a: float, b: float, unbiased: bool = False) -> TimeLaw:
 
     Example:
         >>> import torch
-        >>> beta_times(1.0, 0.5).density(torch.tensor(0.75))
+        >>> BetaTimes(1.0, 0.5).density(torch.tensor(0.75))
         tensor(1.)
     """
-    for name, value in (("a", a), ("b", b)):
-        if not 0 < value < math.inf:
-            raise ValueError(
-                f"Expected {name} to be a positive number; got {value!r}. Beta(1, 1) is uniform."
-            )
-    return TimeLaw(partial(_beta, a, b), partial(_beta_density, a, b), unbiased)
+
+    a: float
+    b: float
+    unbiased: bool = False
+
+    __repr__ = compact_repr
+
+    def __post_init__(self) -> None:
+        for name, value in (("a", self.a), ("b", self.b)):
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(
+                    f"Expected {name} to be a positive number; got {value!r}. Beta(1, 1) is uniform."
+                )
+
+    def draw(self, n: int, like: Tensor, generator: Generator | None = None) -> Tensor:
+        """Draw n times, shape ``(n,)``: a ratio of Gamma variates, on the scale of logarithms."""
+        logit = _log_gamma_variate(self.a, n, generator, like.device)
+        return torch.sigmoid(logit - _log_gamma_variate(self.b, n, generator, like.device)).to(like.dtype)
+
+    def density(self, t: Tensor) -> Tensor:
+        """The density :math:`p(t)`, of the shape of t."""
+        log_scale = math.lgamma(self.a) + math.lgamma(self.b) - math.lgamma(self.a + self.b)
+        return ((self.a - 1) * t.log() + (self.b - 1) * torch.log1p(-t) - log_scale).exp()
 
 
 class ImportanceTimes(nn.Module):
@@ -153,18 +194,21 @@ class ImportanceTimes(nn.Module):
         self.register_buffer("counts", torch.zeros(bins, dtype=torch.float64))
 
     def forward(
-        self, n: int, generator: Generator | None = None, like: Tensor | None = None
+        self, n: int, like: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draw n times and their weights 1 / p(t), each of shape ``(n,)``, on the device of the buffers.
 
         Args:
             n: How many.
-            generator: Source of randomness.
             like: A tensor whose dtype the times have; by default the default dtype.
+            generator: Source of randomness.
+
+        Raises:
+            ValueError: If ``n`` is not a positive int, or ``like`` is not a tensor.
         """
-        dtype, _ = _place(n, generator, like)
+        n, dtype = check_positive_int(n, "n"), _like(like, generator).dtype
         p = self._density()
-        u = torch.rand(n, **given(generator), dtype=torch.float64, device=p.device)
+        u = torch.rand(n, **source(generator), dtype=torch.float64, device=p.device)
         upper = p.cumsum(0) / len(p)
         k = torch.searchsorted(upper, u, right=True).clamp(max=len(p) - 1)
         t = (k + ((u - upper[k]) * len(p) / p[k] + 1).clamp(0, 1)) / len(p)
@@ -210,32 +254,20 @@ class ImportanceTimes(nn.Module):
         return f"bins={len(self.counts)}, uniform={self.uniform}, memory={self.memory}"
 
 
-def _place(n: int, generator: Generator | None, like: Tensor | None) -> tuple[torch.dtype, torch.device]:
-    """The dtype and device of n times."""
-    check_positive_int(n, "n")
+def _like(like: Tensor | None, generator: Generator | None) -> Tensor:
+    """The tensor whose dtype and device times have."""
+    if isinstance(like, Tensor):
+        return like
     if like is not None:
-        return like.dtype, like.device
-    return torch.get_default_dtype(), torch.device("cpu") if generator is None else generator.device
-
-
-def _uniform(n: int, generator: Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.rand(n, **given(generator), dtype=dtype, device=device)
-
-
-def _beta(
-    a: float, b: float, n: int, generator: Generator | None, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    logit = _log_gamma_variate(a, n, generator, device) - _log_gamma_variate(b, n, generator, device)
-    return torch.sigmoid(logit).to(dtype)
-
-
-def _beta_density(a: float, b: float, t: Tensor) -> Tensor:
-    log_scale = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-    return ((a - 1) * t.log() + (b - 1) * torch.log1p(-t) - log_scale).exp()
+        raise ValueError(
+            f"Expected like to be a tensor, of which times take dtype and device; got {type(like).__name__}. A "
+            "generator goes by name: generator=generator."
+        )
+    return torch.empty(0, device="cpu" if generator is None else generator.device)
 
 
 def _log_gamma_variate(a: float, n: int, generator: Generator | None, device: torch.device) -> Tensor:
     """The logarithm of n draws of Gamma(a): those of a + 1, times U^(1/a), which underflow for no a."""
     shape = torch.full((n,), a + 1, dtype=torch.float64, device=device)
-    u = inside(torch.rand(n, **given(generator), dtype=torch.float64, device=device))
+    u = inside(torch.rand(n, **source(generator), dtype=torch.float64, device=device))
     return torch._standard_gamma(shape, generator=generator).log() + u.log() / a

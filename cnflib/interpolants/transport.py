@@ -6,13 +6,17 @@ SciPy's shortest augmenting paths solve the assignment problem exactly. Prices o
 optimum, are subtracted before: they change the cost of every permutation by the same sum, and shorten the search.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_finite
+from cnflib._settings import compact_repr
+from cnflib.interpolants._checks import refusing_points
 from cnflib.interpolants.pairing import RowPairing
 
-__all__ = ["optimal_transport"]
+__all__ = ["OptimalTransport"]
 
 SMALL = 128  # rows up to which prices do not pay
 SUBSET = 512  # rows from which the coarse prices are estimated
@@ -22,7 +26,9 @@ COARSE = [
 FINE = (0.02, 0.003)  # those of the prices on all rows
 
 
-def optimal_transport() -> RowPairing:
+@refusing_points
+@dataclass(frozen=True, repr=False)
+class OptimalTransport(RowPairing):
     r"""The permutation :math:`\sigma` of the base points that makes :math:`\sum_i |x_0^{\sigma(i)} - x_1^i|^2` least.
 
     Exact for the batch: every base point is used once, so that both marginals are kept, and the cost is the least of
@@ -31,7 +37,7 @@ def optimal_transport() -> RowPairing:
     the bias vanishes as B grows, slowly in high dimension. Time grows up to as :math:`B^3`. The assignment is solved
     on the CPU, wherever the points are; in one dimension they are sorted.
 
-    Where the data have labels, see :func:`conditional`.
+    Where the data have labels, see :class:`ConditionalPairing`.
 
     References:
         Minibatch optimal transport distances, Fatras et al., 2021, arXiv:2101.01792;
@@ -43,17 +49,20 @@ def optimal_transport() -> RowPairing:
     Example:
         >>> import torch
         >>> x0, x1 = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[12.0], [10.0], [11.0]])
-        >>> optimal_transport()(x0, x1)[0].flatten().tolist()
+        >>> OptimalTransport()(x0, x1)[0].flatten().tolist()
         [2.0, 0.0, 1.0]
     """
-    return RowPairing("optimal_transport()", _optimal)
 
+    __repr__ = compact_repr
 
-def _optimal(x0: Tensor, x1: Tensor, generator: Generator | None, context: Tensor | None) -> Tensor:
-    check_finite(x0, "x0")
-    check_finite(x1, "x1")
-    x0, x1 = x0.flatten(1), x1.flatten(1)
-    return _sorted(x0[:, 0], x1[:, 0]) if x0.shape[1] == 1 else _assigned(x0.double(), x1.double())
+    def pick(
+        self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        """The permutation, shape ``(B,)``; nothing is drawn."""
+        check_finite(x0, "x0")
+        check_finite(x1, "x1")
+        x0, x1 = x0.flatten(1), x1.flatten(1)
+        return _sorted(x0[:, 0], x1[:, 0]) if x0.shape[1] == 1 else _assigned(x0.double(), x1.double())
 
 
 def _sorted(x0: Tensor, x1: Tensor) -> Tensor:

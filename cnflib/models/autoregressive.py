@@ -6,10 +6,13 @@ from torch import nn
 
 from cnflib._check import check_positive_int, check_transform, event_shape
 from cnflib.bijection import Chain, Inverse
-from cnflib.discrete import MADE, Elementwise, MaskedAutoregressive, affine
-from cnflib.flow import Flow, StandardNormal
+from cnflib.discrete import MADE, Affine, Elementwise, MaskedAutoregressive
+from cnflib.distributions import StandardNormal
+from cnflib.flow import Flow
 
 __all__ = ["iaf", "maf"]
+
+_AFFINE = Affine()
 
 
 def maf(
@@ -19,12 +22,12 @@ def maf(
     hidden: Sequence[int] = (64, 64),
     context: int = 0,
     activation: Callable[[], nn.Module] = nn.ReLU,
-    transform: Elementwise | None = None,
+    transform: Elementwise = _AFFINE,
 ) -> Flow:
     r"""MAF: masked autoregressive layers that take the coordinates forwards and backwards in turn.
 
-    The density of a point takes one pass through each layer, a sample D steps. It starts as the identity. Standardise
-    the data, or put a :class:`cnflib.Standardize` in front.
+    The density of a point takes one pass through each layer, a sample D steps. It starts as the identity. For data in
+    other units: ``flow.after(Standardize.fit(x))``.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -33,8 +36,8 @@ def maf(
         hidden: Widths of the hidden layers of each net; none should be below the dimension.
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the nets.
-        transform: The family of maps of one coordinate; ``affine()`` by default, and with
-            ``rational_quadratic()`` the autoregressive spline flow.
+        transform: The family of maps of one coordinate; with ``RationalQuadratic()`` it is the autoregressive spline
+            flow.
 
     References:
         Masked Autoregressive Flow for Density Estimation, Papamakarios et al., 2017, arXiv:1705.07057.
@@ -47,7 +50,6 @@ def maf(
     """
     event = event_shape(dim, shape)
     check_positive_int(layers, "layers")
-    transform = affine() if transform is None else transform
     check_transform(transform)
 
     def layer(k: int) -> MaskedAutoregressive:
@@ -64,11 +66,11 @@ def iaf(
     hidden: Sequence[int] = (64, 64),
     context: int = 0,
     activation: Callable[[], nn.Module] = nn.ReLU,
-    transform: Elementwise | None = None,
+    transform: Elementwise = _AFFINE,
 ) -> Flow:
     r"""IAF: the inverse of the layers of :func:`maf`; a sample takes one pass, the density of a given point D steps.
 
-    ``sample_and_log_prob`` has the density of its own samples in the one pass, as variational inference needs it.
+    ``rsample_and_log_prob`` has the density of its own samples in the one pass, as variational inference needs it.
     Arguments are those of :func:`maf`.
 
     References:
@@ -76,7 +78,7 @@ def iaf(
 
     Example:
         >>> flow = iaf(dim=2)
-        >>> x, log_prob = flow.sample_and_log_prob(3)
+        >>> x, log_prob = flow.rsample_and_log_prob(3)
         >>> x.shape, log_prob.shape
         (torch.Size([3, 2]), torch.Size([3]))
     """

@@ -8,16 +8,17 @@ from torch import Tensor, nn
 from cnflib._check import check_coordinates, check_positive_int, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import (
+    Additive,
+    Affine,
     Coupling,
     Elementwise,
+    RationalQuadratic,
     Scale,
-    additive,
-    affine,
-    checkerboard,
+    checkerboard_mask,
     halves,
-    rational_quadratic,
 )
-from cnflib.flow import Flow, StandardNormal
+from cnflib.distributions import StandardNormal
+from cnflib.flow import Flow
 from cnflib.models.images import pixels_then_channels
 from cnflib.nets import Conditioner
 
@@ -35,7 +36,7 @@ def nice(
     r"""NICE: additive couplings that keep one half and the other in turn, and a diagonal scaling.
 
     It starts as the identity. The couplings keep volume, so the density changes along the flow by the factor of
-    the scaling alone. Standardise the data, or put a :class:`cnflib.Standardize` in front.
+    the scaling alone. For data in other units: ``flow.after(Standardize.fit(x))``.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -58,7 +59,7 @@ def nice(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    couplings = alternating(event, additive(), layers, hidden, context, activation)
+    couplings = alternating(event, Additive(), layers, hidden, context, activation)
     return Flow(Chain(*couplings, Scale(event)), StandardNormal(event))
 
 
@@ -76,8 +77,7 @@ def realnvp(
     Images ``(C, H, W)`` get convolutional couplings at several resolutions, of pixels on a checkerboard and, squeezed,
     of channels: :func:`~cnflib.models.images.pixels_then_channels`.
 
-    It starts as the identity. Standardise the data, or put a :class:`cnflib.Standardize` in front:
-    ``Flow(Chain(Standardize(mean, std), flow.bijection), flow.base)``.
+    It starts as the identity. For data in other units: ``flow.after(Standardize.fit(x))``.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -104,10 +104,10 @@ def realnvp(
     event = event_shape(dim, shape)
     if len(event) == 3 and math.prod(event) > 1:
         layers = 3 if layers is None else layers
-        chain = pixels_then_channels(event, affine(), layers, hidden, context, activation, scales)
+        chain = pixels_then_channels(event, Affine(), layers, hidden, context, activation, scales)
     else:
         chain = Chain(
-            *alternating(event, affine(), 8 if layers is None else layers, hidden, context, activation)
+            *alternating(event, Affine(), 8 if layers is None else layers, hidden, context, activation)
         )
     return Flow(chain, StandardNormal(event))
 
@@ -120,12 +120,12 @@ def spline_flow(
     context: int = 0,
     activation: Callable[[], nn.Module] = nn.ReLU,
     bins: int = 8,
-    box: float = 5.0,
+    bound: float = 5.0,
 ) -> Flow:
     r"""A spline flow: couplings by rational-quadratic splines that keep one half and the other in turn.
 
-    It starts as the identity. Outside the box the splines move nothing: standardise the data, or put a
-    :class:`cnflib.Standardize` in front. With autoregressive layers it is ``maf(…, transform=rational_quadratic())``.
+    It starts as the identity. Outside the box the splines move nothing: ``flow.after(Standardize.fit(x))`` brings the
+    data inside. With autoregressive layers it is ``maf(…, transform=RationalQuadratic())``.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -135,7 +135,7 @@ def spline_flow(
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the conditioners.
         bins: Number of bins of each spline.
-        box: Half side of the box in which the splines act, in the unit of x.
+        bound: Half side of the box in which the splines act, in the unit of x.
 
     Raises:
         ValueError: If the event has fewer than two coordinates: nothing would be left to condition on.
@@ -150,7 +150,7 @@ def spline_flow(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    splines = alternating(event, rational_quadratic(bins, box), layers, hidden, context, activation)
+    splines = alternating(event, RationalQuadratic(bins, bound), layers, hidden, context, activation)
     return Flow(Chain(*splines), StandardNormal(event))
 
 
@@ -166,7 +166,7 @@ def alternating(
 
     Args:
         event: The event shape. The halves of a vector are its first and last coordinates, those of an event of
-            several axes the two colours of a :func:`cnflib.discrete.checkerboard`.
+            several axes the two colours of a :func:`cnflib.discrete.checkerboard_mask`.
         transform: The family of maps.
         layers: Number of couplings.
         hidden: Widths of the hidden layers of each conditioner.
@@ -178,13 +178,13 @@ def alternating(
 
     Example:
         >>> from torch import nn
-        >>> from cnflib.discrete import additive
-        >>> [layer.mask.tolist() for layer in alternating((3,), additive(), 2, (8,), 0, nn.ReLU)]
+        >>> from cnflib.discrete import Additive
+        >>> [layer.mask.tolist() for layer in alternating((3,), Additive(), 2, (8,), 0, nn.ReLU)]
         [[True, True, False], [False, False, True]]
     """
     check_positive_int(layers, "layers")
     check_coordinates(event)
-    first = halves(event[0]) if len(event) == 1 else checkerboard(event)
+    first = halves(event[0]) if len(event) == 1 else checkerboard_mask(event)
     masks = [first if k % 2 == 0 else ~first for k in range(layers)]
     return [dense_coupling(mask, transform, hidden, context, activation) for mask in masks]
 
@@ -207,8 +207,8 @@ def dense_coupling(
 
     Example:
         >>> import torch
-        >>> from cnflib.discrete import affine, halves
-        >>> layer = dense_coupling(halves(5), affine())
+        >>> from cnflib.discrete import Affine, halves
+        >>> layer = dense_coupling(halves(5), Affine())
         >>> layer(torch.randn(7, 5))[0].shape
         torch.Size([7, 5])
     """

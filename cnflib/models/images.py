@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cnflib._check import check_positive_int
 from cnflib.bijection import Chain
-from cnflib.discrete import Coupling, Elementwise, checkerboard, halves
+from cnflib.discrete import Coupling, Elementwise, checkerboard_mask, halves
 from cnflib.models.scales import multiscale
 from cnflib.nets import ConvNet
 
@@ -33,8 +33,8 @@ def convolutional_coupling(
 
     Example:
         >>> import torch
-        >>> from cnflib.discrete import affine, halves
-        >>> layer = convolutional_coupling(halves(4), 4, affine())
+        >>> from cnflib.discrete import Affine, halves
+        >>> layer = convolutional_coupling(halves(4), 4, Affine())
         >>> layer(torch.randn(5, 4, 7, 7))[0].shape
         torch.Size([5, 4, 7, 7])
     """
@@ -73,8 +73,8 @@ def pixels_then_channels(
 
     Example:
         >>> import torch
-        >>> from cnflib.discrete import affine
-        >>> chain = pixels_then_channels((1, 8, 8), affine(), layers=1, scales=2)
+        >>> from cnflib.discrete import Affine
+        >>> chain = pixels_then_channels((1, 8, 8), Affine(), layers=1, scales=2)
         >>> chain(torch.randn(5, 1, 8, 8))[0].shape
         torch.Size([5, 1, 8, 8])
     """
@@ -86,7 +86,7 @@ def pixels_then_channels(
 
     return multiscale(
         event,
-        layers=lambda shape: alternate(checkerboard(shape), shape[0]),
+        layers=lambda shape: alternate(checkerboard_mask(shape), shape[0]),
         scales=scales,
         squeezed=lambda shape: alternate(halves(shape[0]), shape[0]),
     )

@@ -9,16 +9,17 @@ from cnflib._check import check_coordinates, check_positive_int, event_shape
 from cnflib.bijection import Bijection, Chain, Inverse
 from cnflib.discrete import (
     ActNorm,
+    Affine,
     Coupling,
     Flatten,
     InvertibleConv1x1,
     Split,
     Squeeze,
-    affine,
-    checkerboard,
+    checkerboard_mask,
     halves,
 )
-from cnflib.flow import Flow, StandardNormal
+from cnflib.distributions import StandardNormal
+from cnflib.flow import Flow
 from cnflib.models.coupling import dense_coupling
 from cnflib.models.images import convolutional_coupling
 from cnflib.models.scales import resolutions
@@ -43,9 +44,9 @@ def glow(
     cannot be halved the steps run on the image as it is; with one channel alone their couplings keep the two colours
     of a checkerboard in turn.
 
-    The first batch in training mode sets every ActNorm, so the scale of the data matters little; for images
-    put :class:`cnflib.discrete.Dequantize` and :class:`cnflib.discrete.Logit` in front, for the rest a
-    :class:`cnflib.Standardize`. A context (for classes: ``one_hot(labels, 10).float()``) enters every coupling.
+    The first batch in training mode sets every ActNorm, so the scale of the data matters little. Of 8-bit images:
+    ``flow.after(Chain(Dequantize(256), Logit()))``; of other data: ``flow.after(Standardize.fit(x))``. A context (for
+    classes: ``one_hot(labels, 10).float()``) enters every coupling.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -75,9 +76,9 @@ def glow(
 
     def couple(event: tuple[int, ...], k: int = 0) -> Coupling:
         if len(event) == 1:
-            return dense_coupling(halves(event[0]), affine(), hidden, context, activation)
-        mask = halves(event[0]) if event[0] > 1 else checkerboard(event) ^ bool(k % 2)
-        return convolutional_coupling(mask, event[0], affine(), hidden, context, activation)
+            return dense_coupling(halves(event[0]), Affine(), hidden, context, activation)
+        mask = halves(event[0]) if event[0] > 1 else checkerboard_mask(event) ^ bool(k % 2)
+        return convolutional_coupling(mask, event[0], Affine(), hidden, context, activation)
 
     def steps(event: tuple[int, ...]) -> list[Bijection]:
         size = event[0]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from cnflib._check import check_positive_int, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import Planar, Radial
-from cnflib.flow import Flow, StandardNormal
+from cnflib.distributions import StandardNormal
+from cnflib.flow import Flow
 
 __all__ = ["planar_flow", "radial_flow"]
 
@@ -19,9 +20,9 @@ def planar_flow(
 ) -> Flow:
     r"""A planar flow: a chain of :class:`cnflib.discrete.Planar` layers, closed-form from data to latent.
 
-    It starts near the identity, with hyperplanes that pass through standardised data: standardise yours, or put a
-    :class:`cnflib.Standardize` in front: ``Flow(Chain(Standardize(mean, std), flow.bijection), flow.base)``. Samples
-    take a root finding a layer; for variational inference turn it round, ``Flow(Inverse(flow.bijection), flow.base)``.
+    It starts near the identity, with hyperplanes that pass through standardised data; for data in other units:
+    ``flow.after(Standardize.fit(x))``. Samples take a root finding a layer; for variational inference turn it round,
+    ``Flow(Inverse(flow.bijection), flow.base)``.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -53,9 +54,9 @@ def radial_flow(
 ) -> Flow:
     r"""A radial flow: a chain of :class:`cnflib.discrete.Radial` layers, closed-form in both directions.
 
-    It starts near the identity, with centres drawn from the standard normal: standardise your data, or put a
-    :class:`cnflib.Standardize` in front: ``Flow(Chain(Standardize(mean, std), flow.bijection), flow.base)``. For
-    variational inference turn it round, ``Flow(Inverse(flow.bijection), flow.base)``.
+    It starts near the identity, with centres drawn from the standard normal; for data in other units:
+    ``flow.after(Standardize.fit(x))``. For variational inference turn it round,
+    ``Flow(Inverse(flow.bijection), flow.base)``.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.

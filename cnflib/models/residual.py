@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from cnflib._check import check_positive_int, event_shape
 from cnflib.bijection import Chain
-from cnflib.discrete import Contraction, Residual, Scale, exact_logdet, russian_roulette, sine
+from cnflib.discrete import Contraction, ExactLogDet, Residual, RussianRoulette, Scale, sine
 from cnflib.discrete.lipschitz import Activation
 from cnflib.discrete.logdets import LogDet
-from cnflib.flow import Flow, StandardNormal
+from cnflib.distributions import StandardNormal
+from cnflib.flow import Flow
 
 __all__ = ["residual_flow"]
 
@@ -23,13 +24,12 @@ def residual_flow(
     coefficient: float = 0.9,
     logdet: LogDet | None = None,
 ) -> Flow:
-    r"""Residual flow: a chain of maps :math:`(x + g_k(x, c))\, e^{s_k}`, each :math:`g_k` a contraction.
+    r"""Residual flow: a chain of maps :math:`(x + r_k(x, c))\, e^{\lambda_k}`, each :math:`r_k` a contraction.
 
     Images of shape ``(C, H, W)`` get convolutional nets, other events nets on the flattened event. One residual layer
-    changes lengths by factors in :math:`[1 - \kappa, 1 + \kappa]` alone; the :class:`cnflib.discrete.Scale` after it
-    gives any factor, coordinate by coordinate. Standardise the data even so, or put a
-    :class:`cnflib.Standardize` in front. Adam at a learning rate of 1e-2 that decays to 0, with the gradient's norm
-    clipped, served best on the plane.
+    changes lengths by factors in :math:`[1 - L, 1 + L]` alone; the :class:`cnflib.discrete.Scale` after it
+    gives any factor, coordinate by coordinate. Standardise the data even so: ``flow.after(Standardize.fit(x))``. Adam
+    at a learning rate of 1e-2 that decays to 0, with the gradient's norm clipped, served best on the plane.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -38,10 +38,10 @@ def residual_flow(
         hidden: Widths of the hidden layers of each net, or their channels.
         context: Number of context features; 0 for an unconditional density.
         activation: ``sine`` or ``lipswish``; in a minute on the plane ``sine`` comes farther.
-        coefficient: The bound :math:`\kappa` on the Lipschitz constant of each net, in (0, 1). Closer to 1 a layer does
-            more, and its inverse and its series take longer.
-        logdet: By default ``exact_logdet`` up to 16 dimensions, else ``russian_roulette(ratio=coefficient)``, whose
-            variance is finite at all weights, for :math:`\kappa^2 < \kappa`.
+        coefficient: The bound L on the Lipschitz constant of each net, in (0, 1). Closer to 1 a layer does
+            more, and its decoding and its series take longer.
+        logdet: By default ``ExactLogDet()`` up to 16 dimensions, else ``RussianRoulette(ratio=coefficient)``, whose
+            variance is finite at all weights, for :math:`L^2 < L`.
 
     Raises:
         ValueError: If the coefficient is not in (0, 1).
@@ -58,11 +58,8 @@ def residual_flow(
     event = event_shape(dim, shape)
     check_positive_int(layers, "layers")
     kernel = 3 if len(event) == 3 else None
-    small = math.prod(event) <= 16
-
-    def block() -> tuple[Residual, Scale]:
-        net = Contraction(event, hidden, context, coefficient, kernel, activation)
-        estimate = logdet or (exact_logdet if small else russian_roulette(ratio=coefficient))
-        return Residual(net, estimate), Scale(event)
-
-    return Flow(Chain(*[layer for _ in range(layers) for layer in block()]), StandardNormal(event))
+    nets = [Contraction(event, hidden, context, coefficient, kernel, activation) for _ in range(layers)]
+    if logdet is None:
+        logdet = ExactLogDet() if math.prod(event) <= 16 else RussianRoulette(ratio=coefficient)
+    pairs = ((Residual(net, logdet), Scale(event)) for net in nets)
+    return Flow(Chain(*(layer for pair in pairs for layer in pair)), StandardNormal(event))

@@ -36,11 +36,11 @@ def multiscale(
 
     Example:
         >>> import torch
-        >>> from cnflib.discrete import Coupling, affine
+        >>> from cnflib.discrete import Affine, Coupling
         >>> from cnflib.nets import Conditioner
         >>> def layers(event):
         ...     mask = torch.rand(event) < 0.5
-        ...     return [Coupling(mask, affine(), Conditioner(event, (2 * event[0], *event[1:])))]
+        ...     return [Coupling(mask, Affine(), Conditioner(event, (2 * event[0], *event[1:])))]
         >>> chain = multiscale((1, 8, 8), layers, scales=2)
         >>> chain(torch.randn(5, 1, 8, 8))[0].shape
         torch.Size([5, 1, 8, 8])

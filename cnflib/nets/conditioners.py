@@ -25,7 +25,7 @@ class Conditioner(nn.Module):
         shape: Shape of the input event.
         outputs: Shape of the output event.
         hidden: Widths of the hidden layers.
-        context: Number of context features; 0 for none.
+        context: Number of context features; 0 for none. Labels become features by ``one_hot(labels, k).float()``.
         activation: Constructor of the activation.
     """
 
@@ -48,7 +48,7 @@ class Conditioner(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map x of shape ``(B, *shape)`` to ``(B, *outputs)``."""
-        check_declared(context, self.context, "Conditioner")
+        check_declared(context, self.context, "Conditioner", x)
         h = x.flatten(1) if context is None else torch.cat([x.flatten(1), context.flatten(1)], 1)
         return self.net(h).reshape(-1, *self.outputs)
 
@@ -63,7 +63,7 @@ class ConvNet(nn.Module):
         channels: Channels of the input.
         outputs: Channels of the output.
         hidden: Channels of the hidden layers, at least one layer.
-        context: Number of context features; 0 for none.
+        context: Number of context features; 0 for none. Labels become features by ``one_hot(labels, k).float()``.
         activation: Constructor of the activation.
 
     Raises:
@@ -98,7 +98,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map x of shape ``(B, channels, H, W)`` to ``(B, outputs, H, W)``."""
-        check_declared(context, self.context, "ConvNet")
+        check_declared(context, self.context, "ConvNet", x)
         for k, layer in enumerate(self.layers):
             x = layer(x)
             if context is not None:

@@ -9,10 +9,10 @@ __all__ = ["FourierFeatures", "TimeEmbedding"]
 
 
 class TimeEmbedding(nn.Module):
-    r"""Features of time :math:`(t, \sin \pi k t, \cos \pi k t)_{k \le K}`.
+    r"""Features of time :math:`(t, \sin \pi k t, \cos \pi k t)_{k \le M}`.
 
     Args:
-        frequencies: The number :math:`K` of frequencies; 0 gives :math:`t` alone.
+        frequencies: The number :math:`M` of frequencies; 0 gives :math:`t` alone.
     """
 
     def __init__(self, frequencies: int = 0) -> None:
@@ -21,7 +21,7 @@ class TimeEmbedding(nn.Module):
         self.register_buffer("rates", math.pi * torch.arange(1.0, frequencies + 1), persistent=False)
 
     def forward(self, t: Tensor, batch: int) -> Tensor:
-        """Embed t of shape ``()`` or ``(B,)`` as ``(B, 1 + 2K)``."""
+        """Embed t of shape ``()`` or ``(B,)`` as ``(B, 1 + 2M)``."""
         t = t.reshape(-1, 1)
         if self.features > 1:
             phase = self.rates * t

@@ -15,10 +15,12 @@ from cnflib.nets.tangents import push
 
 __all__ = ["MLP", "VectorField"]
 
-VectorField = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""A vector field ``f(t, x, context)``: t of shape ``()`` or ``(B,)``, x and the result of shape ``(B, *event)``.
+VectorField = Callable[..., Tensor]
+"""A vector field ``f(t, x)`` or ``f(t, x, context)``: t of shape ``()`` or ``(B,)``, x and the result ``(B, *event)``.
 
-It must act on each row alone: a field that mixes rows (BatchNorm) has no divergence row by row.
+Without a context it is called with two arguments, so an optional third one serves both calls; only where the third is
+required is it called with None. It must act on each row alone: a field that mixes rows (BatchNorm) has no divergence
+row by row.
 """
 
 
@@ -31,7 +33,7 @@ class MLP(nn.Module):
     Args:
         shape: Shape of the event x; the output has the same.
         hidden: Widths of the hidden layers.
-        context: Number of context features; 0 for none.
+        context: Number of context features; 0 for none. Labels become features by ``one_hot(labels, k).float()``.
         time_frequencies: Number of frequencies of the :class:`TimeEmbedding`; 0 appends :math:`t` alone.
         fourier: Number of :class:`FourierFeatures` of x; 0 for none.
         fourier_scale: Their standard deviation, in periods per unit of x.
@@ -108,4 +110,4 @@ class MLP(nn.Module):
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
         check_event(x, self.shape)
-        check_declared(context, self.context, "MLP")
+        check_declared(context, self.context, "MLP", x)

@@ -104,7 +104,7 @@ class UNet(nn.Module):
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, C, H, W)``."""
         check_event(x, self.shape)
-        check_declared(context, self.context, "UNet")
+        check_declared(context, self.context, "UNet", x)
         c = F.silu(self.embed(self._conditions(t, len(x), context)))
         h, bridges = self.first(F.pixel_unshuffle(x, self.patch)), []
         for blocks, shrink in zip(self.down, [*self.shrink, nn.Identity()], strict=True):

@@ -16,10 +16,15 @@ class Tableau(NamedTuple):
 
     Attributes:
         c: Times of the stages, in steps.
-        a: Weights of the slopes in each stage.
+        a: Weights of the slopes in each stage: row i has i of them.
         b: Weights of the slopes in the solution.
         e: Those in the error, b less the weights of a solution of lower order; empty for a method of equal steps.
-        order: The order p of the method, for :func:`adaptive`.
+        order: The order p of the method, which :class:`Adaptive` chooses its steps by.
+
+    Example:
+        >>> from cnflib.ode import Fixed
+        >>> ralston = Tableau(c=(0, 2 / 3), a=((), (2 / 3,)), b=(1 / 4, 3 / 4))
+        >>> solver = Fixed(10, ralston)
     """
 
     c: tuple[float, ...]
@@ -27,6 +32,13 @@ class Tableau(NamedTuple):
     b: tuple[float, ...]
     e: tuple[float, ...] = ()
     order: int = 0
+
+    def __repr__(self) -> str:
+        """The name of a ready one; one of your own in full."""
+        if self in _NAMES:
+            return _NAMES[self]
+        filled = {name: value for name, value in self._asdict().items() if value or name in ("c", "a", "b")}
+        return f"Tableau({', '.join(f'{name}={value!r}' for name, value in filled.items())})"
 
 
 def _less(b: tuple[float, ...], lower: tuple[float, ...]) -> tuple[float, ...]:
@@ -124,3 +136,14 @@ dopri8 = Tableau(
     order=8,
 )
 # fmt: on
+
+_NAMES = {
+    euler: "euler",
+    midpoint: "midpoint",
+    heun: "heun",
+    rk4: "rk4",
+    adaptive_heun: "adaptive_heun",
+    bosh3: "bosh3",
+    dopri5: "dopri5",
+    dopri8: "dopri8",
+}

@@ -1,0 +1,123 @@
+"""The one place that makes vector fields uniform: ``f(t, x)`` and ``f(t, x, context)`` become one callable."""
+
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from cnflib._check import takes
+
+__all__ = ["Uniform", "uniform"]
+
+
+class Uniform:
+    """A field as ``f(t, x, context=None)``, whatever of the two ways it is written; ``field`` is the original."""
+
+    __slots__ = ("field", "needs_context", "takes_context")
+
+    def __init__(self, field: Callable[..., Tensor], takes_context: bool, needs_context: bool) -> None:
+        self.field = field
+        self.takes_context = takes_context
+        self.needs_context = needs_context
+
+    def __call__(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        try:
+            if context is None and not self.needs_context:
+                return self.field(t, x)
+            if self.takes_context:
+                return self.field(t, x, context)
+        except (IndexError, RuntimeError, TypeError) as error:
+            if not torch.compiler.is_compiling():
+                self._diagnose(t, x, context, error)
+            raise
+        raise ValueError(
+            f"Expected no context, as the field {_name(self.field)} is called f(t, x); got one of shape "
+            f"{tuple(context.shape)}. Give it a third argument: f(t, x, context)."
+        )
+
+    def _diagnose(self, t: Tensor, x: Tensor, context: Tensor | None, error: Exception) -> None:
+        """Raise a ValueError where a context is missing or the field runs at a time of another shape."""
+        if context is None and self.needs_context:
+            raise ValueError(
+                f"Expected a context, as {_name(self.field)} has a third argument without a default and fails where it "
+                f"is None ({type(error).__name__}: {error}). Pass context=…, or let the argument default to None."
+            ) from error
+        if not isinstance(t, Tensor) or t.ndim > 1:
+            return
+        other = t.expand(x.shape[0]) if t.ndim == 0 else t[:1].reshape(())
+        try:
+            with torch.no_grad():
+                self.field(other, x, *(() if context is None and not self.needs_context else (context,)))
+        except Exception:
+            return
+        wanted, got = ("(B,)", "()") if t.ndim == 0 else ("()", "(B,)")
+        raise ValueError(
+            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {_name(self.field)} fails "
+            f"at shape {got} and runs at {wanted} ({type(error).__name__}: {error}). Let t.reshape(-1, 1) be a column "
+            "for both, expanded by .expand(len(x), 1), or wrap the net: cnflib.adapters has time_first, time_second "
+            "and time_as_feature."
+        ) from error
+
+
+def uniform(field: Callable[..., Tensor]) -> Uniform:
+    """The field as one callable ``f(t, x, context=None)``.
+
+    Without a context it is called ``f(t, x)``, with one ``f(t, x, context)``; only where a third parameter is required
+    is it called with None. The signature is looked for through compiled and parallel wrappers.
+    """
+    if isinstance(field, Uniform):
+        return field
+    if not callable(field) or isinstance(field, type):
+        got = field.__name__ if isinstance(field, type) else repr(field)
+        raise ValueError(
+            f"Expected field to be a function f(t, x) or f(t, x, context), or a module like MLP(dim); got {got}. Is it "
+            "to be called first?"
+        )
+    two, three = _takes(field)
+    if not two and not three:
+        raise ValueError(
+            f"Expected field to be called as f(t, x) or f(t, x, context); {_name(field)} takes other arguments. Wrap "
+            "it by cnflib.adapters: time_first(net), time_second(net), time_as_feature(net)."
+        )
+    return Uniform(field, takes_context=three, needs_context=not two)
+
+
+@torch.compiler.assume_constant_result  # dynamo does not trace signatures
+def _takes(field: Callable[..., Tensor]) -> tuple[bool, bool]:
+    """Whether a field can be called with two, and with three, positional arguments."""
+    inner = _unwrapped(field)
+    if isinstance(inner, nn.Module):
+        own = "forward" in vars(inner)
+        call, key = inner.forward, None if own else type(inner)
+    else:
+        call, key = inner, getattr(inner, "__func__", inner if isinstance(inner, FunctionType) else None)
+    if key is None:
+        return takes(call, 2), takes(call, 3)
+    known = _BOUND if isinstance(call, MethodType) else _PLAIN
+    if key not in known:
+        known[key] = takes(call, 2), takes(call, 3)
+    return known[key]
+
+
+# What was found of functions and of classes: a signature takes longer to read than a small net to call.
+_PLAIN: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
+_BOUND: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
+
+
+def _unwrapped(field: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The module inside of what torch.compile and the parallel wrappers make of it."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        if hasattr(field, "_orig_mod"):
+            field = field._orig_mod
+        elif isinstance(field, parallel):
+            field = field.module
+        else:
+            return field
+
+
+def _name(field: Callable[..., Tensor]) -> str:
+    inner = _unwrapped(field)
+    return getattr(inner, "__name__", type(inner).__name__)

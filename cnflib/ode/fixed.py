@@ -1,0 +1,118 @@
+r"""Equal steps: a Runge-Kutta method whose cost is known in advance, free of graph breaks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cnflib._check import check_positive_int
+from cnflib._settings import compact_repr
+from cnflib.ode._backward import check_visible
+from cnflib.ode._step import check_tableau, combine, ends_and_spans, within
+from cnflib.ode.checkpoint import Step, checkpointed
+from cnflib.ode.solver import RightHandSide, State, Stats, Work
+from cnflib.ode.tableaus import Tableau, rk4
+
+__all__ = ["Fixed"]
+
+
+@dataclass(frozen=True, repr=False)
+class Fixed:
+    r"""Equal steps between consecutive times, free of graph breaks: for compilation, and for a cost known in advance.
+
+    .. math:: y_{k+1} = \Pi\bigl(t_{k+1},\; y_k + h \sum_i b_i k_i\bigr), \qquad h = (t_1 - t_0) / \mathrm{steps}
+
+    with the projection :math:`\Pi`, if there is one. The error is not controlled. Halve the step and compare before a
+    likelihood is believed: coarse steps fake it. A solve forward and a solve backward are not inverses of each other,
+    only up to :math:`O(h^p)`.
+
+    Gradients are by backpropagation. With ``checkpoint`` each step is computed again in the backward pass: the same
+    gradient, in the memory of one state for each step and the graph of a single step, and about half more time.
+    Gradients of gradients are then refused.
+
+    Args:
+        steps: Steps between two consecutive times.
+        tableau: The Runge-Kutta method: :data:`euler`, :data:`midpoint`, :data:`heun`, :data:`rk4` or your own.
+        checkpoint: Whether the backward pass computes each step again instead of keeping its graph.
+        project: ``project(t, y)`` takes the first part of the state, after each step, back to a manifold that the
+            exact solution does not leave; the order of the method is kept. A log-determinant beside it is not
+            projected.
+
+    Raises:
+        ValueError: On ``steps`` that are not a positive int, or a tableau that is none. When called with
+            ``checkpoint``: if the right-hand side depends on a tensor that wants a gradient and is not in ``inputs``.
+
+    References:
+        Geometric Numerical Integration, Hairer, Lubich & Wanner, 2006, section IV.4 (projection);
+        Training Deep Nets with Sublinear Memory Cost, Chen et al., 2016, arXiv:1604.06174 (checkpoints).
+
+    Example:
+        >>> import torch
+        >>> from cnflib.ode import solve
+        >>> solve(lambda t, y: -y, torch.ones(2), (0.0, 1.0), Fixed(10)).y[-1]
+        tensor([0.3679, 0.3679])
+    """
+
+    steps: int
+    tableau: Tableau = rk4
+    checkpoint: bool = False
+    project: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    __repr__ = compact_repr
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", check_positive_int(self.steps, "steps"))
+        check_tableau(self.tableau, "euler, midpoint, heun, rk4")
+        if self.project is not None and not callable(self.project):
+            raise ValueError(f"Expected project to be a function project(t, y) -> y; got {self.project!r}.")
+
+    def __call__(
+        self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = ()
+    ) -> tuple[State, Stats]:
+        """The states at all times, as a :class:`Solver` is called."""
+        ends, spans = ends_and_spans(times, state[0])
+        total = self.steps * len(spans)
+        stats = Stats(total * len(self.tableau.b), total, 0, Work())
+        rhs, project = within(rhs, ends), self.project and within(self.project, ends)
+        step = partial(_step, rhs, self.tableau)
+        if project:
+            step = partial(_projected, step, project)
+        if self.checkpoint:
+            seen = rhs if not project else lambda t, y: rhs(t, (project(t, y[0]), *y[1:]))
+            used = check_visible(seen, state, ends[0], inputs)
+            step = checkpointed(step, len(self.tableau.b), inputs, used, stats.backward)
+        return _march(step, state, ends, spans / self.steps, self.steps), stats
+
+    def halved(self) -> "Fixed":
+        """The same solver with steps of half the length."""
+        return replace(self, steps=2 * self.steps)
+
+
+def _march(step: Step, state: State, ends: Tensor, lengths: Tensor, steps: int) -> State:
+    states = [state]
+    for start, h in zip(ends[:-1], lengths, strict=True):
+        for k in range(steps):
+            state = step(torch.add(start, h, alpha=k), h, state)
+        states.append(state)
+    return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
+
+
+def _step(rhs: RightHandSide, tableau: Tableau, t: Tensor, h: Tensor, state: State) -> State:
+    slopes: list[State] = []
+    for c, row in zip(tableau.c, tableau.a, strict=True):
+        slopes.append(rhs(torch.add(t, h, alpha=c), combine(state, h, row, slopes)))
+    return combine(state, h, tableau.b, slopes)
+
+
+def _projected(
+    step: Step, project: Callable[[Tensor, Tensor], Tensor], t: Tensor, h: Tensor, state: State
+) -> State:
+    y, *rest = step(t, h, state)
+    on = project(t + h, y)
+    if on.shape != y.shape:
+        raise ValueError(
+            f"Expected project(t, y) to return a tensor of y's shape {tuple(y.shape)}; got {tuple(on.shape)}."
+        )
+    return (on, *rest)

@@ -1,0 +1,152 @@
+"""What torch does with functions and modules it also does with ours: compile, transform, distribute."""
+
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from registry import rng
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cnflib import Flow, StandardNormal
+from cnflib.continuous import CNF, Exact, Hutchinson, HutchPP, KineticEnergy, TrainEval
+from cnflib.discrete import Affine, RationalQuadratic
+from cnflib.interpolants import (
+    BetaTimes,
+    Bridge,
+    IndependentPairing,
+    Linear,
+    Parabola,
+    Trigonometric,
+    sample_ode,
+    sample_sde,
+    score_from_velocity,
+    velocity_loss,
+)
+from cnflib.models import ffjord, realnvp
+from cnflib.nets import MLP
+from cnflib.ode import Fixed, euler, heun
+
+x0, x1 = torch.randn(2, 6, 2, generator=rng(), dtype=torch.float64)
+t = torch.tensor(0.4, dtype=torch.float64)
+field = MLP(2, (8,)).double()
+theta = {
+    transform: torch.randn(6, transform.parameters, 2, generator=rng())
+    for transform in (Affine(2.0), RationalQuadratic(4, 3.0))
+}
+
+
+def solve_with(solver):
+    return lambda x: solver(lambda t, state: (field(t, state[0]),), (x,), torch.tensor([0.0, 1.0]).double())[
+        0
+    ][0]
+
+
+inside = {  # settings built inside of what is compiled
+    "Exact": lambda x: Exact()(x, None)(field, t, x, None).divergence,
+    "Hutchinson": lambda x: Hutchinson(probes=2)(x, None)(field, t, x, None).velocity,
+    "HutchPP": lambda x: HutchPP(1, 2)(x, None)(field, t, x, None).velocity,
+    "Fixed": lambda x: solve_with(Fixed(2, heun))(x),
+    "Fixed, checkpoint is a setting too": lambda x: x * Fixed(2, checkpoint=True).steps,
+    "Affine": lambda x: Affine(2.0).encode(x, theta[Affine(2.0)].double())[0],
+    "RationalQuadratic": lambda x: RationalQuadratic(4, 3.0).encode(
+        x, theta[RationalQuadratic(4, 3.0)].double()
+    )[0],
+    "Linear": lambda x: velocity_loss(field, Linear(), x, x1, t.expand(6)),
+    "Linear with noise": lambda x: velocity_loss(field, Linear(gamma=Parabola()), x, x1, t.expand(6), x0),
+    "Trigonometric drawn": lambda x: Trigonometric(gamma=Bridge(0.5)).draw(x, x1, t.expand(6), x0).rate,
+    "pairing": lambda x: IndependentPairing()(x, x1)[0],
+    "times": lambda x: BetaTimes(1.0, 0.5).density(x.abs() / 9),
+    "sample_ode": lambda x: sample_ode(field, x, Fixed(2, euler)),
+    "sample_sde": lambda x: sample_sde(
+        field, score_from_velocity(field, Linear()), x, 0.0, Fixed(2, heun), t0=0.1, t1=0.9
+    ),
+}
+
+
+@pytest.mark.parametrize("name", inside)
+def test_settings_may_be_built_inside_of_what_is_compiled(name):
+    call = inside[name]
+    torch.testing.assert_close(torch.compile(call, fullgraph=True, backend="eager")(x0), call(x0))
+
+
+outside = {
+    "realnvp": realnvp(dim=2, layers=2, hidden=(8,)),
+    "CNF, exact": Flow(CNF(field, Exact(), Fixed(1, euler)), StandardNormal(2)),
+    "CNF with costs": Flow(CNF(field, Exact(), Fixed(1, euler), (KineticEnergy(),)), StandardNormal(2)),
+    "ffjord": ffjord(dim=2, hidden=(8,), solver=Fixed(1, euler)),
+    "exact in eval": ffjord(dim=12, hidden=(8,), solver=Fixed(1, euler), divergence=TrainEval()).eval(),
+}
+
+
+@pytest.mark.parametrize("name", outside)
+def test_a_density_compiles_in_one_piece(name):
+    flow = outside[name].double()
+    x = torch.randn(5, *flow.event_shape, generator=rng(), dtype=torch.float64)
+    compiled = torch.compile(flow.log_prob, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), flow.log_prob(x))
+
+
+@pytest.mark.parametrize("name", ["realnvp", "CNF, exact"])
+def test_a_training_step_compiles_in_one_piece(name):
+    flow = outside[name].double()
+    x = torch.randn(5, *flow.event_shape, generator=rng(), dtype=torch.float64)
+    loss, grads = lambda x: -flow.log_prob(x).mean(), []
+    for step in (torch.compile(loss, fullgraph=True, backend="aot_eager"), loss):
+        flow.zero_grad()
+        step(x).backward()
+        grads.append([p.grad.clone() for p in flow.parameters()])
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("name", outside)
+def test_torch_func_goes_through(name):
+    flow = outside[name].double()
+    x = torch.randn(3, *flow.event_shape, generator=rng(), dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    wanted = torch.autograd.grad(flow.log_prob(leaf).sum(), leaf)[0]
+    one = lambda y: flow.log_prob(y[None])[0]
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(one))(x), wanted)
+    weights = {name: 1.1 * p.detach() for name, p in flow.named_parameters()}
+    moved = torch.func.functional_call(flow, weights, (x,))
+    with torch.no_grad():
+        for p in flow.parameters():
+            p *= 1.1
+        torch.testing.assert_close(moved, flow.log_prob(x))
+        for p in flow.parameters():
+            p /= 1.1
+
+
+def gradients(rank, store, results):
+    """One of two processes: gradients of the mean loss over its half of the batch, averaged by DDP."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the name of the machine need not lead to an address
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    flow = ffjord(dim=2, hidden=(8,), solver=Fixed(2)).double()
+    x = torch.randn(8, 2, generator=rng(), dtype=torch.float64)
+    parallel = DistributedDataParallel(flow)  # held until the gradient is there: its hooks go with it
+    (-parallel(x[4 * rank : 4 * rank + 4]).mean()).backward()
+    if rank == 0:
+        torch.save([p.grad for p in flow.parameters()], results)
+    dist.barrier()
+    os._exit(0)  # taking down the threads of gloo, one process before the other, can wait for ever
+
+
+@pytest.mark.timeout(120)
+def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
+    mp.spawn(gradients, (str(tmp_path / "store"), str(tmp_path / "grads.pt")), nprocs=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = ffjord(dim=2, hidden=(8,), solver=Fixed(2)).double()
+    x = torch.randn(8, 2, generator=rng(), dtype=torch.float64)
+    (-flow.log_prob(x).mean()).backward()
+    torch.testing.assert_close(torch.load(tmp_path / "grads.pt"), [p.grad for p in flow.parameters()])
+
+
+def test_a_flow_is_a_module_like_any_other():
+    flow = realnvp(dim=2, layers=2, hidden=(8,))
+    assert isinstance(flow, nn.Module) and all(p.requires_grad for p in flow.parameters())
+    assert flow.to(torch.float64).log_prob(x0).dtype == torch.float64
