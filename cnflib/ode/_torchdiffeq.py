@@ -66,7 +66,6 @@ class Counted:
     ) -> None:
         self.rhs, self.method, self.options, self.work = rhs, method, options, Work()
         self.stops: dict[str, Tensor] = {}
-        self.starts: list[float] = []
         self.place = self.tries = 0
         if method in FIXED:
             self.callback_step = self.callback_step_adjoint = self._accept
@@ -78,7 +77,7 @@ class Counted:
         back = "In the backward pass of the adjoint: "
         self.callback_step = partial(self._try, _Way(times, self.stops, sign, sign, ""))
         self.callback_step_adjoint = partial(self._try, _Way(times, self.stops, -sign, -1, back))
-        self.callback_accept_step, self.callback_accept_step_adjoint = self._accept_and_note, self._accept
+        self.callback_accept_step = self.callback_accept_step_adjoint = self._accept
         self.callback_reject_step = self.callback_reject_step_adjoint = self._reject
 
     def __call__(self, t: Tensor, state: State) -> State:
@@ -87,10 +86,6 @@ class Counted:
 
     def _accept(self, t: Tensor, state: State, h: Tensor) -> None:
         self.work.accepted += 1
-
-    def _accept_and_note(self, t: Tensor, state: State, h: Tensor) -> None:
-        self.work.accepted += 1
-        self.starts.append(t.item())
 
     def _reject(self, t: Tensor, state: State, h: Tensor) -> None:
         self.work.rejected += 1

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import log2
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ __all__ = ["TorchDiffEq"]
 STEPS = "dfactor dtype first_step ifactor jump_t max_num_steps max_step min_step norm safety step_t".split()
 GRID = "grid_constructor interp perturb step_size".split()
 ADAMS = "max_iters max_order".split()
+ORDERS = {"adaptive_heun": 2, "bosh3": 3, "dopri5": 5, "dopri8": 8, "fehlberg2": 2}
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -94,12 +94,6 @@ class TorchDiffEq:
         self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = ()
     ) -> tuple[State, Stats]:
         """The states at all times, as a :class:`Solver` is called."""
-        return self._solve(rhs, state, times, inputs)[:2]
-
-    def _solve(
-        self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor]
-    ) -> tuple[State, Stats, list[float]]:
-        """The same, and the times at which the accepted steps of an adaptive method start."""
         check_plain(state)
         check_finite(state[0], "x")
         times = times.to(state[0].device, torch.float64)
@@ -119,21 +113,20 @@ class TorchDiffEq:
                 function.place = 0
 
             states = Guard.apply(begin, *states)
-        stats = Stats(done.nfe, done.accepted, done.rejected, function.work)
-        return states, stats, function.starts
+        return states, Stats(done.nfe, done.accepted, done.rejected, function.work)
 
-    def halved(self) -> "TorchDiffEq | _Halved":
-        """The same solver with steps of half the length.
+    def halved(self) -> "TorchDiffEq":
+        r"""The same solver with steps of half the length; of an adaptive method of order p, of about half.
 
-        Of fixed steps, ``step_size`` is halved. An adaptive method first solves as it is, without gradients, and then
-        again with a stop in the middle of each step it took.
+        Its steps are as long as the p-th root of the tolerance, so both tolerances are divided by :math:`2^p`.
 
         Raises:
             ValueError: If the steps come from a ``grid_constructor``.
         """
         options = dict(self.options)
         if self.method in ADAPTIVE:
-            return _Halved(self)
+            factor = 2.0 ** -ORDERS[self.method]
+            return replace(self, rtol=factor * self.rtol, atol=factor * self.atol)
         if "step_size" not in options:
             raise ValueError(
                 "Expected step_size, to halve it; got a grid_constructor. Give a step_size instead."
@@ -157,33 +150,6 @@ class TorchDiffEq:
         for pair in times.unfold(0, 2, 1):
             states.append(tuple(y[-1] for y in call(states[-1], pair)))
         return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
-
-
-@dataclass(frozen=True, repr=False)
-class _Halved:
-    """An adaptive solver whose steps are cut into so many pieces, a power of 2."""
-
-    solver: TorchDiffEq
-    pieces: int = 2
-
-    def __repr__(self) -> str:
-        return repr(self.solver) + ".halved()" * int(log2(self.pieces))
-
-    @torch.compiler.disable
-    def __call__(
-        self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = ()
-    ) -> tuple[State, Stats]:
-        with torch.no_grad():
-            _, first, starts = self.solver._solve(rhs, state, times, ())
-        options, parts = dict(self.solver.options), torch.arange(self.pieces) / self.pieces
-        ends = torch.tensor([*starts, times[-1].item()], dtype=torch.float64)
-        stops = (ends[:-1, None] + ends.diff()[:, None] * parts).flatten().tolist()
-        finer = replace(self.solver, options=options | {"step_t": (*options.get("step_t", ()), *stops)})
-        states, stats = finer(rhs, state, times, inputs)
-        return states, stats._replace(nfe=first.nfe + stats.nfe)
-
-    def halved(self) -> "_Halved":
-        return replace(self, pieces=2 * self.pieces)
 
 
 def _check(method: str, options: dict[str, object]) -> None:
