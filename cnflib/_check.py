@@ -4,6 +4,8 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from types import MethodType
 
 import torch
 from torch import Generator, Tensor, nn
@@ -153,7 +155,7 @@ def check_bijection(bijection: object, name: str) -> None:
             "flow.bijection; flow.after(bijection) puts another in front; the order is Flow(bijection, base)."
         )
     missing = [method for method in METHODS if not callable(getattr(bijection, method, None))]
-    short = [m for m in METHODS if m not in missing and not takes(getattr(bijection, m), 3)]
+    short = [m for m in METHODS if m not in missing and not _takes_three(getattr(bijection, m))]
     if short:
         raise ValueError(
             f"Expected the methods of {name} to be called as {short[0]}(x, context, generator); those of "
@@ -164,6 +166,13 @@ def check_bijection(bijection: object, name: str) -> None:
             f"Expected {name} to be a bijection, with the methods {', '.join(METHODS)}; {type(bijection).__name__} has "
             f"no {', '.join(missing)}. Of a vector field: CNF(field). One's own: a subclass of cnflib.Bijection."
         )
+
+
+def _takes_three(method: Callable[..., object]) -> bool:
+    """Whether a method can be called with three arguments; that of a class is looked at once."""
+    if isinstance(method, MethodType):
+        return _takes(method.__func__, 4)
+    return takes(method, 3)
 
 
 def check_call(bijection: nn.Module, x: Tensor, context: Tensor | None) -> None:
@@ -299,6 +308,9 @@ def takes(function: Callable[..., object], count: int) -> bool:
     except TypeError:
         return False
     return True
+
+
+_takes = lru_cache(maxsize=256)(takes)
 
 
 def check_finite(x: Tensor, name: str) -> None:

@@ -118,7 +118,8 @@ class TorchDiffEq:
     def halved(self) -> "TorchDiffEq":
         r"""The same solver with steps of half the length; of an adaptive method of order p, of about half.
 
-        Its steps are as long as the p-th root of the tolerance, so both tolerances are divided by :math:`2^p`.
+        Its steps are as long as the p-th root of the tolerance, so both tolerances are divided by :math:`2^p`. Float32
+        does not hold the default ones so divided: such a solve takes very many steps, which ``max_num_steps`` bounds.
 
         Raises:
             ValueError: If the steps come from a ``grid_constructor``.
