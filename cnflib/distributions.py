@@ -368,7 +368,12 @@ def _check_torch_draw(n: int, generator: Generator | None) -> None:
 
 
 def _accepted(method: Callable) -> frozenset[str]:
-    """Which of context and generator a method takes by name."""
+    """Which of context and generator a method takes by name; that of a class is looked at once."""
+    return _named(getattr(method, "__func__", method))
+
+
+@functools.lru_cache(maxsize=256)
+def _named(method: Callable) -> frozenset[str]:
     try:
         parameters = inspect.signature(method).parameters
     except (TypeError, ValueError):
