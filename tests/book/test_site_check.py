@@ -5,10 +5,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from house_rules import ROOT
 
 pytest.importorskip("axe_playwright_python")
-sys.path.insert(0, str(ROOT / "book"))
 
 import site_check  # noqa: E402
 from site_checks import operate, visit  # noqa: E402

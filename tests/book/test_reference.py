@@ -11,7 +11,6 @@ import pytest
 from house_rules import ROOT
 
 pytest.importorskip("sphinx")
-sys.path.insert(0, str(ROOT / "book/_ext"))
 
 import cnflib_api as api  # noqa: E402
 

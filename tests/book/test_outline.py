@@ -1,19 +1,15 @@
 """The map of the chapters says what the notebooks say, and every concept they teach is in the glossary."""
 
 import re
-import sys
 from collections import Counter
 
+import map as chapter_map
 import nbformat
 import pytest
+from cnflib_book import glossary_terms
 from house_rules import ROOT
 from nbformat.v4 import new_markdown_cell, new_notebook
-
-sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book/_ext")]
-
-import map as chapter_map  # noqa: E402
-from cnflib_book import glossary_terms  # noqa: E402
-from outline import FAST_PATH, PLAN, Chapter, chapter_paths, needs, outline, read_chapter  # noqa: E402
+from outline import FAST_PATH, PLAN, Chapter, chapter_paths, needs, outline, read_chapter
 
 METADATA = {
     "1": {"requires": [], "provides": ["a", "b"]},

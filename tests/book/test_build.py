@@ -3,14 +3,11 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from house_rules import ROOT
 
 pytest.importorskip("jupyter_book")
-sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book/_ext")]
 
 import build  # noqa: E402
 from cnflib_book import cache_folder, chapter_number, drop_thebe, plain_bibliography  # noqa: E402

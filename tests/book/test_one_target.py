@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from statistics import median
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from house_rules import ROOT
 
 pytest.importorskip("sphinx")
-sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book/_ext"), str(ROOT / "benchmarks")]
 
 import one_target  # noqa: E402
 import results  # noqa: E402

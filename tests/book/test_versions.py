@@ -1,17 +1,14 @@
 """Two versions beside each other: the rows of this one run, and the verdict is what the times say."""
 
 import math
-import sys
 from pathlib import Path
 
 import pytest
+import rows
 import torch
+import versions
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import rows  # noqa: E402
-import versions  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", rows.rows)

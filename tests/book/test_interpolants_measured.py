@@ -4,14 +4,12 @@ import copy
 import json
 import math
 import re
-import sys
 
 import numpy as np
 import pytest
 from house_rules import ROOT
 
 pytest.importorskip("sphinx")
-sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book/_ext"), str(ROOT / "benchmarks")]
 
 import interpolating  # noqa: E402
 import results  # noqa: E402

@@ -1,6 +1,6 @@
 """The house rules for chapters, one small function each: given a notebook, the faults in plain words.
 
-Look at one chapter with ``python tests/house_rules.py chapters/01-change-of-variables.ipynb``.
+Look at one chapter with ``python book/house_rules.py chapters/01-change-of-variables.ipynb``.
 """
 
 import ast
@@ -16,9 +16,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbformat import NotebookNode
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book"))
-from outline import ROOT, Concepts, chapter_paths, needs, number, providers  # noqa: E402
+from outline import ROOT, Concepts, chapter_paths, needs, number, providers
 
 BOOTSTRAP = (ROOT / "book/bootstrap.txt").read_text(encoding="utf-8").rstrip()
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
