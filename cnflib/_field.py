@@ -13,12 +13,16 @@ __all__ = ["Uniform", "uniform"]
 
 
 class Uniform:
-    """A field as ``f(t, x, context=None)``, whatever of the two ways it is written; ``field`` is the original."""
+    """A field as ``f(t, x, context=None)``, whatever of the two ways it is written; ``field`` is the original.
 
-    __slots__ = ("field", "needs_context", "takes_context")
+    It is made anew for every solve, and ``found`` is what this solve has found out of the field.
+    """
+
+    __slots__ = ("field", "found", "needs_context", "takes_context")
 
     def __init__(self, field: Callable[..., Tensor], takes_context: bool, needs_context: bool) -> None:
         self.field = field
+        self.found: dict[str, object] = {}
         self.takes_context = takes_context
         self.needs_context = needs_context
 

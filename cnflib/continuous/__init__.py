@@ -1,21 +1,15 @@
 """Continuous flows: a vector field integrated over time is a bijection."""
 
+from cnflib.continuous.bottleneck import Bottleneck
 from cnflib.continuous.cnf import CNF, Solution
 from cnflib.continuous.costs import Cost, JacobianFrobenius, KineticEnergy, PathDerivative
-from cnflib.continuous.divergence import (
-    Bottleneck,
-    Divergence,
-    Exact,
-    Gaussian,
-    Hutchinson,
-    HutchPP,
-    Local,
-    Rademacher,
-    TrainEval,
-)
-from cnflib.continuous.fields import EndTime, concat, concat_squash, convolutional, random_end
+from cnflib.continuous.divergence import Divergence, Exact, Hutchinson, Local, TrainEval
+from cnflib.continuous.end_time import EndTime, random_end
+from cnflib.continuous.fields import concat, concat_squash, convolutional
+from cnflib.continuous.hutchpp import HutchPP
 from cnflib.continuous.likelihood import in_chunks, log_prob_and_costs, log_prob_at, log_prob_with_error
 from cnflib.continuous.points import carry
+from cnflib.continuous.probes import Gaussian, Rademacher
 from cnflib.continuous.products import Automatic, ForwardMode, ReverseMode
 
 __all__ = [

@@ -14,14 +14,23 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import check_deterministic, check_differentiable, check_rate, eager
+from cnflib._field import uniform
 from cnflib.bijection import Bijection
-from cnflib.continuous._arguments import as_path, as_times, check_field, check_parts, made_uniform, same_time
-from cnflib.continuous._solve import ONE_STEP, carried, check_points, inputs, integrate
+from cnflib.continuous._boundary import (
+    ONE_STEP,
+    as_path,
+    as_times,
+    check_parts,
+    check_points,
+    same_time,
+    wanting,
+)
 from cnflib.continuous.costs import Cost
 from cnflib.continuous.divergence import Divergence, Exact
+from cnflib.continuous.points import carry_along
 from cnflib.nets import VectorField
 from cnflib.ode import Adaptive, Solver
-from cnflib.ode.solver import State, Work
+from cnflib.ode.solver import State, Work, integrate
 
 __all__ = ["CNF", "Solution"]
 
@@ -115,9 +124,8 @@ class CNF(Bijection):
         costs: Sequence[Cost] = (),
     ) -> None:
         super().__init__()
-        uniform = check_field(field)
-        check_parts(divergence, solver, costs)
-        self.field, self._uniform = field, uniform
+        check_parts(field, solver, divergence)
+        self.field = field
         self.divergence = divergence
         self.solver = solver
         self.costs = tuple(costs)
@@ -134,20 +142,20 @@ class CNF(Bijection):
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        path = self._solve(x, as_times((1.0, 0.0), x), context, generator)
+        path = self._solve(x, x.new_tensor((1.0, 0.0)), context, generator)
         return path.x[-1], path.logdet[-1]
 
     def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        path = self._solve(z, as_times((0.0, 1.0), z), context, generator)
+        path = self._solve(z, z.new_tensor((0.0, 1.0)), context, generator)
         return path.x[-1], path.logdet[-1]
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        return carried(made_uniform(self), x, as_times((1.0, 0.0), x), context, self.solver)[-1]
+        return carry_along(self.field, x, x.new_tensor((1.0, 0.0)), context, self.solver)[-1]
 
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        return carried(made_uniform(self), z, as_times((0.0, 1.0), z), context, self.solver)[-1]
+        return carry_along(self.field, z, z.new_tensor((0.0, 1.0)), context, self.solver)[-1]
 
     def trajectory(
         self,
@@ -172,7 +180,7 @@ class CNF(Bijection):
             SolveError: If an adaptive solve cannot go on.
         """
         check_points(self.field, x, context)
-        return carried(made_uniform(self), x, as_path(times, x), context, self.solver)
+        return carry_along(self.field, x, as_path(times, x), context, self.solver)
 
     def solve(
         self,
@@ -242,7 +250,7 @@ class CNF(Bijection):
     ) -> Solution:
         """The solution at all times, by the flow's own solver or another."""
         check_deterministic(self.field)
-        field, local = made_uniform(self), self.divergence(x, generator)
+        field, local = uniform(self.field), self.divergence(x, generator)
         direction = torch.sign((times[-1] - times[0]).detach())
 
         def rhs(t: Tensor, state: State) -> State:
@@ -255,7 +263,7 @@ class CNF(Bijection):
         zero = x.new_zeros(x.shape[0])
         start = (x, zero, *[zero] * len(self.costs))
         (path, logdet, *costs), stats = integrate(
-            rhs, start, times, inputs(self, context), solver or self.solver
+            solver or self.solver, rhs, start, times, wanting(self, context)
         )
         if eager(logdet) and not logdet.any():
             check_differentiable(field, times[0], x, context)

@@ -15,8 +15,8 @@ from torch.func import jvp
 from cnflib._check import check_positive_int
 from cnflib._field import uniform
 from cnflib._settings import compact_repr
-from cnflib.continuous._tangents import check_forward_mode
 from cnflib.continuous.divergence import Local
+from cnflib.continuous.products import check_forward_mode
 from cnflib.nets import VectorField
 
 __all__ = ["Cost", "JacobianFrobenius", "KineticEnergy", "PathDerivative"]

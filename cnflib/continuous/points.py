@@ -2,12 +2,14 @@
 
 from torch import Tensor
 
-from cnflib.continuous._arguments import as_times, check_field, check_solver, same_time
-from cnflib.continuous._solve import ONE_STEP, carried, check_points
+from cnflib._check import check_deterministic, check_velocity
+from cnflib._field import uniform
+from cnflib.continuous._boundary import ONE_STEP, as_times, check_parts, check_points, same_time, wanting
 from cnflib.nets import VectorField
 from cnflib.ode import Adaptive, Solver
+from cnflib.ode.solver import State, integrate
 
-__all__ = ["carry"]
+__all__ = ["carry", "carry_along"]
 
 _ADAPTIVE = Adaptive()
 
@@ -47,11 +49,35 @@ def carry(
         >>> torch.allclose(x, torch.full((1, 2), 2.71828), atol=1e-3)
         True
     """
-    uniform = check_field(field)
-    check_solver(solver)
+    check_parts(field, solver)
     check_points(field, x, context)
     times = as_times((t0, t1), x)
     same = same_time(t0, t1, times)
     if same and not times.requires_grad:
         return x
-    return carried(uniform, x, times, context, ONE_STEP if same else solver)[-1]
+    return carry_along(field, x, times, context, ONE_STEP if same else solver)[-1]
+
+
+def carry_along(
+    field: VectorField, x: Tensor, times: Tensor, context: Tensor | None, solver: Solver
+) -> Tensor:
+    """Carry points from the first of several times through all others, shape ``(T, B, *event)``.
+
+    Arguments are those of :func:`carry` and as a tensor of x's dtype, at least two, in strict order, the times.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.ode import Fixed
+        >>> carry_along(lambda t, x: -x, torch.ones(3, 2), torch.linspace(0, 1, 5), None, Fixed(2)).shape
+        torch.Size([5, 3, 2])
+    """
+    check_deterministic(field)
+    f = uniform(field)
+
+    def rhs(t: Tensor, state: State) -> State:
+        velocity = f(t, state[0], context)
+        check_velocity(velocity, x)
+        return (velocity,)
+
+    (path,), _ = integrate(solver, rhs, (x,), times, wanting(field, context))
+    return path

@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 from cnflib.ode._backward import once
-from cnflib.ode._step import gave_up
+from cnflib.ode._checks import gave_up
 from cnflib.ode.solver import RightHandSide, State, Work
 
 __all__: list[str] = []

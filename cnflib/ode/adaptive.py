@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from math import log2
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -15,17 +16,10 @@ from torch import Tensor
 
 from cnflib._check import check_finite, check_plain, check_positive_int
 from cnflib._settings import compact_repr
-from cnflib.ode._step import (
-    EAGER,
-    Compiled,
-    Size,
-    check_tableau,
-    check_tolerances,
-    ends_and_spans,
-    gave_up,
-    spread,
-)
+from cnflib.ode._checks import check_tableau, check_tolerances, gave_up
+from cnflib.ode._times import ends_and_spans, spread
 from cnflib.ode.adjoint import by_adjoint
+from cnflib.ode.runge_kutta import Size, begin, embedded_step
 from cnflib.ode.solver import RightHandSide, State, Stats, Work
 from cnflib.ode.tableaus import Tableau, dopri5
 
@@ -127,7 +121,8 @@ class Adaptive:
         self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = ()
     ) -> tuple[State, Stats]:
         """The states at all times, as a :class:`Solver` is called."""
-        return _differentiable(self, 1, rhs, state, times, inputs)
+        march = partial(_march, self, 1)
+        return by_adjoint(rhs, state, times, inputs, march) if self.adjoint else march(rhs, state, times)
 
     def halved(self) -> "_Halved":
         """The same solver with steps of half the length: each that the tolerance allows is cut in two."""
@@ -136,7 +131,7 @@ class Adaptive:
     @cached_property
     def _parts(self) -> tuple[Callable, Callable]:
         """The functions that begin and take a step, here and not in a copy once compiled."""
-        return tuple(map(Compiled, EAGER)) if self.compiled else EAGER
+        return (_Compiled(begin), _Compiled(embedded_step)) if self.compiled else (begin, embedded_step)
 
     def __getstate__(self) -> dict[str, object]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -156,20 +151,16 @@ class _Halved:
     def __call__(
         self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = ()
     ) -> tuple[State, Stats]:
-        return _differentiable(self.solver, self.pieces, rhs, state, times, inputs)
+        march = partial(_march, self.solver, self.pieces)
+        return (
+            by_adjoint(rhs, state, times, inputs, march) if self.solver.adjoint else march(rhs, state, times)
+        )
 
     def halved(self) -> "_Halved":
         return replace(self, pieces=2 * self.pieces)
 
 
-def _differentiable(
-    solver: Adaptive, pieces: int, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor]
-) -> tuple[State, Stats]:
-    solve = partial(_solve, solver, pieces)
-    return by_adjoint(rhs, state, times, inputs, solve) if solver.adjoint else solve(rhs, state, times)
-
-
-def _solve(
+def _march(
     solver: Adaptive,
     pieces: int,
     rhs: RightHandSide,
@@ -177,28 +168,20 @@ def _solve(
     times: Tensor,
     chosen_by: int | None = None,
 ) -> tuple[State, Stats]:
-    """With ``pieces`` a step that the tolerance allows is cut into so many; the first parts of the state choose it."""
+    """The states at all times; a step that the tolerance allows is cut into pieces.
+
+    The first ``chosen_by`` parts of the state choose the steps, by default all.
+    """
     check_plain(state)
     check_finite(state[0], "x")
-    if solver.per_row:
-        _check_rows(state)
     norm = _row_by_row if solver.per_row else partial(_largest, count=chosen_by) if chosen_by else _largest
     size = partial(_size, norm=norm, rtol=solver.rtol, atol=solver.atol)
-    run = _Run(rhs, solver.tableau, size, solver.max_steps, pieces, solver._parts)
+    run = _Run(solver, pieces, rhs, size)
     states = [state]
     ends, spans = ends_and_spans(times, state[0])
     for start, end, span in zip(ends[:-1], ends[1:], spans, strict=True):
         states.append(run.go(states[-1], start, end, span))
     return tuple(torch.stack(parts) for parts in zip(*states, strict=True)), run.stats()
-
-
-def _check_rows(state: State) -> None:
-    shapes = [tuple(y.shape) for y in state]
-    if len({shape[:1] for shape in shapes}) > 1 or () in shapes:
-        raise ValueError(
-            f"Expected every part of the state to have the same rows, (B, ...), for per_row=True; got {shapes}. "
-            "Add a batch dimension, y[None], or leave per_row out."
-        )
 
 
 class _Run:
@@ -207,18 +190,10 @@ class _Run:
     Pace and error are numbers, or arrays with one for each row, in float64: with them the next step is decided.
     """
 
-    def __init__(
-        self,
-        rhs: RightHandSide,
-        tableau: Tableau,
-        size: Size,
-        max_steps: int,
-        pieces: int,
-        parts: tuple[Callable, Callable],
-    ) -> None:
-        self.rhs, self.tableau, self.size = rhs, tableau, size
-        self.max_steps, self.pieces = max_steps, pieces
-        self.begin, self.step = parts
+    def __init__(self, solver: Adaptive, pieces: int, rhs: RightHandSide, size: Size) -> None:
+        self.solver, self.pieces, self.rhs, self.size = solver, pieces, rhs, size
+        self.tableau = solver.tableau
+        self.begin, self.step = solver._parts
         self.slope: State | None = None
         self.pace: np.ndarray | None = None
         self.error: np.ndarray = np.zeros(())
@@ -234,9 +209,9 @@ class _Run:
         left = np.ones_like(self.pace)
         while left.any():
             part = _share(self.pace / way / self.pieces, left)
-            self.check(part, left, self.tries - since, start, end, state)
+            self.go_on(part, left, self.tries - since, start, end, state)
             at = _stages(self.tableau, part, left, start)
-            if self.slope is None:
+            if self.slope is None:  # the method does not end its steps in the slope there
                 self.slope, self.nfe = self.rhs(torch.lerp(start, end, at[0]), state), self.nfe + 1
             moved, slope, error = self.step(
                 self.rhs, self.tableau, self.size, start, end, span, at, state, self.slope
@@ -244,6 +219,7 @@ class _Run:
             self.tries, self.nfe, self.error = self.tries + 1, self.nfe + len(at) - 2, _array(error)
             good = self.error <= 1
             self.accepted = self.accepted + (good & (part > 0))
+            # A row at its end waits for the others in steps of no length, which say nothing of its pace.
             self.pace = np.where(part > 0, way * part * self.change(), self.pace)
             self.slope = _choose(good, slope, self.slope) if slope else None if good.any() else self.slope
             state, left = _choose(good, moved, state), np.where(good, left - part, left)
@@ -260,12 +236,12 @@ class _Run:
         accepted = int(self.accepted.max())
         return Stats(self.nfe, accepted, self.tries - accepted, Work())
 
-    def check(
+    def go_on(
         self, part: np.ndarray, left: np.ndarray, tries: int, start: Tensor, end: Tensor, state: State
     ) -> None:
         """Give up where the step no longer moves the time, or after too many."""
         vanishing = (part < torch.finfo(state[0].dtype).eps) & (left > 0)
-        if not vanishing.any() and tries < self.max_steps:
+        if not vanishing.any() and tries < self.solver.max_steps:
             return
         gone = 1 - left[vanishing if vanishing.any() else left > 0].max()
         t = torch.lerp(start, end, float(gone)).item()
@@ -275,6 +251,24 @@ class _Run:
             raise gave_up(where)
         reason = "the step size underflowed" if vanishing.any() else "max_steps was reached"
         raise gave_up(where, f"{reason} in {state[0].dtype}")
+
+
+class _Compiled:
+    """A function compiled at its first call.
+
+    It is a copy that is compiled: torch counts how often it compiled a function, gives up after a few, and keeps the
+    count with the code object, which all solvers would share.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        self.function, self.compiled = function, None
+
+    def __call__(self, *args: object) -> object:
+        if self.compiled is None:
+            copy = FunctionType(self.function.__code__.replace(), self.function.__globals__)
+            options = {"cpp_wrapper": True} if args[-1][0].is_cpu else {}  # calls kernels not from Python
+            self.compiled = torch.compile(copy, fullgraph=True, dynamic=False, options=options)
+        return self.compiled(*args)
 
 
 def _size(error: State, before: State, after: State, norm: Norm, rtol: float, atol: float) -> Tensor:

@@ -2,7 +2,6 @@ r"""Equal steps: a Runge-Kutta method whose cost is known in advance, free of gr
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,8 +9,10 @@ from torch import Tensor
 from cnflib._check import check_positive_int
 from cnflib._settings import compact_repr
 from cnflib.ode._backward import check_visible
-from cnflib.ode._step import check_tableau, combine, ends_and_spans, within
+from cnflib.ode._checks import check_tableau
+from cnflib.ode._times import ends_and_spans, within
 from cnflib.ode.checkpoint import Step, checkpointed
+from cnflib.ode.runge_kutta import runge_kutta_step
 from cnflib.ode.solver import RightHandSide, State, Stats, Work
 from cnflib.ode.tableaus import Tableau, rk4
 
@@ -65,8 +66,6 @@ class Fixed:
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", check_positive_int(self.steps, "steps"))
         check_tableau(self.tableau, "euler, midpoint, heun, rk4")
-        if self.project is not None and not callable(self.project):
-            raise ValueError(f"Expected project to be a function project(t, y) -> y; got {self.project!r}.")
 
     def __call__(
         self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = ()
@@ -76,11 +75,9 @@ class Fixed:
         total = self.steps * len(spans)
         stats = Stats(total * len(self.tableau.b), total, 0, Work())
         rhs, project = within(rhs, ends), self.project and within(self.project, ends)
-        step = partial(_step, rhs, self.tableau)
-        if project:
-            step = partial(_projected, step, project)
+        step = self._step(rhs, project)
         if self.checkpoint:
-            seen = rhs if not project else lambda t, y: rhs(t, (project(t, y[0]), *y[1:]))
+            seen = rhs if project is None else lambda t, y: rhs(t, (project(t, y[0]), *y[1:]))
             used = check_visible(seen, state, ends[0], inputs)
             step = checkpointed(step, len(self.tableau.b), inputs, used, stats.backward)
         return _march(step, state, ends, spans / self.steps, self.steps), stats
@@ -88,6 +85,14 @@ class Fixed:
     def halved(self) -> "Fixed":
         """The same solver with steps of half the length."""
         return replace(self, steps=2 * self.steps)
+
+    def _step(self, rhs: RightHandSide, project: Callable[[Tensor, Tensor], Tensor] | None) -> Step:
+        def step(t: Tensor, h: Tensor, state: State) -> State:
+            times = [torch.add(t, h, alpha=c) for c in self.tableau.c]
+            y, _ = runge_kutta_step(rhs, self.tableau, times, h, state)
+            return y if project is None else (_projected(project, t + h, y[0]), *y[1:])
+
+        return step
 
 
 def _march(step: Step, state: State, ends: Tensor, lengths: Tensor, steps: int) -> State:
@@ -99,20 +104,10 @@ def _march(step: Step, state: State, ends: Tensor, lengths: Tensor, steps: int) 
     return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
 
 
-def _step(rhs: RightHandSide, tableau: Tableau, t: Tensor, h: Tensor, state: State) -> State:
-    slopes: list[State] = []
-    for c, row in zip(tableau.c, tableau.a, strict=True):
-        slopes.append(rhs(torch.add(t, h, alpha=c), combine(state, h, row, slopes)))
-    return combine(state, h, tableau.b, slopes)
-
-
-def _projected(
-    step: Step, project: Callable[[Tensor, Tensor], Tensor], t: Tensor, h: Tensor, state: State
-) -> State:
-    y, *rest = step(t, h, state)
-    on = project(t + h, y)
+def _projected(project: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: Tensor) -> Tensor:
+    on = project(t, y)
     if on.shape != y.shape:
         raise ValueError(
             f"Expected project(t, y) to return a tensor of y's shape {tuple(y.shape)}; got {tuple(on.shape)}."
         )
-    return (on, *rest)
+    return on

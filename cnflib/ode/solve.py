@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from cnflib._check import check_floating, eager
+from cnflib.ode._checks import check_solver
 from cnflib.ode.adaptive import Adaptive
-from cnflib.ode.solver import Solver, State, Work
+from cnflib.ode.solver import Solver, State, Work, integrate
 
 __all__ = ["Result", "solve"]
 
@@ -76,46 +77,39 @@ def solve(
         >>> [round(part[-1].item(), 3) for part in result.y], result.nfe
         ([-1.0, 0.0], 56)
     """
-    state = y0 if isinstance(y0, tuple) else (y0,)
+    several = isinstance(y0, tuple)
+    state = y0 if several else (y0,)
     _check_state(state)
-    times = _as_times(times, state[0])
-    if not callable(solver) or isinstance(solver, type):
-        raise ValueError(
-            f"Expected solver to be like Adaptive() or Fixed(steps); got {solver!r}. Methods are tableaus, "
-            "Adaptive(dopri5), or those of torchdiffeq, TorchDiffEq('dopri5')."
-        )
-    if isinstance(params, Tensor):
-        params = (params,)
-    elif params is None:
+    check_solver(solver)
+    if params is None:
         params = f.parameters() if isinstance(f, nn.Module) else ()
-    inputs = tuple({id(p): p for p in params if p.requires_grad}.values())
 
     def rhs(t: Tensor, state: State) -> State:
-        value = f(t, state if isinstance(y0, tuple) else state[0])
-        slopes = value if isinstance(y0, tuple) else (value,)
-        _check_value(slopes, state)
+        slopes = f(t, state) if several else (f(t, state[0]),)
+        if _kinds(slopes) != _kinds(state):  # what torch would broadcast or cast
+            raise ValueError(
+                "Expected f(t, y) to return dy/dt, of the shapes and dtypes of y, as a tuple where y is one: "
+                f"{_kinds(state)}; got {_kinds(slopes)}."
+            )
         return slopes
 
-    if not any(y.numel() for y in state):
-        states, stats = tuple(torch.stack([y] * len(times)) for y in state), (0, 0, 0, Work())
-    else:
-        states, stats = solver(rhs, state, times, inputs)
-    return Result(states if isinstance(y0, tuple) else states[0], *stats)
+    params = (params,) if isinstance(params, Tensor) else params
+    states, stats = integrate(solver, rhs, state, _as_times(times, state[0]), params)
+    return Result(states if several else states[0], *stats)
 
 
 def _check_state(state: State) -> None:
     for k, y in enumerate(state):
-        name = f"y0[{k}]" if len(state) > 1 else "y0"
-        check_floating(y, name)
+        check_floating(y, f"y0[{k}]" if len(state) > 1 else "y0")
         if y.dtype != state[0].dtype or y.device != state[0].device:
             raise ValueError(
                 f"Expected all parts of y0 of one dtype and device; got {state[0].dtype} on {state[0].device} and "
                 f"{y.dtype} on {y.device}. Cast them: tuple(y.to(y0[0]) for y in y0)."
             )
-        if eager(y) and not torch.isfinite(y).all():
-            raise ValueError(f"Expected finite {name}; got NaN or inf in it.")
-    if not state:
-        raise ValueError("Expected y0 to be a tensor or a tuple of at least one; got ().")
+
+
+def _kinds(parts: State) -> list[object]:
+    return [(tuple(y.shape), y.dtype) if isinstance(y, Tensor) else type(y).__name__ for y in parts]
 
 
 def _as_times(times: Tensor | Sequence[float | Tensor], like: Tensor) -> Tensor:
@@ -125,23 +119,10 @@ def _as_times(times: Tensor | Sequence[float | Tensor], like: Tensor) -> Tensor:
         parts = [torch.as_tensor(t, dtype=dtype, device=like.device) for t in times]
         times = torch.stack(parts) if parts else like.new_zeros(0)
     times = times if times.is_floating_point() else times.double()
-    steps = times.diff() if times.ndim == 1 else None
-    if steps is None or not len(steps) or (eager(times) and not ((steps > 0).all() or (steps < 0).all())):
+    steps = times.diff() if times.ndim == 1 else times[:0]
+    if not len(steps) or (eager(times) and not ((steps > 0).all() or (steps < 0).all())):
         raise ValueError(
             "Expected times, at least two, of shape (T,), finite and strictly increasing or decreasing; got "
             f"{times.tolist() if eager(times) else tuple(times.shape)}."
         )
     return times
-
-
-def _check_value(slopes: State, state: State) -> None:
-    """Refuse a value of f that would be broadcast or cast."""
-    if isinstance(slopes, tuple) and len(slopes) == len(state):
-        pairs = zip(slopes, state, strict=True)
-        if all(isinstance(k, Tensor) and k.shape == y.shape and k.dtype == y.dtype for k, y in pairs):
-            return
-    got = [(tuple(k.shape), k.dtype) if isinstance(k, Tensor) else type(k).__name__ for k in slopes]
-    raise ValueError(
-        "Expected f(t, y) to return dy/dt, of the shapes and dtypes of y, as a tuple where y is one: "
-        f"{[(tuple(y.shape), y.dtype) for y in state]}; got {got}."
-    )

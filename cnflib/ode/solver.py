@@ -1,12 +1,21 @@
 r"""What a solver of :math:`\dot y = F(t, y)` is: how it is called, what it returns, and how it gives up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["RightHandSide", "SolveError", "Solver", "State", "Stats", "Work"]
+__all__ = [
+    "RightHandSide",
+    "SolveError",
+    "Solver",
+    "State",
+    "Stats",
+    "Work",
+    "integrate",
+]
 
 State = tuple[Tensor, ...]
 RightHandSide = Callable[[Tensor, State], State]
@@ -78,3 +87,28 @@ class SolveError(RuntimeError):
         ...     print(str(error)[:17])
         The solve stopped
     """
+
+
+def integrate(
+    solver: Solver, rhs: RightHandSide, state: State, times: Tensor, depends: Iterable[Tensor]
+) -> tuple[State, Stats]:
+    """The states at all times; without a solve where the state is empty.
+
+    Args:
+        solver: The solver.
+        rhs: The right-hand side.
+        state: The starting state.
+        times: At least two times in strict order.
+        depends: What the right-hand side depends on besides; what of it wants a gradient is handed on, each once.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.ode import Adaptive
+        >>> (y,), stats = integrate(Adaptive(), lambda t, state: state, (torch.ones(0, 2),), torch.arange(2.0), ())
+        >>> y.shape, stats.nfe
+        (torch.Size([2, 0, 2]), 0)
+    """
+    if not any(y.numel() for y in state):
+        return tuple(torch.stack([y] * len(times)) for y in state), Stats(0, 0, 0, Work())
+    wanting = {id(p): p for p in depends if p.requires_grad}
+    return solver(rhs, state, times, tuple(wanting.values()))

@@ -5,7 +5,17 @@ The first four take equal steps, the others carry an estimate of their error and
 
 from typing import NamedTuple
 
-__all__ = ["Tableau", "adaptive_heun", "bosh3", "dopri5", "dopri8", "euler", "heun", "midpoint", "rk4"]
+__all__ = [
+    "Tableau",
+    "adaptive_heun",
+    "bosh3",
+    "dopri5",
+    "dopri8",
+    "euler",
+    "heun",
+    "midpoint",
+    "rk4",
+]
 
 
 class Tableau(NamedTuple):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cnflib._check import check_finite, check_plain
 from cnflib.ode._backward import autocast, check_same, check_visible
-from cnflib.ode._step import check_tolerances, within
+from cnflib.ode._checks import check_tolerances
+from cnflib.ode._times import within
 from cnflib.ode._torchdiffeq import ADAPTIVE, FIXED, Counted, Guard, again, both_options
 from cnflib.ode.solver import RightHandSide, State, Stats, Work
 
@@ -154,29 +155,21 @@ class TorchDiffEq:
 
 
 def _check(method: str, options: dict[str, object]) -> None:
-    if method == "scipy_solver":
+    if method not in (*ADAPTIVE, *FIXED):
         raise ValueError(
-            "Expected method with gradients; got 'scipy_solver', which has none. Use 'dopri5' or 'dopri8', or "
-            "'implicit_adams' with a small step_size for a stiff field."
-        )
-    if method not in ADAPTIVE and method not in FIXED:
-        raise ValueError(
-            f"Expected method to be one of {', '.join(sorted((*ADAPTIVE, *FIXED)))}; got {method!r}."
+            f"Expected method to be one of torchdiffeq's with gradients: {', '.join(sorted((*ADAPTIVE, *FIXED)))}; got "
+            f"{method!r}. For a stiff field: 'implicit_adams' with a small step_size."
         )
     known = STEPS if method in ADAPTIVE else GRID + ADAMS if "adams" in method else GRID
     unknown = [name for name in options if name not in known]
     if unknown:
+        raise ValueError(f"Expected options of {method!r}: {', '.join(known)}; got {', '.join(unknown)}.")
+    steps = ("step_size" in options) + ("grid_constructor" in options)
+    if method in FIXED and (steps != 1 or not 0 < options.get("step_size", 1) < float("inf")):
         raise ValueError(
-            f"Expected options of {method!r}: {', '.join(known)}; got {', '.join(map(repr, unknown))}."
+            f"Expected step_size > 0 for {method!r}, which takes fixed steps (or a grid_constructor, not both); "
+            f"without it torchdiffeq takes one step. Write TorchDiffEq({method!r}, step_size=0.05)."
         )
-    if method in FIXED and ("step_size" in options) == ("grid_constructor" in options):
-        raise ValueError(
-            f"Expected step_size for {method!r}, which takes fixed steps (or a grid_constructor, not both); without it "
-            f"torchdiffeq takes one step. Write TorchDiffEq({method!r}, step_size=0.05)."
-        )
-    size = options.get("step_size", 1)
-    if not isinstance(size, int | float) or not 0 < size < float("inf"):
-        raise ValueError(f"Expected step_size to be a number, > 0 and finite; got {size!r}.")
 
 
 def _plain(value: object) -> object:
