@@ -1,5 +1,6 @@
 """The one place that makes vector fields uniform: ``f(t, x)`` and ``f(t, x, context)`` become one callable."""
 
+import inspect
 from collections.abc import Callable
 from types import FunctionType, MethodType
 from weakref import WeakKeyDictionary
@@ -7,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import takes
+from cnflib._check import described
 
 __all__ = ["Uniform", "uniform"]
 
@@ -69,23 +70,18 @@ def uniform(field: Callable[..., Tensor]) -> Uniform:
     """
     if isinstance(field, Uniform):
         return field
-    if not callable(field) or isinstance(field, type):
-        got = field.__name__ if isinstance(field, type) else repr(field)
-        raise ValueError(
-            f"Expected field to be a function f(t, x) or f(t, x, context), or a module like MLP(dim); got {got}. Is it "
-            "to be called first?"
-        )
-    two, three = _takes(field)
+    two, three = _accepts(field) if callable(field) and not isinstance(field, type) else (False, False)
     if not two and not three:
         raise ValueError(
-            f"Expected field to be called as f(t, x) or f(t, x, context); {_name(field)} takes other arguments. Wrap "
-            "it by cnflib.adapters: time_first(net), time_second(net), time_as_feature(net)."
+            f"Expected field to be a function f(t, x) or f(t, x, context), or a module like MLP(dim); got "
+            f"{described(field)}. A class is to be called first; a net that takes other arguments is wrapped by "
+            "cnflib.adapters: time_first(net), time_second(net), time_as_feature(net)."
         )
     return Uniform(field, takes_context=three, needs_context=not two)
 
 
 @torch.compiler.assume_constant_result  # dynamo does not trace signatures
-def _takes(field: Callable[..., Tensor]) -> tuple[bool, bool]:
+def _accepts(field: Callable[..., Tensor]) -> tuple[bool, bool]:
     """Whether a field can be called with two, and with three, positional arguments."""
     inner = _unwrapped(field)
     if isinstance(inner, nn.Module):
@@ -94,16 +90,29 @@ def _takes(field: Callable[..., Tensor]) -> tuple[bool, bool]:
     else:
         call, key = inner, getattr(inner, "__func__", inner if isinstance(inner, FunctionType) else None)
     if key is None:
-        return takes(call, 2), takes(call, 3)
+        return _takes(call, 2), _takes(call, 3)
     known = _BOUND if isinstance(call, MethodType) else _PLAIN
     if key not in known:
-        known[key] = takes(call, 2), takes(call, 3)
+        known[key] = _takes(call, 2), _takes(call, 3)
     return known[key]
 
 
 # What was found of functions and of classes: a signature takes longer to read than a small net to call.
 _PLAIN: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
 _BOUND: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
+
+
+def _takes(function: Callable[..., object], count: int) -> bool:
+    """Whether a function can be called with so many positional arguments, as far as its signature tells."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def _unwrapped(field: Callable[..., Tensor]) -> Callable[..., Tensor]:

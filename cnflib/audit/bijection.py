@@ -6,10 +6,8 @@ import math
 import torch
 from torch import Tensor
 
-from cnflib._check import check_axis, check_bijection, check_event, check_finite, check_positive_int
+from cnflib._check import check_bijection, check_call, check_finite, check_positive_int, event_of
 from cnflib.audit._copies import (
-    check_points,
-    check_tolerance,
     double_copy,
     double_module,
     parameters,
@@ -66,8 +64,8 @@ def audit_bijection(
         A :class:`Report`.
 
     Raises:
-        ValueError: If the bijection lacks a method or is a flow; if x or z has no batch dimension, is not floating or
-            not finite, or the two differ in size; if the context has not B rows.
+        ValueError: If the bijection lacks a method or is a flow; if x has no batch dimension, is not floating or not
+            finite; if z has another size; if the context has not B rows.
 
     Example:
         >>> import torch
@@ -81,8 +79,13 @@ def audit_bijection(
         ...
     """
     check_bijection(bijection, "bijection")
-    _check_arguments(bijection, x, z, context)
-    check_tolerance(tolerance)
+    check_call(x, event_of(bijection, x), context, None)
+    check_finite(x, "x")
+    if z is not None and (len(z) != len(x) or z[0].numel() != x[0].numel()):
+        raise ValueError(
+            f"Expected z to hold a latent for each of {len(x)} points, of {x[0].numel()} coordinates each; got "
+            f"{tuple(z.shape)}. Without z they are drawn from N(0, I)."
+        )
     draws = check_positive_int(draws, "draws")
     given = double_module(bijection)
     perturbed = copy.deepcopy(given)
@@ -105,21 +108,6 @@ NOT_ONTO = (
     "latent has no data, and a flow cannot sample there. Where the base draws others than N(0, I), pass them as z."
 )
 NOTE = "Next: audit_gradients(flow, x) holds the gradients of log_prob against differences."
-
-
-def _check_arguments(bijection: Bijection, x: Tensor, z: Tensor | None, context: Tensor | None) -> None:
-    check_points(x, getattr(bijection, "event_shape", None), context)
-    if (channels := getattr(bijection, "channels", None)) is not None:
-        check_axis(x, channels)
-    if z is None:
-        return
-    check_event(z, None, "z")
-    check_finite(z, "z")
-    if len(z) != len(x) or z[0].numel() != x[0].numel():
-        raise ValueError(
-            f"Expected z to hold a latent for each of {len(x)} points, of {x[0].numel()} coordinates each; got "
-            f"{tuple(z.shape)}. Without z they are drawn from N(0, I)."
-        )
 
 
 def _judge(

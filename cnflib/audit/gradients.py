@@ -5,11 +5,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import is_dataclass, replace
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from cnflib._check import check_call, check_finite
 from cnflib.audit._copies import (
-    check_points,
-    check_tolerance,
     double_copy,
     double_module,
     perturb,
@@ -52,7 +51,7 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
         way that raises is a finding too.
 
     Raises:
-        ValueError: If the flow is none; if x has another event shape, no batch dimension, or is not floating or not
+        ValueError: If x has another event shape, no batch dimension, or is not floating or not
             finite; if the context has not B rows.
 
     Example:
@@ -60,9 +59,8 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
         >>> from cnflib.models import realnvp
         >>> audit_gradients(realnvp(dim=2, layers=2, hidden=(8,)), torch.randn(3, 2)).raise_for_faults()
     """
-    _check_flow(flow)
-    check_points(x, flow.event_shape, context)
-    check_tolerance(tolerance)
+    check_call(x, flow.event_shape, context, None)
+    check_finite(x, "x")
     flow = double_module(flow)
     generator = seeded(x.device)
     perturb(flow, generator)
@@ -90,14 +88,6 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
         labels = [f"of {name}, by {way}" if way else f"of {name}" for name in leaves]
         findings += [f._replace(check=f"{f.check} {label}") for f, label in zip(judged, labels, strict=True)]
     return Report((*findings, *_compare(gradients, tolerance)))
-
-
-def _check_flow(flow: Flow) -> None:
-    if not isinstance(flow, nn.Module) or not hasattr(flow, "log_prob") or not hasattr(flow, "event_shape"):
-        kind = f"the class {flow.__name__}" if isinstance(flow, type) else type(flow).__name__
-        raise ValueError(
-            f"Expected flow to be a Flow; got {kind}. Of a bijection: Flow(bijection, StandardNormal(shape))."
-        )
 
 
 Likelihood = Callable[[Generator], Tensor]

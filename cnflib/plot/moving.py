@@ -15,6 +15,13 @@ from torch import Tensor
 
 from cnflib._check import check_positive_int
 
+__all__ = ["Animation", "Slider", "animation", "slider"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 DPI = 100
 HOLD = 1200  # milliseconds that the last frame stays
 ALT_LENGTH = 40
@@ -179,7 +186,7 @@ def slider(
         start: The number of the value shown first.
 
     Raises:
-        ValueError: If there are fewer than 2 or more than 24 values, ``alt`` is short, or ``start`` not one of them.
+        ValueError: If there are fewer than 2 or more than 24 values, or ``alt`` is short.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -196,8 +203,6 @@ def slider(
             "one, or plot.animation for a smooth motion."
         )
     _check_alt(alt)
-    if start not in range(len(values)):
-        raise ValueError(f"Expected start to number one of {len(values)} values, from 0 on; got {start!r}.")
     plt.close(fig)
     frames = tuple(_webp(_picture(fig, draw, value)) for value in values)
     labels = tuple(f"{name} = {v if isinstance(v, str) else format(v, '.4g')}" for v in values)
