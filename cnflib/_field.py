@@ -34,7 +34,7 @@ class Uniform:
                 self._diagnose(t, x, context, error)
             raise
         raise ValueError(
-            f"Expected no context, as the field {_name(self.field)} is called f(t, x); got one of shape "
+            f"Expected no context, as the field {_called(self.field)} is called f(t, x); got one of shape "
             f"{tuple(context.shape)}. Give it a third argument: f(t, x, context)."
         )
 
@@ -42,8 +42,8 @@ class Uniform:
         """Raise a ValueError where a context is missing or the field runs at a time of another shape."""
         if context is None and self.needs_context:
             raise ValueError(
-                f"Expected a context, as {_name(self.field)} has a third argument without a default and fails where it "
-                f"is None ({type(error).__name__}: {error}). Pass context=…, or let the argument default to None."
+                f"Expected a context, as {_called(self.field)} has a third argument without a default and fails where "
+                f"it is None ({type(error).__name__}: {error}). Pass context=…, or let the argument default to None."
             ) from error
         if not isinstance(t, Tensor) or t.ndim > 1:
             return
@@ -55,7 +55,7 @@ class Uniform:
             return
         wanted, got = ("(B,)", "()") if t.ndim == 0 else ("()", "(B,)")
         raise ValueError(
-            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {_name(self.field)} fails "
+            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {_called(self.field)} fails "
             f"at shape {got} and runs at {wanted} ({type(error).__name__}: {error}). Let t.reshape(-1, 1) be a column "
             "for both, expanded by .expand(len(x), 1), or wrap the net: cnflib.adapters has time_first, time_second "
             "and time_as_feature."
@@ -127,6 +127,6 @@ def _unwrapped(field: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return field
 
 
-def _name(field: Callable[..., Tensor]) -> str:
+def _called(field: Callable[..., Tensor]) -> str:
     inner = _unwrapped(field)
     return getattr(inner, "__name__", type(inner).__name__)

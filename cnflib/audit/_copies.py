@@ -1,12 +1,9 @@
 """Float64 copies, perturbed weights and seeded draws for the audits, and what a failing call says."""
 
 import copy
-from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
-
-T = TypeVar("T")
 
 
 def double_copy(x: Tensor | None) -> Tensor | None:
@@ -17,7 +14,7 @@ def double_copy(x: Tensor | None) -> Tensor | None:
     return x.double() if x.is_floating_point() else x
 
 
-def double_module(module: T) -> T:
+def double_module(module: object) -> object:
     """A copy of a module in float64; what is no module and only has the methods of one is copied as it is."""
     copied = copy.deepcopy(module)
     return copied.double() if isinstance(copied, nn.Module) else copied

@@ -243,3 +243,10 @@ def test_importing_the_library_is_light_and_submodules_load_on_first_use():
 def test_a_submodule_that_does_not_exist_is_named():
     with pytest.raises(AttributeError, match="no attribute 'modles'.*models"):
         _ = cnflib.modles
+
+
+@pytest.mark.parametrize("name", ["CNF", "velocity_loss", "given"])
+def test_a_name_of_a_submodule_is_found_by_the_hint(name):
+    home = {"CNF": "continuous", "velocity_loss": "interpolants", "given": "adapters"}[name]
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}'; it is cnflib\.{home}\.{name}\."):
+        getattr(cnflib, name)
