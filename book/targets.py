@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from results import Row, load, measured, table
 
-from cnflib._style import DENSITY
 from cnflib.data import toy
 from cnflib.metrics import midpoints
 from cnflib.plot import use_style
+from cnflib.plot.style import DENSITY
 
 TARGETS = {"checkerboard": toy.checkerboard, "eight_gaussians": toy.eight_gaussians, "moons": toy.moons}
 COLUMNS = 4

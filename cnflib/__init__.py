@@ -8,7 +8,8 @@ from importlib import import_module
 from types import ModuleType
 
 from cnflib.bijection import Bijection, Chain, Inverse, Standardize
-from cnflib.distributions import Density, DiagonalNormal, GaussianMixture, StandardNormal, as_density
+from cnflib.density import Density, as_density
+from cnflib.distributions import DiagonalNormal, GaussianMixture, StandardNormal
 from cnflib.flow import Flow, tempered
 
 __version__ = "0.1.0"
@@ -46,9 +47,13 @@ __all__ = [
 def __getattr__(name: str) -> ModuleType:
     if name in _SUBMODULES:
         return import_module(f"cnflib.{name}")
-    raise AttributeError(
-        f"module 'cnflib' has no attribute {name!r}; its submodules are {', '.join(_SUBMODULES)}."
+    homes = (
+        []
+        if name.startswith("_")
+        else [m for m in _SUBMODULES if name in import_module(f"cnflib.{m}").__all__]
     )
+    hint = f"it is cnflib.{homes[0]}.{name}" if homes else f"its submodules are {', '.join(_SUBMODULES)}"
+    raise AttributeError(f"module 'cnflib' has no attribute {name!r}; {hint}.")
 
 
 def __dir__() -> list[str]:

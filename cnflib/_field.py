@@ -1,5 +1,6 @@
 """The one place that makes vector fields uniform: ``f(t, x)`` and ``f(t, x, context)`` become one callable."""
 
+import inspect
 from collections.abc import Callable
 from types import FunctionType, MethodType
 from weakref import WeakKeyDictionary
@@ -7,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import takes
+from cnflib._check import described
 
 __all__ = ["Uniform", "uniform"]
 
@@ -37,7 +38,7 @@ class Uniform:
                 self._diagnose(t, x, context, error)
             raise
         raise ValueError(
-            f"Expected no context, as the field {_name(self.field)} is called f(t, x); got one of shape "
+            f"Expected no context, as the field {_called(self.field)} is called f(t, x); got one of shape "
             f"{tuple(context.shape)}. Give it a third argument: f(t, x, context)."
         )
 
@@ -45,8 +46,8 @@ class Uniform:
         """Raise a ValueError where a context is missing or the field runs at a time of another shape."""
         if context is None and self.needs_context:
             raise ValueError(
-                f"Expected a context, as {_name(self.field)} has a third argument without a default and fails where it "
-                f"is None ({type(error).__name__}: {error}). Pass context=…, or let the argument default to None."
+                f"Expected a context, as {_called(self.field)} has a third argument without a default and fails where "
+                f"it is None ({type(error).__name__}: {error}). Pass context=…, or let the argument default to None."
             ) from error
         if not isinstance(t, Tensor) or t.ndim > 1:
             return
@@ -58,7 +59,7 @@ class Uniform:
             return
         wanted, got = ("(B,)", "()") if t.ndim == 0 else ("()", "(B,)")
         raise ValueError(
-            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {_name(self.field)} fails "
+            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {_called(self.field)} fails "
             f"at shape {got} and runs at {wanted} ({type(error).__name__}: {error}). Let t.reshape(-1, 1) be a column "
             "for both, expanded by .expand(len(x), 1), or wrap the net: cnflib.adapters has time_first, time_second "
             "and time_as_feature."
@@ -73,23 +74,18 @@ def uniform(field: Callable[..., Tensor]) -> Uniform:
     """
     if isinstance(field, Uniform):
         return field
-    if not callable(field) or isinstance(field, type):
-        got = field.__name__ if isinstance(field, type) else repr(field)
-        raise ValueError(
-            f"Expected field to be a function f(t, x) or f(t, x, context), or a module like MLP(dim); got {got}. Is it "
-            "to be called first?"
-        )
-    two, three = _takes(field)
+    two, three = _accepts(field) if callable(field) and not isinstance(field, type) else (False, False)
     if not two and not three:
         raise ValueError(
-            f"Expected field to be called as f(t, x) or f(t, x, context); {_name(field)} takes other arguments. Wrap "
-            "it by cnflib.adapters: time_first(net), time_second(net), time_as_feature(net)."
+            f"Expected field to be a function f(t, x) or f(t, x, context), or a module like MLP(dim); got "
+            f"{described(field)}. A class is to be called first; a net that takes other arguments is wrapped by "
+            "cnflib.adapters: time_first(net), time_second(net), time_as_feature(net)."
         )
     return Uniform(field, takes_context=three, needs_context=not two)
 
 
 @torch.compiler.assume_constant_result  # dynamo does not trace signatures
-def _takes(field: Callable[..., Tensor]) -> tuple[bool, bool]:
+def _accepts(field: Callable[..., Tensor]) -> tuple[bool, bool]:
     """Whether a field can be called with two, and with three, positional arguments."""
     inner = _unwrapped(field)
     if isinstance(inner, nn.Module):
@@ -98,16 +94,29 @@ def _takes(field: Callable[..., Tensor]) -> tuple[bool, bool]:
     else:
         call, key = inner, getattr(inner, "__func__", inner if isinstance(inner, FunctionType) else None)
     if key is None:
-        return takes(call, 2), takes(call, 3)
+        return _takes(call, 2), _takes(call, 3)
     known = _BOUND if isinstance(call, MethodType) else _PLAIN
     if key not in known:
-        known[key] = takes(call, 2), takes(call, 3)
+        known[key] = _takes(call, 2), _takes(call, 3)
     return known[key]
 
 
 # What was found of functions and of classes: a signature takes longer to read than a small net to call.
 _PLAIN: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
 _BOUND: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
+
+
+def _takes(function: Callable[..., object], count: int) -> bool:
+    """Whether a function can be called with so many positional arguments, as far as its signature tells."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def _unwrapped(field: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -122,6 +131,6 @@ def _unwrapped(field: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return field
 
 
-def _name(field: Callable[..., Tensor]) -> str:
+def _called(field: Callable[..., Tensor]) -> str:
     inner = _unwrapped(field)
     return getattr(inner, "__name__", type(inner).__name__)

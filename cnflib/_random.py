@@ -1,8 +1,12 @@
 """Random numbers from a generator, where one is given, and draws that carry gradients."""
 
+from collections.abc import Callable
+
 from torch import Generator, Tensor, nn
 
-__all__ = ["rdraw", "source"]
+from cnflib._check import described
+
+__all__ = ["learning", "source"]
 
 
 def source(generator: Generator | None) -> dict[str, Generator]:
@@ -13,15 +17,14 @@ def source(generator: Generator | None) -> dict[str, Generator]:
     return {} if generator is None else {"generator": generator}
 
 
-def rdraw(density: nn.Module, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-    """Draws with gradients to all that the density can learn; where it learns nothing, any draws."""
+def learning(density: nn.Module) -> Callable[..., Tensor]:
+    """The method that draws with gradients to all that the density can learn; where it learns nothing, ``sample``."""
     if hasattr(density, "rsample"):
-        return density.rsample(n, context, generator)
+        return density.rsample
     if any(p.requires_grad for p in density.parameters()):
-        kind = type(getattr(density, "density", density)).__name__
         raise ValueError(
-            f"Expected a base with rsample, as it has parameters to learn; {kind} has none, and they "
-            "would get no gradient. Add rsample(n, context=None, generator=None), or freeze them by "
-            "base.requires_grad_(False)."
+            "Expected a base with rsample, as it has parameters to learn; "
+            f"{described(getattr(density, 'density', density))} has none, and they would get no gradient. Add "
+            "rsample(n, context=None, generator=None), or freeze them by base.requires_grad_(False)."
         )
-    return density.sample(n, context, generator)
+    return density.sample

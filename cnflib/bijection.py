@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import METHODS, check_bijection, check_call, check_floating, check_logdet
+from cnflib._check import METHODS, check_bijection, check_call, check_returned, event_of
 
 __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 
@@ -61,7 +61,7 @@ class Bijection(nn.Module, ABC):
             ValueError: If x has no batch dimension, another event shape, an integer dtype, or dtype or device differ
                 from the bijection's, or the context has not a row for each of x.
         """
-        check_call(self, x, context)
+        check_call(x, event_of(self, x), context, self)
         return self.encode_and_logdet(x, context, generator)
 
     @abstractmethod
@@ -111,8 +111,6 @@ class Chain(Bijection):
 
     def __init__(self, *layers: Bijection) -> None:
         super().__init__()
-        if len(layers) == 1 and isinstance(layers[0], list | tuple | nn.ModuleList):
-            raise ValueError("Expected layers one by one, not in a list: Chain(*layers).")
         for k, layer in enumerate(layers):
             check_bijection(layer, f"layer {k}")
         self.layers = nn.ModuleList(
@@ -128,7 +126,7 @@ class Chain(Bijection):
         total = x.new_zeros(x.shape[0])
         for layer in self.layers:
             x, logdet = layer.encode_and_logdet(x, context, generator)
-            check_logdet(logdet, total, layer)
+            check_returned(logdet, total.shape, layer, "a log-determinant")
             total = total + logdet
         return x, total
 
@@ -138,7 +136,7 @@ class Chain(Bijection):
         total = z.new_zeros(z.shape[0])
         for layer in reversed(self.layers):
             z, logdet = layer.decode_and_logdet(z, context, generator)
-            check_logdet(logdet, total, layer)
+            check_returned(logdet, total.shape, layer, "a log-determinant")
             total = total + logdet
         return z, total
 
@@ -210,17 +208,15 @@ class Standardize(Bijection):
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        check_floating(mean, "mean")
-        check_floating(std, "std")
         if mean.shape != std.shape or mean.ndim == 0:
             raise ValueError(
-                f"Expected mean and std of one event shape; got {tuple(mean.shape)} and {tuple(std.shape)}. "
-                "Take them over the batch: Standardize.fit(x)."
+                f"Expected mean and std of one event shape; got {tuple(mean.shape)} and {tuple(std.shape)}. Take them "
+                "over the batch: Standardize.fit(x); one column of numbers is x[:, None]."
             )
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
             raise ValueError(
-                "Expected finite mean and finite std > 0 in every coordinate. "
-                "A constant coordinate has no density: drop it."
+                "Expected finite mean and finite std > 0 in every coordinate. Drop or repair rows that hold NaN or "
+                "inf; a constant coordinate has no density: drop it."
             )
         self.event_shape = tuple(mean.shape)
         self.register_buffer("mean", mean.detach().clone())
@@ -242,22 +238,15 @@ class Standardize(Bijection):
                 rounding.
         """
         data = torch.as_tensor(x).detach().double()
-        if data.ndim < 2 or len(data) < 2:
-            raise ValueError(
-                f"Expected x of shape (N, *event) with at least two rows; got {tuple(data.shape)}. One column of "
-                "numbers: x[:, None]."
-            )
         variance, mean = torch.var_mean(data, 0, correction=0)
         std = variance.sqrt()
-        if not torch.isfinite(std).all():
-            raise ValueError("Expected finite x; got NaN or inf. Drop or repair the rows that hold them.")
         rounding = torch.finfo(torch.get_default_dtype()).eps
-        constant = ~(std > rounding * data.abs().amax(0))
+        constant = std <= rounding * data.abs().amax(0)
         if constant.any():
-            where = constant.flatten().nonzero().flatten().tolist()
             raise ValueError(
-                f"Expected x without constant coordinates; number {', '.join(map(str, where[:5]))} of the event is "
-                "constant, up to rounding, and has no density. Drop it."
+                f"Expected x without constant coordinates, in two rows at least; of {len(data)} rows number "
+                f"{constant.flatten().nonzero().flatten().tolist()[:5]} of the event is constant, up to rounding, and "
+                "has no density. Drop it."
             )
         kept = torch.get_default_dtype()
         return cls(mean.to(kept), std.to(kept))

@@ -4,25 +4,23 @@ r"""A flow is a bijection and a base density.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import (
     check_bijection,
-    check_context,
+    check_call,
     check_draw,
-    check_draws,
-    check_event,
-    check_like,
-    check_log_prob,
-    check_logdet,
     check_positive_int,
+    check_returned,
+    described,
     reference,
 )
-from cnflib._random import rdraw
+from cnflib._random import learning
 from cnflib.bijection import Bijection, Chain
-from cnflib.distributions import Density, as_density
+from cnflib.density import Density, as_density
 
 __all__ = ["Flow", "tempered"]
 
@@ -63,21 +61,18 @@ class Flow(nn.Module):
         check_bijection(bijection, "bijection")
         self.bijection = bijection
         self.base = as_density(base)
-        event = getattr(bijection, "event_shape", None)
-        if event is not None and math.prod(event) != math.prod(self.base.event_shape):
+        event, channels = (getattr(bijection, name, None) for name in ("event_shape", "channels"))
+        latent = self.base.event_shape
+        aligned = channels is None or latent[:1] == (channels,)
+        if math.prod(event or latent) != math.prod(latent) or not aligned:
             raise ValueError(
-                f"Expected bijection and base of as many coordinates; got events of shape {tuple(event)} and "
-                f"{self.base.event_shape}. Take StandardNormal({tuple(event)})."
-            )
-        channels = getattr(bijection, "channels", None)
-        if channels is not None and self.base.event_shape[0] != channels:
-            raise ValueError(
-                f"Expected a base of events of size {channels} along their first axis, as the bijection has; got "
-                f"{self.base.event_shape}. Take StandardNormal({channels})."
+                f"Expected a base of as many coordinates as the bijection has; got events of shape {latent}, where "
+                f"the bijection has {event or f'channels of size {channels} along the first axis'}. Take "
+                f"StandardNormal({event or channels})."
             )
         like = reference(bijection)
-        if self.base is not base and like is not None and not isinstance(base, nn.Module):
-            self.base.to(dtype=like.dtype, device=like.device)
+        if like is not None and not isinstance(base, nn.Module):
+            self.base.to(like)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -106,10 +101,11 @@ class Flow(nn.Module):
                 differ from the flow's; if the context has not B rows; or if the bijection returns a log-determinant of
                 another shape than ``(B,)``.
         """
-        self._check(x, context, self.event_shape, "x")
+        check_call(x, self.event_shape, context, self.bijection)
         z, logdet = self.bijection.encode_and_logdet(x, context, generator)
-        check_logdet(logdet, x, self.bijection)
-        return self._base_log_prob(z, context, generator) + logdet
+        log_prob = self.base.log_prob(z, context, generator)
+        self._check_terms(log_prob, logdet, x)
+        return log_prob + logdet
 
     @torch.no_grad()
     def sample(
@@ -136,14 +132,14 @@ class Flow(nn.Module):
         Raises:
             ValueError: If n or ``chunk`` is not a positive int, or the context has neither 1 nor n rows.
         """
-        n, context = check_draw(n, context), _repeat(context, n)
-        z = self._latent(self.base.sample(n, context, generator), n)
+        z, context = self._latents(self.base.sample, n, context, generator)
         if chunk is None:
             return self.bijection.decode(z, context, generator)
         chunk = check_positive_int(chunk, "chunk")
-        contexts = [None] * -(-n // chunk) if context is None else context.split(chunk)
-        parts = zip(z.split(chunk), contexts, strict=True)
-        return torch.cat([self.bijection.decode(part, c, generator) for part, c in parts])
+        parts = z.split(chunk)
+        contexts = [None] * len(parts) if context is None else context.split(chunk)
+        decoded = [self.bijection.decode(part, c, generator) for part, c in zip(parts, contexts, strict=True)]
+        return torch.cat(decoded)
 
     def rsample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """Draw n points as :meth:`sample` does, with gradients to the parameters and the context.
@@ -151,8 +147,8 @@ class Flow(nn.Module):
         Raises:
             ValueError: As :meth:`sample`, and if the base has something to learn and no ``rsample``.
         """
-        n, context = check_draw(n, context), _repeat(context, n)
-        return self.bijection.decode(self._rlatent(n, context, generator), context, generator)
+        z, context = self._latents(learning(self.base), n, context, generator)
+        return self.bijection.decode(z, context, generator)
 
     def rsample_and_log_prob(
         self, n: int, context: Tensor | None = None, generator: Generator | None = None
@@ -167,20 +163,20 @@ class Flow(nn.Module):
         Raises:
             ValueError: As :meth:`rsample`.
         """
-        n, context = check_draw(n, context), _repeat(context, n)
-        z = self._rlatent(n, context, generator)
+        z, context = self._latents(learning(self.base), n, context, generator)
         x, logdet = self.bijection.decode_and_logdet(z, context, generator)
-        check_logdet(logdet, z, self.bijection)
-        return x, self._base_log_prob(z, context, generator) - logdet
+        log_prob = self.base.log_prob(z, context, generator)
+        self._check_terms(log_prob, logdet, z)
+        return x, log_prob - logdet
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         r"""Map data to latent, :math:`z = g(x)`; arguments and errors are those of :meth:`log_prob`."""
-        self._check(x, context, self.event_shape, "x")
+        check_call(x, self.event_shape, context, self.bijection)
         return self.bijection.encode(x, context, generator)
 
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         r"""Map latent to data, :math:`x = g^{-1}(z)`; z has the event shape of the base."""
-        self._check(z, context, self.base.event_shape, "z")
+        check_call(z, self.base.event_shape, context, self.bijection, "z")
         return self.bijection.decode(z, context, generator)
 
     def after(self, bijection: Bijection) -> "Flow":
@@ -198,24 +194,21 @@ class Flow(nn.Module):
         """
         return Flow(Chain(bijection, self.bijection), self.base)
 
-    def _check(self, x: Tensor, context: Tensor | None, event: tuple[int, ...], name: str) -> None:
-        check_event(x, event, name)
-        check_like(x, reference(self.bijection), name, "flow")
-        check_context(context, x, name)
+    def _check_terms(self, log_prob: Tensor, logdet: Tensor, rows: Tensor) -> None:
+        """Check that the two terms of a log-density are one number a row; another shape would broadcast in silence."""
+        check_returned(logdet, rows.shape[:1], self.bijection, "a log-determinant")
+        check_returned(log_prob, rows.shape[:1], self.base, "a log-density")
 
-    def _rlatent(self, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        return self._latent(rdraw(self.base, n, context, generator), n)
-
-    def _base_log_prob(self, z: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
-        log_prob = self.base.log_prob(z, context, generator)
-        check_log_prob(log_prob, z)
-        return log_prob
-
-    def _latent(self, z: Tensor, n: int) -> Tensor:
-        """Draws of the base in dtype and on the device of the bijection."""
-        check_draws(z, n, self.base)
+    def _latents(
+        self, draw: Callable[..., Tensor], n: int, context: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """n draws of the base in dtype and on the device of the bijection, and a row of context for each."""
+        n = check_draw(n, context)
+        context = _repeat(context, n)
+        z = draw(n, context, generator)
+        check_returned(z, (n, *self.base.event_shape), self.base, "draws", "Look at its sample(n).")
         like = reference(self.bijection)
-        return z if like is None else z.to(dtype=like.dtype, device=like.device)
+        return z if like is None else z.to(like), context
 
 
 def tempered(flow: Flow, temperature: float) -> Flow:
@@ -270,7 +263,7 @@ class _Scaled(nn.Module):
         return self.temperature * self.base.sample(n, context, generator)
 
     def rsample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        return self.temperature * rdraw(self.base, n, context, generator)
+        return self.temperature * learning(self.base)(n, context, generator)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
@@ -281,9 +274,9 @@ def _repeat(context: Tensor | None, n: int) -> Tensor | None:
     if context is None:
         return None
     if not isinstance(context, Tensor) or context.ndim == 0 or context.shape[0] not in (1, n):
-        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
         raise ValueError(
-            f"Expected context to be a tensor of n = {n} rows, one for each point, or of 1 row for all; got {got}. "
-            "Many points for each of several rows: cnflib.adapters.given(flow, context).sample((n,))."
+            f"Expected context to be a tensor of n = {n} rows, one for each point, or of 1 row for all; got "
+            f"{described(context)}. Many points for each of several rows: "
+            "cnflib.adapters.given(flow, context).sample((n,))."
         )
     return context.repeat(n // context.shape[0], *[1] * (context.ndim - 1))

@@ -1,15 +1,9 @@
 """Float64 copies, perturbed weights and seeded draws for the audits, and what a failing call says."""
 
 import copy
-import math
-from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
-
-from cnflib._check import check_context, check_event, check_finite
-
-T = TypeVar("T")
 
 
 def double_copy(x: Tensor | None) -> Tensor | None:
@@ -20,7 +14,7 @@ def double_copy(x: Tensor | None) -> Tensor | None:
     return x.double() if x.is_floating_point() else x
 
 
-def double_module(module: T) -> T:
+def double_module(module: object) -> object:
     """A copy of a module in float64; what is no module and only has the methods of one is copied as it is."""
     copied = copy.deepcopy(module)
     return copied.double() if isinstance(copied, nn.Module) else copied
@@ -38,20 +32,6 @@ def perturb(module: object, generator: Generator) -> None:
     with torch.no_grad():
         for p in parameters(module):
             p += 0.05 * torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device)
-
-
-def check_points(x: Tensor, shape: tuple[int, ...] | None, context: Tensor | None) -> None:
-    """Check that there is a point at least, that all are finite, and that each has a row of context."""
-    check_event(x, shape)
-    if len(x) == 0:
-        raise ValueError(f"Expected x of one point at least; got {tuple(x.shape)}. Three or four are enough.")
-    check_finite(x, "x")
-    check_context(context, x)
-
-
-def check_tolerance(tolerance: float) -> None:
-    if not 0 < tolerance < math.inf:
-        raise ValueError(f"Expected 0 < tolerance < inf; got {tolerance}. In float64, 1e-6 asks much.")
 
 
 def said(error: Exception) -> str:

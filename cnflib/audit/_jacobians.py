@@ -10,8 +10,8 @@ from torch.autograd.functional import jacobian
 from cnflib.audit._copies import said, seeded
 from cnflib.audit.report import Finding
 
-Map = Callable[..., tuple[Tensor, Tensor]]
-STEPS = (1e-4, 1e-6)  # of the central differences
+Way = Callable[..., tuple[Tensor, Tensor]]
+WIDTHS = (1e-4, 1e-6)  # of the central differences
 
 
 def finding(check: str, bound: float, hint: str, error: Callable[[], float]) -> Finding:
@@ -22,7 +22,7 @@ def finding(check: str, bound: float, hint: str, error: Callable[[], float]) -> 
         return Finding(check, math.inf, bound, f"{said(problem)}. {hint}")
 
 
-def quietly(g: Map, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+def quietly(g: Way, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     y, logdet = g(x, context, seeded(x.device))
     return y.detach().clone(), logdet.detach()
 
@@ -41,14 +41,14 @@ def largest(gaps: Tensor) -> float:
     return math.inf if math.isnan(most) else most
 
 
-def jacobian_of(g: Map, x: Tensor, context: Tensor | None) -> Tensor:
+def jacobian_of(g: Way, x: Tensor, context: Tensor | None) -> Tensor:
     """The Jacobian of the whole batch, shape (B, D, B, D)."""
     full = jacobian(lambda y: g(y, context, seeded(y.device))[0], x)
     batch, dim = x.shape[0], x[0].numel()
     return full.reshape(batch, dim, batch, dim)
 
 
-def audit_derivative(g: Map, x: Tensor, context: Tensor | None, full: Tensor) -> Finding:
+def audit_derivative(g: Way, x: Tensor, context: Tensor | None, full: Tensor) -> Finding:
     """The Jacobian by autograd beside central differences, along one direction for all rows.
 
     Of a long and a short step the better counts, entry by entry: a kink (ReLU) spoils the long one where it lies near,
@@ -58,7 +58,7 @@ def audit_derivative(g: Map, x: Tensor, context: Tensor | None, full: Tensor) ->
     slope = torch.einsum("idjc,jc->id", full, u.flatten(1))
 
     def worst() -> float:
-        ends = [(quietly(g, x + h * u, context)[0], quietly(g, x - h * u, context)[0], h) for h in STEPS]
+        ends = [(quietly(g, x + h * u, context)[0], quietly(g, x - h * u, context)[0], h) for h in WIDTHS]
         changes = [((above - below) / (2 * h)).flatten(1) for above, below, h in ends]
         return largest(torch.stack([_relative(change, slope) for change in changes]).amin(0))
 
@@ -67,7 +67,7 @@ def audit_derivative(g: Map, x: Tensor, context: Tensor | None, full: Tensor) ->
 
 
 def audit_logdet(
-    name: str, g: Map, x: Tensor, context: Tensor | None, full: Tensor, tolerance: float, draws: int
+    name: str, g: Way, x: Tensor, context: Tensor | None, full: Tensor, tolerance: float, draws: int
 ) -> Finding:
     rows = full.diagonal(dim1=0, dim2=2).movedim(-1, 0)
     truth = torch.linalg.slogdet(rows).logabsdet

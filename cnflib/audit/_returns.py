@@ -6,13 +6,13 @@ from cnflib.audit._copies import said, seeded
 from cnflib.audit.report import Finding
 from cnflib.bijection import Bijection
 
-METHODS = ("encode_and_logdet", "encode", "decode_and_logdet", "decode")
+IN_TURN = ("encode_and_logdet", "encode", "decode_and_logdet", "decode")
 
 
 def audit_returns(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
     """Call all four methods and see what comes back."""
     z, problem = x, ""
-    for name in METHODS:
+    for name in IN_TURN:
         point = x if name.startswith("encode") else z
         try:
             returned = getattr(g, name)(point, context, seeded(x.device))

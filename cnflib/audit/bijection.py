@@ -6,10 +6,8 @@ import math
 import torch
 from torch import Tensor
 
-from cnflib._check import check_axis, check_bijection, check_event, check_finite, check_positive_int
+from cnflib._check import check_bijection, check_call, check_finite, check_positive_int, event_of
 from cnflib.audit._copies import (
-    check_points,
-    check_tolerance,
     double_copy,
     double_module,
     parameters,
@@ -66,8 +64,8 @@ def audit_bijection(
         A :class:`Report`.
 
     Raises:
-        ValueError: If the bijection lacks a method or is a flow; if x or z has no batch dimension, is not floating or
-            not finite, or the two differ in size; if the context has not B rows.
+        ValueError: If the bijection lacks a method or is a flow; if x has no batch dimension, is not floating or not
+            finite; if z has another size; if the context has not B rows.
 
     Example:
         >>> import torch
@@ -81,19 +79,24 @@ def audit_bijection(
         ...
     """
     check_bijection(bijection, "bijection")
-    _check_arguments(bijection, x, z, context)
-    check_tolerance(tolerance)
+    check_call(x, event_of(bijection, x), context, None)
+    check_finite(x, "x")
+    if z is not None and (len(z) != len(x) or z[0].numel() != x[0].numel()):
+        raise ValueError(
+            f"Expected z to hold a latent for each of {len(x)} points, of {x[0].numel()} coordinates each; got "
+            f"{tuple(z.shape)}. Without z they are drawn from N(0, I)."
+        )
     draws = check_positive_int(draws, "draws")
-    given = double_module(bijection)
-    perturbed = copy.deepcopy(given)
+    double = double_module(bijection)
+    perturbed = copy.deepcopy(double)
     perturb(perturbed, seeded(x.device))
     x, z, context = double_copy(x), double_copy(z), double_copy(context)
 
     worst: dict[str, Finding] = {}
-    for g in (given, perturbed):
+    for g in (double, perturbed):
         returned = audit_returns(g, x, context)
         if not returned.passed:
-            where = "" if g is given else " This is at perturbed weights."
+            where = "" if g is double else " This is at perturbed weights."
             return Report((returned._replace(hint=returned.hint + where),), NOTE)
         for f in (returned, *_judge(g, x, z, context, tolerance, draws)):
             worst[f.check] = max(worst.get(f.check, f), f, key=lambda f: (not f.passed, f.error))
@@ -107,58 +110,18 @@ NOT_ONTO = (
 NOTE = "Next: audit_gradients(flow, x) holds the gradients of log_prob against differences."
 
 
-def _check_arguments(bijection: Bijection, x: Tensor, z: Tensor | None, context: Tensor | None) -> None:
-    check_points(x, getattr(bijection, "event_shape", None), context)
-    if (channels := getattr(bijection, "channels", None)) is not None:
-        check_axis(x, channels)
-    if z is None:
-        return
-    check_event(z, None, "z")
-    check_finite(z, "z")
-    if len(z) != len(x) or z[0].numel() != x[0].numel():
-        raise ValueError(
-            f"Expected z to hold a latent for each of {len(x)} points, of {x[0].numel()} coordinates each; got "
-            f"{tuple(z.shape)}. Without z they are drawn from N(0, I)."
-        )
-
-
 def _judge(
     g: Bijection, x: Tensor, z: Tensor | None, context: Tensor | None, tolerance: float, draws: int
 ) -> list[Finding]:
+    """What is found of a bijection whose methods return what they should."""
     encode, decode = g.encode_and_logdet, g.decode_and_logdet
     latent, logdet = quietly(encode, x, context)
     back, logdet_back = quietly(decode, latent, context)
-    normal = torch.randn(latent.shape, generator=seeded(x.device, 6), dtype=x.dtype, device=x.device)
-    latents = (normal, -normal) if z is None else (z,)
-
-    def infinite() -> float:
-        return float(sum(int((~t.isfinite()).sum()) for t in (latent, logdet, back, logdet_back)))
-
-    def again(start: Tensor) -> float:
-        data = quietly(decode, start, context)[0]
-        return gap(quietly(encode, data, context)[0], start) if data.isfinite().all() else math.inf
-
-    def alone(name: str, point: Tensor, wanted: Tensor) -> float:
-        return gap(getattr(g, name)(point, context, seeded(x.device)).detach(), wanted)
-
-    checks = {
-        "decode(encode(x)) = x": (lambda: gap(back, x), "decode does not undo encode here."),
-        "encode(decode(z)) = z at z = encode(x)": (
-            lambda: again(latent),
-            "encode does not undo decode here.",
-        ),
-        "encode(decode(z)) = z at latents z": (lambda: max(map(again, latents)), NOT_ONTO),
-        "encode = encode_and_logdet": (lambda: alone("encode", x, latent), "The two give different points."),
-        "decode = decode_and_logdet": (
-            lambda: alone("decode", latent, back),
-            "The two give different points.",
-        ),
-    }
+    infinite = sum((~t.isfinite()).sum().item() for t in (latent, logdet, back, logdet_back))
+    hint = "NaN or inf at these points: look for a log or a root of 0."
     findings = [
-        finding(
-            "values are finite", 0.0, "NaN or inf at these points: look for a log or a root of 0.", infinite
-        ),
-        *(finding(check, tolerance, hint, error) for check, (error, hint) in checks.items()),
+        Finding("values are finite", float(infinite), 0.0, hint),
+        *_round_trips(g, x, z, latent, back, context, tolerance),
     ]
     try:
         jacobians = jacobian_of(encode, x, context), jacobian_of(decode, latent, context)
@@ -170,6 +133,45 @@ def _judge(
         audit_logdet("encode log-det", encode, x, context, jacobians[0], tolerance, draws),
         audit_logdet("decode log-det", decode, latent, context, jacobians[1], tolerance, draws),
         audit_rows(jacobians, tolerance),
+    ]
+
+
+def _round_trips(
+    g: Bijection,
+    x: Tensor,
+    z: Tensor | None,
+    latent: Tensor,
+    back: Tensor,
+    context: Tensor | None,
+    tolerance: float,
+) -> list[Finding]:
+    """Each direction undoes the other, from x, from its latent, and from latents z or of N(0, I)."""
+    normal = torch.randn(latent.shape, generator=seeded(x.device, 6), dtype=x.dtype, device=x.device)
+    latents = (normal, -normal) if z is None else (z,)
+
+    def again(start: Tensor) -> float:
+        data = quietly(g.decode_and_logdet, start, context)[0]
+        return (
+            gap(quietly(g.encode_and_logdet, data, context)[0], start) if data.isfinite().all() else math.inf
+        )
+
+    def alone(name: str, point: Tensor, wanted: Tensor) -> float:
+        return gap(getattr(g, name)(point, context, seeded(x.device)).detach(), wanted)
+
+    two = "The two give different points."
+    return [
+        finding(check, tolerance, hint, error)
+        for check, hint, error in (
+            ("decode(encode(x)) = x", "decode does not undo encode here.", lambda: gap(back, x)),
+            (
+                "encode(decode(z)) = z at z = encode(x)",
+                "encode does not undo decode here.",
+                lambda: again(latent),
+            ),
+            ("encode(decode(z)) = z at latents z", NOT_ONTO, lambda: max(map(again, latents))),
+            ("encode = encode_and_logdet", two, lambda: alone("encode", x, latent)),
+            ("decode = decode_and_logdet", two, lambda: alone("decode", latent, back)),
+        )
     ]
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import is_dataclass, replace
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from cnflib._check import check_call, check_finite
 from cnflib.audit._copies import (
-    check_points,
-    check_tolerance,
     double_copy,
     double_module,
     perturb,
@@ -52,7 +51,7 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
         way that raises is a finding too.
 
     Raises:
-        ValueError: If the flow is none; if x has another event shape, no batch dimension, or is not floating or not
+        ValueError: If x has another event shape, no batch dimension, or is not floating or not
             finite; if the context has not B rows.
 
     Example:
@@ -60,9 +59,8 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
         >>> from cnflib.models import realnvp
         >>> audit_gradients(realnvp(dim=2, layers=2, hidden=(8,)), torch.randn(3, 2)).raise_for_faults()
     """
-    _check_flow(flow)
-    check_points(x, flow.event_shape, context)
-    check_tolerance(tolerance)
+    check_call(x, flow.event_shape, context, None)
+    check_finite(x, "x")
     flow = double_module(flow)
     generator = seeded(x.device)
     perturb(flow, generator)
@@ -80,32 +78,27 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
     for way in _ways(flow):
         try:
             gradients[way] = _gradients(likelihood, leaves.values(), 0)
-            judged = _judge(likelihood, list(leaves.values()), directions, tolerance)
+            judged = _judge_slopes(likelihood, list(leaves.values()), directions, tolerance)
         except Exception as error:  # whatever the audited code raises is a finding
             gradients.pop(way, None)
-            findings.append(
-                Finding(f"gradient by {way}".removesuffix(" by "), math.inf, tolerance, said(error))
-            )
+            check = f"gradient by {way}" if way else "gradient"
+            findings.append(Finding(check, math.inf, tolerance, said(error)))
             continue
         labels = [f"of {name}, by {way}" if way else f"of {name}" for name in leaves]
         findings += [f._replace(check=f"{f.check} {label}") for f, label in zip(judged, labels, strict=True)]
     return Report((*findings, *_compare(gradients, tolerance)))
 
 
-def _check_flow(flow: Flow) -> None:
-    if not isinstance(flow, nn.Module) or not hasattr(flow, "log_prob") or not hasattr(flow, "event_shape"):
-        kind = f"the class {flow.__name__}" if isinstance(flow, type) else type(flow).__name__
-        raise ValueError(
-            f"Expected flow to be a Flow; got {kind}. Of a bijection: Flow(bijection, StandardNormal(shape))."
-        )
-
-
-Likelihood = Callable[[Generator], Tensor]
+MeanLikelihood = Callable[[Generator], Tensor]
 _HINT = "The gradient is not that of log_prob: look for detach, create_graph=False, or a tensor outside the graph."
 
 
-def _judge(
-    likelihood: Likelihood, leaves: list[Tensor], directions: list[Tensor], tolerance: float, draws: int = 32
+def _judge_slopes(
+    likelihood: MeanLikelihood,
+    leaves: list[Tensor],
+    directions: list[Tensor],
+    tolerance: float,
+    draws: int = 32,
 ) -> list[Finding]:
     """One finding for each leaf: at one seed, or over many where the log-determinant is random and one disagrees."""
     slopes, truth = _both(likelihood, leaves, directions, 0)
@@ -121,7 +114,7 @@ def _judge(
 
 
 def _both(
-    likelihood: Likelihood, leaves: list[Tensor], directions: list[Tensor], seed: int
+    likelihood: MeanLikelihood, leaves: list[Tensor], directions: list[Tensor], seed: int
 ) -> tuple[Tensor, Tensor]:
     """Slopes along the directions by autograd and by central differences, both of shape (leaves,)."""
     grads = _gradients(likelihood, leaves, seed)
@@ -134,13 +127,13 @@ def _both(
     return slopes, torch.stack(truth)
 
 
-def _gradients(likelihood: Likelihood, leaves: Collection[Tensor], seed: int) -> list[Tensor]:
+def _gradients(likelihood: MeanLikelihood, leaves: Collection[Tensor], seed: int) -> list[Tensor]:
     leaves = list(leaves)
     grads = torch.autograd.grad(likelihood(seeded(leaves[-1].device, seed)), leaves, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, grads, strict=True)]
 
 
-def _draws(likelihood: Likelihood, device: torch.device) -> bool:
+def _draws(likelihood: MeanLikelihood, device: torch.device) -> bool:
     """Whether the likelihood is random."""
     generator = seeded(device)
     before = generator.get_state()
@@ -155,13 +148,13 @@ def _compare(gradients: dict[str, list[Tensor]], tolerance: float) -> list[Findi
     bounds = {"checkpoint": 1e-10, "adjoint": tolerance}
     hint = "Two ways to differentiate one solve disagree: look for a tensor that one of them does not see."
     return [
-        Finding(f"{way} = backprop", max(_gap(a, b) for a, b in zip(gradients[way], plain)), bound, hint)
+        Finding(f"{way} = backprop", max(_distance(a, b) for a, b in zip(gradients[way], plain)), bound, hint)
         for way, bound in bounds.items()
         if way in gradients and plain
     ]
 
 
-def _gap(a: Tensor, b: Tensor) -> float:
+def _distance(a: Tensor, b: Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max().clamp(min=1)).nan_to_num(torch.inf).item()
 
 

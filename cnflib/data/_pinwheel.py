@@ -17,7 +17,7 @@ from torch import Tensor
 from cnflib.data._numerics import bisect, logsumexp_by_row
 from cnflib.data._target import Draws
 
-__all__ = ["draw", "log_density"]
+__all__ = ["draw_pinwheel", "pinwheel_density"]
 
 BLADES, RATE, SCALE, RADIAL, TANGENTIAL = 5, 0.25, 2.0, 0.3, 0.1
 TURN = 2 * math.pi / BLADES
@@ -27,7 +27,7 @@ LAST = 6.0
 TURNS = 16
 
 
-def draw(n: int, draws: Draws) -> Tensor:
+def draw_pinwheel(n: int, draws: Draws) -> Tensor:
     r"""Draw n points of the pinwheel.
 
     Args:
@@ -43,7 +43,7 @@ def draw(n: int, draws: Draws) -> Tensor:
     return SCALE * rotate(f, -angle(f[:, 0]) - TURN * blade)
 
 
-def log_density(x: Tensor) -> Tensor:
+def pinwheel_density(x: Tensor) -> Tensor:
     r"""Evaluate the log-density as a sum over the roots of all blades.
 
     .. math:: \rho(x) = \frac{1}{4} \sum_{\text{roots } f} \frac{1}{5}
@@ -60,7 +60,7 @@ def log_density(x: Tensor) -> Tensor:
     """
     y = x / SCALE
     with torch.no_grad():
-        row, turn, u = roots(y)
+        row, turn, u = blade_roots(y)
     y = y[row]
 
     f1, f2 = rotate(y, angle(u) + turn).unbind(-1)
@@ -91,7 +91,7 @@ def rotate(y: Tensor, theta: Tensor) -> Tensor:
     return torch.stack([y[:, 0] * cos - y[:, 1] * sin, y[:, 0] * sin + y[:, 1] * cos], dim=-1)
 
 
-def roots(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def blade_roots(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""Find all solutions of :math:`h(\psi) = \varphi + 2 \pi j / 5`, bisecting where h is monotone.
 
     Args:

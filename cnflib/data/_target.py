@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from cnflib._check import check_draw, check_event
 from cnflib._random import source
-from cnflib.distributions import Density, GaussianMixture
+from cnflib.density import Density
+from cnflib.distributions import GaussianMixture
 
 __all__ = ["Draws", "Target", "Toy", "ToyMixture"]
 

@@ -20,9 +20,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cnflib.data import _pinwheel
 from cnflib.data._curves import boxed_curve, gaussian_curve, gaussian_rings
 from cnflib.data._numerics import gauss_legendre
+from cnflib.data._pinwheel import draw_pinwheel, pinwheel_density
 from cnflib.data._target import Draws, Target, Toy, ToyMixture
 from cnflib.distributions import GaussianMixture
 
@@ -204,8 +204,8 @@ pinwheel = Toy(
     name="pinwheel",
     bounds=((-5.3, 5.3), (-5.3, 5.3)),
     entropy=2.31778804,
-    draw=_pinwheel.draw,
-    density=_pinwheel.log_density,
+    draw=draw_pinwheel,
+    density=pinwheel_density,
 )
 r"""Five Gaussian blades, twisted by an angle that grows exponentially along them."""
 

@@ -148,13 +148,13 @@ points = {  # a wrong x: what the message says
         r"Expected x of a floating dtype; got torch.int64.*x.float\(\)",
     ),
     "booleans": (torch.zeros(4, 2, dtype=torch.bool), r"Expected x of a floating dtype; got torch.bool"),
-    "numpy": (np.zeros((4, 2)), r"Expected x to be a torch.Tensor; got ndarray.*as_tensor\(x\)"),
-    "list": ([[0.0, 0.0]], r"Expected x to be a torch.Tensor; got list"),
+    "numpy": (np.zeros((4, 2)), r"Expected x of a floating dtype; got ndarray.*as_tensor\(x\)"),
+    "list": ([[0.0, 0.0]], r"Expected x of a floating dtype; got list"),
     "dtype": (
         torch.zeros(4, 2).double(),
         r"Expected x of dtype torch.float32.*got torch.float64.*x.to\(torch.float32\)",
     ),
-    "device": (torch.zeros(4, 2, device="meta"), r"Expected x on device cpu.*got meta.*x.to\(\"cpu\"\)"),
+    "device": (torch.zeros(4, 2, device="meta"), r"Expected x .*on device cpu; got .*meta.*x.to\("),
 }
 
 
@@ -194,8 +194,7 @@ contexts = {
     ),
     "a number a row": (c[:, 0], r"Expected context of shape \(B, 3\); got \(4,\).*context\[:, None\]"),
     "dtype": (c.double(), "Expected context of dtype torch.float32"),
-    "device": (c.to("meta"), "Expected context on device cpu"),
-    "list": (c.tolist(), "Expected context to be a torch.Tensor"),
+    "list": (c.tolist(), "Expected context with B = 4 rows.*got list"),
 }
 
 
@@ -323,7 +322,7 @@ calls = {
         r"Expected solver.*Fixed\(steps\); got the class Fixed. Call it",
     ),
     "solver of a name": (lambda: CNF(field, solver="dopri5"), "Expected solver.*got 'dopri5'"),
-    "field not built": (lambda: CNF(MLP), r"Expected field.*MLP\(dim\); got MLP.*called"),
+    "field not built": (lambda: CNF(MLP), r"Expected field.*MLP\(dim\); got the class MLP.*called"),
     "field of nothing": (lambda: CNF(None), "Expected field to be.*got None"),
     "field of four arguments": (
         lambda: CNF(lambda t, x, c, more: x),
@@ -331,7 +330,7 @@ calls = {
     ),
     "field of one argument": (
         lambda: CNF(nn.Sequential(nn.Linear(2, 2))),
-        "Sequential takes other.*adapters",
+        "got Sequential.*other arguments.*adapters",
     ),
     "costs not in a sequence": (
         lambda: CNF(field, costs=KineticEnergy()),
@@ -380,7 +379,7 @@ calls = {
     ),
     "channels of a coupling": (
         lambda: Coupling(halves(3), Affine(), None)(torch.zeros(4, 2, 5, 5)),
-        r"Expected x of shape \(B, 3, \*\), 3 channels along axis 1; got \(4, 2, 5, 5\)",
+        r"Expected x of shape \(B, 3, 5, 5\); got \(4, 2, 5, 5\)",
     ),
     "coordinates of a coupling": (
         lambda: Coupling(halves(3), Affine(), None)(x),
@@ -399,12 +398,12 @@ calls = {
     "box inf": (lambda: spline_flow(dim=2, bound=float("inf")), "Expected bound .*> 0 and finite; got inf"),
     "hidden of one number": (
         lambda: maf(dim=2, hidden=64),
-        r"Expected hidden to be a sequence of positive ints, e.g. \(64, 64\); got 64",
+        r"Expected hidden to be a sequence of positive ints.*got 64.*hidden=\(64, 64\)",
     ),
     "hidden of a conditioner": (lambda: realnvp(dim=2, hidden=(8, 0)), r"Expected hidden.*got \(8, 0\)"),
     "MADE of no hidden layer": (
         lambda: MADE(2, 2, hidden=()),
-        r"Expected at least one hidden layer.*hidden=\(64,\)",
+        r"Expected hidden.*at least 1; got \(\)",
     ),
     "MADE of no parameters": (lambda: MADE(2, 0), "Expected parameters to be a positive int; got 0"),
     "MADE of other parameters": (
@@ -417,7 +416,7 @@ calls = {
     ),
     "transform not called": (
         lambda: maf(dim=2, transform=RationalQuadratic),
-        "Expected transform .*got the class RationalQuadratic. Call it",
+        "Expected transform .*got the class RationalQuadratic",
     ),
     "transform of a coupling": (
         lambda: Coupling(halves(2), "affine", None),
@@ -500,10 +499,6 @@ calls = {
         lambda: Standardize(torch.zeros(2), torch.ones(3)),
         r"mean and std of one.*\(2,\) and \(3,\)",
     ),
-    "mean of integers": (
-        lambda: Standardize(torch.zeros(2).long(), torch.ones(2)),
-        "Expected mean of a floating",
-    ),
     "one coordinate": (
         lambda: realnvp(dim=1),
         r"at least two coordinates.*got shape \(1,\).*ffjord\(dim=1\)",
@@ -523,7 +518,7 @@ calls = {
     ),
     "glow context undeclared": (
         lambda: glow(shape=(1, 4, 4)).log_prob(torch.randn(4, 1, 4, 4), c),
-        "Expected no context: this ConvNet.*context=0",
+        "Expected no context.*this ConvNet.*context=0",
     ),
     "image layers": (lambda: realnvp(shape=(1, 4, 4), layers=0), "Expected layers to be a positive int"),
     "image scales": (lambda: realnvp(shape=(1, 6, 6), scales=3), "at most scales=2"),
@@ -553,14 +548,14 @@ calls = {
     ),
     "convolution of other channels": (
         lambda: InvertibleConv1x1(3)(torch.zeros(4, 2, 5, 5)),
-        r"Expected x of shape \(B, 3, \*\), 3 channels along axis 1; got \(4, 2, 5, 5\).*movedim",
+        r"Expected x of shape \(B, 3, 5, 5\); got \(4, 2, 5, 5\)",
     ),
     "convolution dtype": (
         lambda: InvertibleConv1x1(2).double()(x),
         "Expected x of dtype torch.float64, that of the InvertibleConv1x1",
     ),
     "flatten": (lambda: Flatten((2, 3))(x), r"Expected x of shape \(B, 2, 3\); got \(4, 2\)"),
-    "ConvNet of one layer": (lambda: ConvNet(1, 2, ()), "at least one hidden layer; got hidden=\\(\\)"),
+    "ConvNet of one layer": (lambda: ConvNet(1, 2, ()), r"Expected hidden.*at least 1; got \(\)"),
     "levels 1": (lambda: Dequantize(1), "Expected levels >= 2; got 1.*256"),
     "levels of a half": (lambda: Dequantize(2.5), "Expected levels to be a positive int; got 2.5"),
     "level too high": (
@@ -741,7 +736,7 @@ calls = {
     ),
     "labels in a list": (
         lambda: conditioned(OptimalTransport())(x, x, context=[0, 1, 0, 1]),
-        "Expected context to be a torch.Tensor; got list",
+        "Expected context with B = 4 rows.*got list",
     ),
     "conditional of a factory": (lambda: conditioned(Sinkhorn), "Expected pairing.*called first"),
     "conditional twice": (lambda: conditioned(conditioned(IndependentPairing())), "conditional already"),

@@ -206,9 +206,9 @@ def scaled(estimator, factor):
     return estimate
 
 
-def test_methods_that_do_not_take_context_and_generator_are_refused_by_name():
-    with pytest.raises(ValueError, match=r"def decode\(self, x, context=None, generator=None\)"):
-        audit_bijection(Old(), x)
+def test_methods_that_do_not_take_context_and_generator_are_found_by_name():
+    (fault,) = audit_bijection(Old(), x).faults
+    assert "decode raises TypeError" in fault.hint and "positional arguments" in fault.hint
 
 
 @pytest.mark.parametrize(("build", "check"), wrong.values(), ids=wrong)
@@ -392,26 +392,18 @@ refused = {
         lambda: audit_bijection(standard, torch.zeros(3, 4)),
         r"x of shape \(B, 2\); got \(3, 4\)",
     ),
-    "other channels": (lambda: audit_bijection(ActNorm(3), torch.zeros(3, 2, 4)), "channels"),
-    "no points": (lambda: audit_bijection(standard, x[:0]), "x of one point at least"),
+    "other channels": (lambda: audit_bijection(ActNorm(3), torch.zeros(3, 2, 4)), r"x of shape \(B, 3, 4\)"),
     "x not finite": (lambda: audit_bijection(standard, x / 0), "finite x"),
     "z of other rows": (lambda: audit_bijection(standard, x, x[:2]), r"z to hold a latent .*got \(2, 2\)"),
     "z of another event": (lambda: audit_bijection(standard, x, torch.zeros(3, 4)), "z to hold a latent"),
-    "z not finite": (lambda: audit_bijection(standard, x, x / 0), "finite z"),
     "context of other rows": (lambda: audit_bijection(standard, x, context=x[:2]), "context with B = 3 rows"),
     "a flow": (
         lambda: audit_bijection(Flow(standard, StandardNormal(2)), x),
         "bijection.*got Flow.*flow.bijection",
     ),
     "a class": (lambda: audit_bijection(Squashed, x), "got the class Squashed"),
-    "a net": (lambda: audit_bijection(nn.Linear(2, 2), x), "Linear has no encode"),
-    "no tolerance": (lambda: audit_bijection(standard, x, tolerance=0), "0 < tolerance"),
+    "a net": (lambda: audit_bijection(nn.Linear(2, 2), x), "got Linear without encode"),
     "no draws": (lambda: audit_bijection(standard, x, draws=0), "draws to be a positive int"),
-    "a bijection": (
-        lambda: audit_gradients(standard, x),
-        r"flow to be a Flow; got Standardize.*Flow\(bijection",
-    ),
-    "a class of flows": (lambda: audit_gradients(Flow, x), "got the class Flow"),
     "another event of a flow": (
         lambda: audit_gradients(Flow(standard, StandardNormal(2)), x[:, :1]),
         r"x of shape \(B, 2\); got \(3, 1\)",
@@ -419,10 +411,6 @@ refused = {
     "context of other rows of a flow": (
         lambda: audit_gradients(Flow(standard, StandardNormal(2)), x, x[:2]),
         "context with B = 3 rows",
-    ),
-    "no tolerance of gradients": (
-        lambda: audit_gradients(Flow(standard, StandardNormal(2)), x, tolerance=-1),
-        "0 < tolerance",
     ),
 }
 

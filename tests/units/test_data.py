@@ -409,9 +409,7 @@ def test_wrong_arguments_are_refused(name):
         target.log_prob(torch.zeros(2))
     with pytest.raises(ValueError, match=r"Expected x of shape \(B, 2\); got \(4, 3\)."):
         target.log_prob(torch.zeros(4, 3))
-    with pytest.raises(
-        ValueError, match="Expected x of a floating dtype; got torch.int64. Convert it, e.g. x.float()."
-    ):
+    with pytest.raises(ValueError, match="Expected x of a floating dtype; got torch.int64.*x.float"):
         target.log_prob(torch.zeros(4, 2, dtype=torch.int64))
 
 
@@ -499,13 +497,6 @@ def test_digits_are_levels(dtype):
     assert images.dtype == dtype and labels.dtype == torch.int64 and levels == digits.LEVELS == 17
     assert images.unique().tolist() == list(range(levels)) and labels.unique().tolist() == list(range(10))
     assert digits.digits().images.shape == (1437, 1, 8, 8) and digits.digits().images.dtype == torch.float32
-
-
-def test_digits_refuse():
-    with pytest.raises(ValueError, match="Expected split to be one of train, test; got 'valid'."):
-        digits.digits("valid")
-    with pytest.raises(ValueError, match="Expected a floating dtype; got torch.uint8."):
-        digits.digits(dtype=torch.uint8)
 
 
 def test_breast_cancer_is_split_completely_and_for_good():

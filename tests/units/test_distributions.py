@@ -233,6 +233,12 @@ def test_a_diagonal_normal_is_torch_s_normal_and_learns_by_its_samples():
     )
 
 
+def test_a_base_of_one_s_own_prints_by_the_name_of_its_class():
+    assert repr(as_density(Own())) == "Own()"
+    assert repr(as_density(toy.moons)) == repr(toy.moons)
+    assert "(base): Own()" in repr(shifted(Own()))
+
+
 class NoReparametrisation(nn.Module):
     event_shape = (2,)
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -14,6 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from cnflib._check import check_positive_int
+
+__all__ = ["Animation", "Slider", "animation", "slider"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 DPI = 100
 HOLD = 1200  # milliseconds that the last frame stays
@@ -146,9 +153,7 @@ def animation(
         ValueError: If ``frames`` or ``fps`` is not a positive int, or ``alt`` is short.
     """
     frames, fps = check_positive_int(frames, "frames"), check_positive_int(fps, "fps")
-    _check_alt(alt)
-    plt.close(fig)
-    pictures = [_picture(fig, draw, k) for k in range(frames)]
+    pictures = _pictures(fig, draw, range(frames), alt)
     durations = [1000 // fps] * (frames - 1) + [HOLD]
     moving = {"save_all": True, "append_images": pictures[1:], "duration": durations, "loop": 0}
     return Animation(_webp(pictures[0], **moving), _webp(pictures[-1]), alt, caption)
@@ -179,7 +184,7 @@ def slider(
         start: The number of the value shown first.
 
     Raises:
-        ValueError: If there are fewer than 2 or more than 24 values, ``alt`` is short, or ``start`` not one of them.
+        ValueError: If there are fewer than 2 or more than 24 values, or ``alt`` is short.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -195,28 +200,26 @@ def slider(
             f"Expected 2 to {MOST} values, each a frame that lies in the page; got {len(values)}. Take every other "
             "one, or plot.animation for a smooth motion."
         )
-    _check_alt(alt)
-    if start not in range(len(values)):
-        raise ValueError(f"Expected start to number one of {len(values)} values, from 0 on; got {start!r}.")
-    plt.close(fig)
-    frames = tuple(_webp(_picture(fig, draw, value)) for value in values)
+    frames = tuple(map(_webp, _pictures(fig, draw, values, alt)))
     labels = tuple(f"{name} = {v if isinstance(v, str) else format(v, '.4g')}" for v in values)
     return Slider(frames, labels, name, start, alt, caption)
 
 
-def _check_alt(alt: str) -> None:
+def _pictures(fig: Figure, draw: Callable[..., object], frames: Iterable, alt: str) -> list[Image.Image]:
+    """The figure at every frame, in the layout of the first one."""
     if len(alt.strip()) < ALT_LENGTH:
         raise ValueError(
             f"Expected alt to say in {ALT_LENGTH} characters or more what is to be seen; got {alt!r}."
         )
-
-
-def _picture(fig: Figure, draw: Callable[..., object], frame: object) -> Image.Image:
-    draw(frame)
-    page = BytesIO()
-    fig.savefig(page, format="png", dpi=DPI)
-    fig.set_layout_engine("none")
-    return Image.open(page).convert("RGB")
+    plt.close(fig)
+    pictures = []
+    for frame in frames:
+        draw(frame)
+        page = BytesIO()
+        fig.savefig(page, format="png", dpi=DPI)
+        fig.set_layout_engine("none")
+        pictures.append(Image.open(page).convert("RGB"))
+    return pictures
 
 
 def _webp(picture: Image.Image, **options: object) -> bytes:

@@ -1,17 +1,19 @@
-"""The look of the book (colours, rcParams, the one diagram) and what figures share (arrays, checks, axes)."""
+"""The look of the book: colours, rcParams, and the one diagram."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import seaborn as sns
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
-from cnflib.metrics import Bounds
+__all__ = ["BASE", "COLORS", "DATA", "MODEL", "TRAJECTORY", "arrow_diagram", "use_style"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 BASE, DATA, MODEL, TRAJECTORY = "#0173B2", "#D55E00", "#029E73", "#4D4D4D"
 COLORS = {"base": BASE, "data": DATA, "model": MODEL, "trajectory": TRAJECTORY}
@@ -85,48 +87,6 @@ def arrow_diagram(ax: Axes) -> None:
         ax.text(x, y, text, color=color, weight=weight, ha="center", va="center")
     ax.set(xlim=(-1.9, 11.7), ylim=(-2.8, 2.8), aspect="equal")
     ax.axis("off")
-
-
-def as_array(x: Tensor | Sequence[float] | Sequence[Tensor]) -> np.ndarray:
-    """A float64 array of a tensor, of numbers, or of 0-d tensors."""
-    if not isinstance(x, Tensor) and len(x) and isinstance(x[0], Tensor):
-        x = torch.stack(list(x))
-    return torch.as_tensor(x).detach().cpu().double().numpy()
-
-
-def as_points(x: Tensor, name: str, ndim: int) -> np.ndarray:
-    shape = tuple(getattr(x, "shape", ()))
-    if len(shape) != ndim or shape[-1] != 2:
-        expected, got = "(N, 2)" if ndim == 2 else "(T, B, 2)", shape or type(x).__name__
-        raise ValueError(
-            f"Expected {name} of shape {expected}; got {got}. To show two axes: {name}[..., :2]."
-        )
-    return as_array(x)
-
-
-def check_lengths(x: np.ndarray, y: np.ndarray, first: str, second: str) -> None:
-    if x.shape != y.shape or x.ndim != 1 or not len(x):
-        raise ValueError(
-            f"Expected as many {second} as {first}, at least one; got shapes {y.shape} and {x.shape}. "
-            f"Evaluate or record {second} at exactly these {first}."
-        )
-
-
-def as_box(bounds: Bounds) -> Bounds:
-    box = torch.as_tensor(bounds, dtype=torch.float64)
-    if box.shape != (2, 2) or not (box[:, 0] < box[:, 1]).all():
-        raise ValueError(f"Expected a box ((a1, b1), (a2, b2)) with a < b; got {bounds}. In 1-D use curve.")
-    return bounds
-
-
-def set_plane(ax: Axes, bounds: Bounds | None = None) -> None:
-    """Equal units on both axes, few ticks, and the limits where given."""
-    ax.set_aspect("equal")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
-    if bounds is not None:
-        xlim, ylim = as_box(bounds)
-        ax.set(xlim=xlim, ylim=ylim)
 
 
 def _shape(ax: Axes, centre: float, decode: Callable[[np.ndarray], np.ndarray], color: str) -> None:

@@ -13,20 +13,16 @@ from torch import Tensor
 
 from cnflib._check import check_positive_int, reference
 from cnflib._field import uniform
-from cnflib._style import (
-    BASE,
-    DATA,
-    DENSITY,
-    INK,
-    MODEL,
-    TRAJECTORY,
-    VOLUME,
-    as_array,
-    as_box,
-    as_points,
-    set_plane,
-)
 from cnflib.metrics import Bounds, LogProb, midpoints, on_grid
+from cnflib.plot._axes import as_array, as_box, as_points, set_plane
+from cnflib.plot.style import BASE, DATA, DENSITY, INK, MODEL, TRAJECTORY, VOLUME
+
+__all__ = ["contours", "density", "field", "grid_warp", "samples", "trajectories"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 Device = torch.device | str | None
 
@@ -81,10 +77,8 @@ def contours(
         masses: The shares m, between 0 and 1.
 
     Raises:
-        ValueError: If a share is not between 0 and 1, or as in :func:`density`.
+        ValueError: As in :func:`density`.
     """
-    if not all(0 < share < 1 for share in masses):
-        raise ValueError(f"Expected masses between 0 and 1; got {tuple(masses)}. Half the mass is 0.5.")
     set_plane(ax, bounds)
     values = on_grid(log_prob, bounds, points, dtype=dtype, device=device).exp().numpy()
     ranked = np.sort(values, axis=None)[::-1]
@@ -201,12 +195,9 @@ def field(
         context: What the field is conditioned on, one row for all points.
 
     Raises:
-        ValueError: If the box is not in the plane, t is not one number, the context not one row, speed not positive, or
-            the field does not return finite numbers of shape ``(N, 2)``.
+        ValueError: If the box is not in the plane, or the field does not return finite numbers of shape ``(N, 2)``.
     """
     set_plane(ax, box)
-    if speed is not None and not 0 < speed < float("inf"):
-        raise ValueError(f"Expected 0 < speed < inf; got {speed}. None takes the largest speed in the box.")
     velocity = uniform(f)
     like = reference(velocity.field)
     dtype = dtype if like is None or dtype is not None else like.dtype
@@ -214,8 +205,10 @@ def field(
     spacing = max(b - a for a, b in box) / check_positive_int(points, "points")
     axes = [midpoints([side], max(1, round((side[1] - side[0]) / spacing)), dtype, device) for side in box]
     x = torch.cartesian_prod(*(axis.flatten() for axis in axes))
+    time = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(())
+    rows = None if context is None else context.to(x.device).expand(len(x), *context.shape[1:]).contiguous()
     with torch.no_grad():
-        v = velocity(_one_time(t, x), x, None if context is None else _for_all(context, x))
+        v = velocity(time, x, rows)
     arrows = as_points(v, "f(t, x)", 2)
     if not np.isfinite(arrows).all():
         raise ValueError(
@@ -223,15 +216,9 @@ def field(
             f"of {len(arrows)} points at t = {t}. Take a smaller box, or a time before it grows without bound."
         )
     scale = (speed or np.hypot(*arrows.T).max() or 1.0) / spacing
-    look = {
-        "angles": "xy",
-        "scale_units": "xy",
-        "pivot": "mid",
-        "width": 0.004,
-        "headwidth": 4,
-        "minlength": 0.5,
-    }
-    return ax.quiver(*as_array(x).T, *arrows.T, scale=scale, color=color, **look)
+    units = {"angles": "xy", "scale_units": "xy", "pivot": "mid"}
+    look = {"width": 0.004, "headwidth": 4, "minlength": 0.5}
+    return ax.quiver(*as_array(x).T, *arrows.T, scale=scale, color=color, **units, **look)
 
 
 def _outlines(cells: int, parts: int = 4) -> Tensor:
@@ -249,22 +236,3 @@ def _areas(polygons: np.ndarray) -> np.ndarray:
     """Areas by the shoelace formula, shape (P,), of polygons of shape (P, K, 2)."""
     x, y = np.moveaxis(polygons - polygons[:, :1], -1, 0)
     return 0.5 * np.abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1))
-
-
-def _one_time(t: float | Tensor, x: Tensor) -> Tensor:
-    time = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-    if time.numel() != 1:
-        raise ValueError(
-            f"Expected t to be one number; got shape {tuple(time.shape)}. Draw one picture for each."
-        )
-    return time.reshape(())
-
-
-def _for_all(context: Tensor, x: Tensor) -> Tensor:
-    """One row of context, repeated for every point."""
-    if not isinstance(context, Tensor) or context.ndim == 0 or len(context) != 1:
-        got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
-        raise ValueError(
-            f"Expected context to be a tensor of one row for all points; got {got}. Take context[:1]."
-        )
-    return context.to(x.device).repeat(len(x), *[1] * (context.ndim - 1))

@@ -1,0 +1,57 @@
+"""The tensors in an object that is no module: found, and replaced, as ``.to()`` does with those of a module."""
+
+import functools
+from collections.abc import Callable, Iterator
+from types import FunctionType, ModuleType
+
+from torch import Generator, Tensor, nn
+
+__all__ = ["replaced", "tensors"]
+
+
+def tensors(value: object, seen: set[int]) -> Iterator[Tensor]:
+    """The tensors that an object holds, also those of objects in it; ``seen`` starts empty."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from (*value.parameters(), *value.buffers())
+    elif id(value) not in seen:
+        seen.add(id(value))
+        for part in value if isinstance(value, tuple) else _parts(value).values():
+            yield from tensors(part, seen)
+        if isinstance(value, functools.partial):
+            yield from tensors((value.func, *value.args, value.keywords), seen)
+
+
+def replaced(value: object, fn: Callable[[Tensor], Tensor], seen: set[int]) -> object:
+    """The object with fn applied to every tensor in it, in place but for tensors and tuples; ``seen`` starts empty."""
+    if isinstance(value, Tensor):
+        return fn(value)
+    if isinstance(value, nn.Module):
+        return value._apply(fn)
+    if isinstance(value, tuple):
+        parts = [replaced(part, fn, seen) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if id(value) in seen:  # objects may hold each other
+        return value
+    seen.add(id(value))
+    if isinstance(value, functools.partial):
+        keywords = replaced(value.keywords, fn, seen)
+        return functools.partial(replaced(value.func, fn, seen), *replaced(value.args, fn, seen), **keywords)
+    for name, part in list(_parts(value).items()):
+        new = replaced(part, fn, seen)
+        if new is not part and isinstance(value, dict | list):
+            value[name] = new
+        elif new is not part:
+            object.__setattr__(value, name, new)  # a frozen dataclass too
+    return value
+
+
+def _parts(value: object) -> dict:
+    """What an object holds by name or place; nothing where it is a class, a function or a module of Python."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list):
+        return dict(enumerate(value))
+    closed = (Tensor, nn.Module, Generator, type, FunctionType, ModuleType)
+    return {} if isinstance(value, closed) else getattr(value, "__dict__", {})
