@@ -22,20 +22,18 @@ from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
 
+import figures
+import interpolating
+import map as chapter_map
 import nbformat
+import results
+import targets
+from cnflib_book import ROOT, cache_folder, glossary_terms
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
-import figures  # noqa: E402
-import interpolating  # noqa: E402
-import map as chapter_map  # noqa: E402
-import results  # noqa: E402
-import targets  # noqa: E402
-from cnflib_book import ROOT, cache_folder, glossary_terms  # noqa: E402
-from outline import chapter_paths, outline, read_chapter  # noqa: E402
+from outline import chapter_paths, outline, read_chapter
 
 BUILD = ROOT / "_build"
 PAGES = BUILD / "pages"  # what pages include
