@@ -22,12 +22,9 @@ from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
 
-import figures
-import interpolating
 import map as chapter_map
+import measured
 import nbformat
-import results
-import targets
 from cnflib_book import ROOT, cache_folder, glossary_terms
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
@@ -220,7 +217,7 @@ def write_pages(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
     write(PAGES / "map-table.md", chapter_map.table(parts, glossary_terms()))
     costs = [(chapter_map.page(read_chapter(path)), cost_of(cache, path)) for path in chapters]
     write(PAGES / "run-times.md", run_times(costs))
-    for name, table in {**results.pages(), **targets.pages(), **interpolating.pages()}.items():
+    for name, table in measured.pages().items():
         write(PAGES / f"{name}.md", table)
 
 
@@ -256,9 +253,7 @@ def main() -> None:
         draw_hero()
     except subprocess.CalledProcessError:
         raise SystemExit("book/hero.py failed; its traceback stands above.") from None
-    figures.draw(PICTURES)
-    targets.draw(PICTURES)
-    interpolating.draw(PICTURES)
+    measured.figures.draw(PICTURES)
     try:
         build_html()
     except subprocess.CalledProcessError:
