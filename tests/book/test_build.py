@@ -12,6 +12,7 @@ pytest.importorskip("jupyter_book")
 
 import build  # noqa: E402
 from cnflib_book import ROOT, cache_folder, chapter_number, drop_thebe, plain_bibliography  # noqa: E402
+from site_checks.loaded import page_faults  # noqa: E402
 
 
 @pytest.fixture
@@ -67,12 +68,10 @@ ALT = "A histogram of a thousand draws under a bell curve."
         ('<img src="../_images/a.png" alt="A figure.">', "needs alt text"),
     ],
 )
-def test_a_bad_page_is_refused(tmp_path, monkeypatch, html, message):
-    monkeypatch.setattr(build, "BUILD", tmp_path)
-    page = tmp_path / "html/page.html"
-    page.parent.mkdir()
+def test_a_bad_page_is_refused(tmp_path, html, message):
+    page = tmp_path / "page.html"
     page.write_text(html)
-    found = list(build.page_faults(page))
+    found = list(page_faults(tmp_path, page))
     assert any(message in fault for fault in found) if message else not found
 
 
