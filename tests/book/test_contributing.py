@@ -20,6 +20,12 @@ def test_every_file_it_names_is_there():
     assert len(named) > 40 and not [path for path in named if not (ROOT / path).exists()]
 
 
+def test_every_name_it_looks_up_in_a_file_stands_there():
+    places = re.findall(rf"`(\w+)` (?:in|of) `((?:{FOLDERS})/[\w/]+\.py)`", TEXT)
+    lost = [(name, path) for name, path in places if not re.search(rf"\b{name}\b", (ROOT / path).read_text())]
+    assert len(places) > 8 and not lost
+
+
 def test_the_readme_leads_to_it():
     assert "(CONTRIBUTING.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
