@@ -18,10 +18,13 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: book site-check test lint bench serve clean distclean help
+.PHONY: book lab site-check test lint bench serve clean distclean help
 
 book: $(READY) ## run the chapters that changed and build the HTML
 	$(RUN) book/build.py --jobs $(JOBS)
+
+lab: $(READY) ## open the chapters in JupyterLab (LAB="--no-browser --port=8899" passes options on)
+	$(RUN) -m jupyterlab $(LAB) chapters
 
 site-check: $(READY) ## look at every built page in headless Chromium
 	@test -e _build/html/index.html || { echo "Nothing is built yet: run 'make book' first."; exit 1; }

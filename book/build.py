@@ -16,26 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
 
+import map as chapter_map
+import measured
 import nbformat
+from cnflib_book import ROOT, cache_folder, glossary_terms
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
-import figures  # noqa: E402
-import interpolating  # noqa: E402
-import map as chapter_map  # noqa: E402
-import results  # noqa: E402
-import targets  # noqa: E402
-from cnflib_book import ROOT, cache_folder, glossary_terms  # noqa: E402
-from outline import chapter_paths, outline, read_chapter  # noqa: E402
+from outline import chapter_paths, outline, read_chapter
+from site_checks.loaded import page_faults
 
 BUILD = ROOT / "_build"
 PAGES = BUILD / "pages"  # what pages include
@@ -143,44 +137,9 @@ def build_html() -> None:
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     subprocess.run([*jupyter_book, "build", ROOT, "-q", "-W", "--keep-going"], check=True)
     pages = sorted((BUILD / "html").rglob("*.html"))
-    faults = [fault for page in pages for fault in page_faults(page)]
-    if faults:
+    if faults := [fault for page in pages for fault in page_faults(BUILD / "html", page)]:
         raise SystemExit("\n".join(faults))
     unfinished.unlink()
-
-
-class Resources(HTMLParser):
-    """Collects what a page loads by itself, and its figures: ``loaded`` addresses, ``alts`` by image."""
-
-    LINKS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "preconnect", "dns-prefetch"}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-        self.alts: dict[str, str] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note one tag's resources."""
-        values = {name: value or "" for name, value in attrs}
-        if tag == "link" and self.LINKS.intersection(values.get("rel", "").split()):
-            self.loaded.append(values.get("href", ""))
-        elif tag in {"script", "img", "source", "iframe", "video", "audio", "embed"}:
-            self.loaded.append(values.get("src", ""))
-        if tag == "img" and "_images/" in values.get("src", ""):
-            self.alts[values["src"]] = values.get("alt", "")
-
-
-def page_faults(page: Path) -> Iterator[str]:
-    """What a built page loads from another host, and the figures that do not say what they show."""
-    parser = Resources()
-    parser.feed(page.read_text(encoding="utf-8"))
-    name = page.relative_to(BUILD / "html")
-    for address in parser.loaded:
-        if address.startswith(("http:", "https:", "//")):
-            yield f"{name} loads {address}: the site must ask nothing of another host"
-    for image, alt in parser.alts.items():
-        if len(alt) < 40 or "_images/" in alt:
-            yield f"{name}: the figure {image} needs alt text (mystnb.image.alt in the cell's metadata)"
 
 
 def cost_table(cache: JupyterCacheAbstract, chapters: list[Path], ran: list[Path]) -> str:
@@ -222,7 +181,7 @@ def write_pages(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
     write(PAGES / "map-table.md", chapter_map.table(parts, glossary_terms()))
     costs = [(chapter_map.page(read_chapter(path)), cost_of(cache, path)) for path in chapters]
     write(PAGES / "run-times.md", run_times(costs))
-    for name, table in {**results.pages(), **targets.pages(), **interpolating.pages()}.items():
+    for name, table in measured.pages().items():
         write(PAGES / f"{name}.md", table)
 
 
@@ -258,9 +217,7 @@ def main() -> None:
         draw_hero()
     except subprocess.CalledProcessError:
         raise SystemExit("book/hero.py failed; its traceback stands above.") from None
-    figures.draw(PICTURES)
-    targets.draw(PICTURES)
-    interpolating.draw(PICTURES)
+    measured.figures.draw(PICTURES)
     try:
         build_html()
     except subprocess.CalledProcessError:

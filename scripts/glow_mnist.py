@@ -16,21 +16,18 @@ import time
 from pathlib import Path
 
 import torch
+from mnist import DIMS, EVENT, LEVELS, check_settings, images, schedule
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.harness import machine, record
+from cnflib import Chain, Flow, tempered
+from cnflib.discrete import Dequantize, Logit, mean_log_prob
+from cnflib.metrics import Estimate, bits_per_dim
+from cnflib.models import glow
+from cnflib.train import EMA, best_device, load, save, steps
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from harness import machine, record  # noqa: E402
-from mnist import DIMS, EVENT, LEVELS, check_settings, images, schedule  # noqa: E402
-
-from cnflib import Chain, Flow, tempered  # noqa: E402
-from cnflib.discrete import Dequantize, Logit, mean_log_prob  # noqa: E402
-from cnflib.metrics import Estimate, bits_per_dim  # noqa: E402
-from cnflib.models import glow  # noqa: E402
-from cnflib.train import EMA, best_device, load, save, steps  # noqa: E402
-
 TEMPERATURES = (0.6, 0.7, 0.8, 1.0)
 SETTINGS = ("layers", "hidden", "scales", "alpha", "seed", "batch", "rate", "steps", "seconds")
 

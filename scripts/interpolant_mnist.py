@@ -18,25 +18,22 @@ import time
 from pathlib import Path
 
 import torch
+from mnist import CLASSES, DIMS, EVENT, LEVELS, check_settings, images, labels, schedule
 from torch import Generator, Tensor, nn
 from torch.special import ndtr, ndtri
 from tqdm import tqdm
 
+from benchmarks.harness import machine, record
+from cnflib import Bijection, Chain, Flow, StandardNormal
+from cnflib.continuous import CNF, Hutchinson
+from cnflib.discrete import Dequantize, Logit, mean_log_prob
+from cnflib.interpolants import Linear, Trigonometric, velocity_loss
+from cnflib.metrics import Estimate, bits_per_dim
+from cnflib.nets import UNet
+from cnflib.ode import Adaptive
+from cnflib.train import EMA, best_device, load, save, steps
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from harness import machine, record  # noqa: E402
-from mnist import CLASSES, DIMS, EVENT, LEVELS, check_settings, images, labels, schedule  # noqa: E402
-
-from cnflib import Bijection, Chain, Flow, StandardNormal  # noqa: E402
-from cnflib.continuous import CNF, Hutchinson  # noqa: E402
-from cnflib.discrete import Dequantize, Logit, mean_log_prob  # noqa: E402
-from cnflib.interpolants import Linear, Trigonometric, velocity_loss  # noqa: E402
-from cnflib.metrics import Estimate, bits_per_dim  # noqa: E402
-from cnflib.nets import UNet  # noqa: E402
-from cnflib.ode import Adaptive  # noqa: E402
-from cnflib.train import EMA, best_device, load, save, steps  # noqa: E402
-
 PATHS = {"linear": Linear, "trigonometric": Trigonometric}
 PUBLISHED = {"FFJORD, multiscale": 0.99, "Glow": 1.05}  # bits/dim, Grathwohl et al., 2018
 SETTINGS = (

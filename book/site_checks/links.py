@@ -1,4 +1,8 @@
-"""What can be known of the built pages without a browser: which there are, and where their links lead."""
+"""What can be known of the built pages without a browser: which there are, and where their links lead.
+
+Ready checkers were tried: Sphinx's own does not look at what was built, and LinkChecker passes a link that begins at
+the host's root or leaves the folder, both of which break where the book is published.
+"""
 
 from collections.abc import Iterator
 from html.parser import HTMLParser

@@ -1,6 +1,7 @@
 """The build sees every change that matters, and refuses pages that ask another host or hide a figure."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 pytest.importorskip("jupyter_book")
 
 import build  # noqa: E402
-from cnflib_book import cache_folder, chapter_number, drop_thebe, plain_bibliography  # noqa: E402
+from cnflib_book import ROOT, cache_folder, chapter_number, drop_thebe, plain_bibliography  # noqa: E402
+from site_checks.loaded import page_faults  # noqa: E402
 
 
 @pytest.fixture
@@ -66,12 +68,10 @@ ALT = "A histogram of a thousand draws under a bell curve."
         ('<img src="../_images/a.png" alt="A figure.">', "needs alt text"),
     ],
 )
-def test_a_bad_page_is_refused(tmp_path, monkeypatch, html, message):
-    monkeypatch.setattr(build, "BUILD", tmp_path)
-    page = tmp_path / "html/page.html"
-    page.parent.mkdir()
+def test_a_bad_page_is_refused(tmp_path, html, message):
+    page = tmp_path / "page.html"
     page.write_text(html)
-    found = list(build.page_faults(page))
+    found = list(page_faults(tmp_path, page))
     assert any(message in fault for fault in found) if message else not found
 
 
@@ -177,3 +177,12 @@ def test_the_site_names_no_thebe_and_no_deprecated_role():
     plain_bibliography(None, "book/bibliography", "page.html", context, None)
     assert context["script_files"] == ["_static/doctools.js"] and context["css_files"] == []
     assert context["body"] == '<div><div class="citation">'
+
+
+def test_no_file_changes_where_python_looks_for_modules():
+    """A script's own folder is on the path anyway, the root by the installation; pyproject.toml names the tests'."""
+    changes = re.compile(r"sys\.path(\[|\.(insert|append|extend)|\s*\+?=)|syspath" + "_prepend")
+    folders = ("benchmarks", "book", "chapters", "cnflib", "scripts", "tests")
+    files = (path for folder in folders for path in (ROOT / folder).rglob("*.*"))
+    code = [path for path in files if path.suffix in {".py", ".ipynb"}]
+    assert code and not [path for path in code if changes.search(path.read_text(encoding="utf-8"))]

@@ -1,10 +1,7 @@
 """The page on costs shows what the benchmarks wrote, and what it says in words holds in these numbers."""
 
-import copy
-import json
 import math
 import re
-from collections.abc import Callable
 
 import pytest
 from house_rules import ROOT
@@ -12,47 +9,24 @@ from house_rules import ROOT
 pytest.importorskip("sphinx")
 
 import divergences  # noqa: E402
-import figures  # noqa: E402
 import gradients  # noqa: E402
-import results  # noqa: E402
+from measured import TABLES, costs, load, peers, speed  # noqa: E402
+from measured.tables import ROUNDING  # noqa: E402
 
 FILES = ("divergences", "gradients", "continuous", "quality", "discrete", "interpolants", "pairing")
-TRACES, GRADIENTS, SPEED, QUALITY, DISCRETE, REGRESSION, PAIRING = map(results.load, FILES)
+TRACES, GRADIENTS, SPEED, QUALITY, DISCRETE, REGRESSION, PAIRING = map(load, FILES)
 PAGE, SPEED_PAGE = ((ROOT / f"book/{name}.md").read_text(encoding="utf-8") for name in ("costs", "speed"))
 WAYS = {(row["field"], row["divergence"], row["product"]): row for row in TRACES["time"]}
-KINDS = tuple(results.KINDS)
+KINDS = tuple(costs.KINDS)
 EAGER = ("torchdiffeq by hand", "torchdiffeq by hand, adjoint", "zuko", "torchdyn", "flow_matching")
 
 
 # The tables.
 
 
-@pytest.fixture
-def pages_of(tmp_path, monkeypatch) -> Callable[..., dict[str, str]]:
-    """The pages from a changed copy of what the benchmarks wrote."""
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
-
-    def pages(
-        traces: dict = TRACES,
-        gradients: dict = GRADIENTS,
-        speed: dict = SPEED,
-        quality: dict = QUALITY,
-        discrete: dict = DISCRETE,
-        regression: dict = REGRESSION,
-        pairing: dict = PAIRING,
-    ) -> dict[str, str]:
-        for name, content in zip(
-            FILES, (traces, gradients, speed, quality, discrete, regression, pairing), strict=True
-        ):
-            (tmp_path / f"{name}.json").write_text(json.dumps(content))
-        return results.pages()
-
-    return pages
-
-
 def test_a_table_says_what_was_measured():
     row = {"matrix": "flat", "Rademacher": [2.294, 2.3], "Gaussian": [2.31, 2.3], "Hutch++": [3.6197, 3.6]}
-    assert "| flat | **2.29** | **2.31** | 3.62 |" in results.scatter([row])
+    assert "| flat | **2.29** | **2.31** | 3.62 |" in TABLES["costs-scatter"].show({"scatter": [row]})
     way = {
         "gradient": "adjoint",
         "ms": [112.4, 111.6, 115.3],
@@ -61,115 +35,16 @@ def test_a_table_says_what_was_measured():
         "error": 1.86e-5,
     }
     cells = "112 (112&NoBreak;–&NoBreak;115) | 1.42 | 26&nbsp;+&nbsp;30 | 19"
-    assert f"| adjoint | {cells} |" in results.gradient([way])
+    assert f"| adjoint | {cells} |" in TABLES["costs-gradients"].show(
+        {"cost": [{"title": "A case", "rows": [way]}]}
+    )
     held = [
         {"gradient": "a", "steps": [10, 30], "MiB": [8.9499, 1158.5]},
         {"gradient": "b", "steps": [9, 29], "MiB": [4, 4.03]},
     ]
-    assert "| MiB | 10 steps | 30 steps |" in results.memory(held)
-    assert "| a | 8.95 | 1158 |" in results.memory(held) and "took 9, 29 steps" in results.memory(held)
-
-
-CHANGES = {
-    "costs-traces-measured": ("traces", ["machine", "cpu"]),
-    "costs-exact": ("traces", ["time", 2, "with gradient", "ms", 0]),
-    "costs-scatter": ("traces", ["scatter", 0, "Hutch++", 0]),
-    "costs-agreement": ("traces", ["scatter", 0, "Gaussian", 1]),
-    "costs-bottleneck-gaussian": ("traces", ["bottleneck", 1, "Gaussian", "in the layer", 0]),
-    "costs-bottleneck-rademacher": ("traces", ["bottleneck", 0, "Rademacher", "in x", 0]),
-    "costs-estimates": ("traces", ["time", -4, "without", "ms", 2]),
-    "costs-products-training": ("traces", ["time", 2, "with gradient", "ratio"]),
-    "costs-products-evaluation": ("traces", ["time", 1, "without", "ratio"]),
-    "costs-gradients-measured": ("gradients", ["machine", "date"]),
-    "costs-gradients": ("gradients", ["cost", 1, "rows", 3, "error"]),
-    "costs-adjoint": ("gradients", ["cost", 0, "float64 adjoint from backprop"]),
-    "costs-memory": ("gradients", ["memory", 0, "rows", 1, "MiB", 2]),
-    "speed-measured": ("speed", ["packages", "zuko"]),
-    "speed-times": ("speed", ["cost", 1, "rows", 3, "training", "ms", 0]),
-    "speed-summary": ("speed", ["summary", "cnflib", "mean"]),
-    "speed-equal-error": ("speed", ["equal error", 1, "ms", "cnflib"]),
-    "speed-evaluations": ("speed", ["cost", 1, "rows", 3, "nfe"]),
-    "speed-shares": ("speed", ["cost", 0, "rows", 0, "training", "share"]),
-    "speed-memory": ("speed", ["memory", 1, "rows", 0, "MiB"]),
-    "speed-own-steps": ("speed", ["own steps", 0, "rows", "common steps", "error"]),
-    "speed-quality": ("quality", ["entropy", "checkerboard"]),
-    "speed-quality-measured": ("quality", ["machine", "date"]),
-    "discrete-parameters": ("discrete", ["cost", 1, "rows", 0, "parameters"]),
-    "discrete-check": ("discrete", ["check", 0, "rows", 0, "mass"]),
-    "discrete-ratios": ("discrete", ["cost", 3, "rows", 0, "sampling", "ratio"]),
-    "discrete-summary": ("discrete", ["summary", "mean"]),
-    "discrete-training": ("discrete", ["cost", 8, "rows", 2, "training", "ms", 0]),
-    "discrete-log_prob": ("discrete", ["cost", 0, "rows", 1, "log_prob", "ms", 0]),
-    "discrete-sampling": ("discrete", ["cost", 5, "rows", 3, "sampling", "ms", 0]),
-    "discrete-MiB": ("discrete", ["cost", 2, "rows", 0, "MiB"]),
-    "discrete-measured": ("discrete", ["packages", "nflows"]),
-    "flow-matching-times": ("regression", ["runs", 0, "rows", 0, "training", "ms", 0]),
-    "flow-matching-summary": ("regression", ["summary", "cnflib", "mean"]),
-    "flow-matching-measured": ("regression", ["packages", "torchcfm"]),
-    "pairing-times": ("pairing", ["cost", 1, "rows", 3, "ms", 0]),
-    "pairing-summary": ("pairing", ["summary", "POT", "worst"]),
-    "pairing-measured": ("pairing", ["packages", "lapx"]),
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_changed_number_changes_its_table(pages_of, name):
-    file, (*path, last) = CHANGES[name]
-    known = dict(
-        traces=TRACES,
-        gradients=GRADIENTS,
-        speed=SPEED,
-        quality=QUALITY,
-        discrete=DISCRETE,
-        regression=REGRESSION,
-        pairing=PAIRING,
-    )
-    changed = copy.deepcopy(known[file])
-    place = changed
-    for key in path:
-        place = place[key]
-    place[last] = place[last] * 20
-    assert pages_of(**{file: changed})[name] != pages_of()[name]
-
-
-def test_every_table_is_on_the_page_and_has_its_change_tested():
-    included = re.findall(r"^```\{include\} \.\./_build/pages/(\S+)\.md$", PAGE + SPEED_PAGE, re.M)
-    assert sorted(included) == sorted(results.pages()) == sorted(CHANGES)
-
-
-def test_every_row_has_as_many_cells_as_its_head():
-    for name, text in results.pages().items():
-        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
-            widths = {line.count("|") for line in block.splitlines()}
-            assert len(widths) == 1 and widths.pop() <= 6, f"{name} would not fit on a phone"
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named_with_the_command_that_writes_it(pages_of, tmp_path, name):
-    pages_of()
-    (tmp_path / f"{name}.json").unlink()
-    with pytest.raises(SystemExit, match=rf"results/{name}\.json is missing.*python benchmarks/{name}\.py"):
-        results.pages()
-    assert (ROOT / f"benchmarks/{name}.py").exists()
-
-
-def test_the_machine_is_said():
-    machine = {"cpu": "Model X", "threads": 2, "torch": "2.13.0", "date": "2026-01-31"}
-    said = "Measured on 2 threads of Model X, PyTorch 2.13.0, 2026-01-31; `make bench` measures again.\n"
-    assert results.measured(machine) == said
-
-
-@pytest.mark.parametrize(
-    ("value", "count", "shown"),
-    [(0.06773, 3, "0.0677"), (0.053, 3, "0.0530"), (1158.5, 3, "1158"), (2, 3, "2.00"), (40.478, 2, "40")],
-)
-def test_a_number_is_shown_without_an_exponent(value, count, shown):
-    assert results.digits(value, count) == shown
-
-
-def test_rounding_is_shown_as_zero_and_ties_are_bold():
-    assert results.deviations([2e-7, 1.9]) == ["**0**", "1.90"]
-    assert results.deviations([1.00, 1.04, 1.06]) == ["**1.00**", "**1.04**", "1.06"]
+    shown = TABLES["costs-memory"].show({"memory": [{"title": "A case", "rows": held}]})
+    assert shown.startswith("*A case*") and "| MiB | 10 steps | 30 steps |" in shown
+    assert "| a | 8.95 | 1158 |" in shown and "took 9, 29 steps" in shown
 
 
 # The words. A number measured belongs into a table: the prose has only what the scripts set.
@@ -193,25 +68,25 @@ def test_the_prose_has_no_number_of_its_own():
 
 
 def test_measured_deviations_agree_with_the_formulas():
-    pairs = [row[name] for row in TRACES["scatter"] for name in results.NAMES]
+    pairs = [row[name] for row in TRACES["scatter"] for name in costs.NAMES]
     pairs += [
         row[noise][place]
         for row in TRACES["bottleneck"]
-        for noise in results.NAMES[:2]
-        for place in results.PLACES
+        for noise in costs.NAMES[:2]
+        for place in costs.PLACES
     ]
     for found, formula in pairs:
-        assert found == pytest.approx(formula, rel=0.03, abs=results.ROUNDING)
+        assert found == pytest.approx(formula, rel=0.03, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("row", TRACES["scatter"], ids=lambda row: row["matrix"])
 def test_hutchpp_wins_where_the_spectrum_decays_and_loses_elsewhere(row):
-    signs, normals, plus = (row[name][0] for name in results.NAMES)
-    assert signs <= 1.03 * normals + results.ROUNDING
+    signs, normals, plus = (row[name][0] for name in costs.NAMES)
+    assert signs <= 1.03 * normals + ROUNDING
     if "k^2" in row["matrix"]:
         assert plus < signs
     elif row is TRACES["scatter"][-1]:
-        assert max(signs, normals, plus) < results.ROUNDING
+        assert max(signs, normals, plus) < ROUNDING
     else:
         assert plus > 1.05 * signs
 
@@ -219,16 +94,13 @@ def test_hutchpp_wins_where_the_spectrum_decays_and_loses_elsewhere(row):
 def test_two_rows_and_both_nets_are_as_the_prose_has_them():
     names = [row["matrix"] for row in TRACES["scatter"]]
     assert sum("MLP" in name for name in names) == 2 and "rotation" in names[-1]
-    assert (
-        next(row for row in TRACES["scatter"] if "diagonal" in row["matrix"])["Rademacher"][0]
-        < results.ROUNDING
-    )
+    assert next(row for row in TRACES["scatter"] if "diagonal" in row["matrix"])["Rademacher"][0] < ROUNDING
 
 
-@pytest.mark.parametrize("noise", results.NAMES[:2])
+@pytest.mark.parametrize("noise", costs.NAMES[:2])
 def test_the_bottleneck_turns_with_the_scale_of_its_units_and_fades_in_training(noise):
     plain, rescaled, _, initial, trained = (row[noise] for row in TRACES["bottleneck"])
-    in_x, layer = results.PLACES
+    in_x, layer = costs.PLACES
     assert rescaled[in_x][0] == pytest.approx(plain[in_x][0], rel=0.03)
     assert plain[layer][0] < plain[in_x][0] and rescaled[layer][0] > rescaled[in_x][0]
     advantage = [row[in_x][0] / row[layer][0] for row in (initial, trained)]
@@ -296,7 +168,7 @@ def test_the_summary_is_that_of_the_table():
             for case in SPEED["cost"]
             for row in case["rows"]
             if row["row"] == name
-            for kind in results.ACTS
+            for kind in speed.ACTS
         ]
         assert len(ratios) == 6 and found["worst"] == max(ratios)
         assert math.prod(ratios) ** (1 / 6) == pytest.approx(found["mean"], rel=1e-4)
@@ -304,7 +176,7 @@ def test_the_summary_is_that_of_the_table():
 
 @pytest.mark.parametrize("case", SPEED["cost"], ids=lambda case: case["title"])
 def test_a_ratio_is_to_the_fastest_eager_peer(case):
-    for kind in results.ACTS:
+    for kind in speed.ACTS:
         peers = [row[kind]["ms"][0] for row in case["rows"] if row["row"] in EAGER and kind in row]
         assert len(peers) >= 4
         for row in case["rows"]:
@@ -395,12 +267,6 @@ def test_the_densities_of_a_minute_have_mass_one_and_the_order_of_the_figure():
         assert best.startswith("cnflib")
 
 
-def test_every_figure_of_the_page_is_drawn(tmp_path):
-    figures.draw(tmp_path)
-    shown = re.findall(r'src="\.\./_static/(\S+?)"', SPEED_PAGE)
-    assert sorted(shown) == sorted(path.name for path in tmp_path.iterdir())
-
-
 # Discrete flows.
 
 
@@ -409,14 +275,14 @@ def test_the_summary_of_discrete_flows_is_that_of_the_table():
     for case in DISCRETE["cost"]:
         ours, *peers = case["rows"]
         assert ours["row"] == "cnflib" and [row["row"] for row in peers] == list(DISCRETE["packages"])
-        for act in results.ACTS:
+        for act in speed.ACTS:
             best = min(row[act]["ms"][0] for row in peers)
             assert ours[act]["ratio"] == pytest.approx(ours[act]["ms"][0] / best, rel=1e-4)
             ratios[case["title"], act] = ours[act]["ratio"]
     found = DISCRETE["summary"]
     assert len(ratios) == 27 and found["worst"] == max(ratios.values())
     assert math.prod(ratios.values()) ** (1 / 27) == pytest.approx(found["mean"], rel=1e-4)
-    for act in results.ACTS:
+    for act in speed.ACTS:
         some = [ratio for (_, kind), ratio in ratios.items() if kind == act]
         assert math.prod(some) ** (1 / 9) == pytest.approx(found[act], rel=1e-4)
     assert {(title, act): ratio for title, act, ratio in found["losing"]} == {
@@ -441,9 +307,10 @@ def test_an_autoregressive_inverse_gains_in_many_dimensions():
 
 
 def test_a_losing_row_is_named_and_a_winning_one_is_not():
+    losing = lambda summary: peers.losing({"summary": summary})
     found = {**DISCRETE["summary"], "losing": [["MAF, D = 2", "sampling", 1.25]]}
-    assert "slower than the fastest peer here: MAF, $D = 2$, sampling (1.25)." in results.losing(found)
-    assert "slower nowhere" in results.losing({**found, "losing": []})
+    assert "slower than the fastest peer here: MAF, $D = 2$, sampling (1.25)." in losing(found)
+    assert "slower nowhere" in losing({**found, "losing": []})
 
 
 # Flow matching.
@@ -455,7 +322,7 @@ def test_the_summary_of_flow_matching_is_that_of_its_tables():
         rows = {row["row"]: row for row in run["rows"]}
         assert set(rows) == {*REGRESSION["summary"], "flow_matching", "torchcfm"}
         assert max(run["deviation"][k] for k in ("loss", "gradient", "ends")) < 1e-4
-        for act in results.SOLVED:
+        for act in peers.SOLVED:
             best = min(rows[name][act]["ms"][0] for name in ("flow_matching", "torchcfm"))
             for row in rows.values():
                 assert row[act]["ratio"] == pytest.approx(row[act]["ms"][0] / best, rel=1e-4)
@@ -465,7 +332,7 @@ def test_the_summary_of_flow_matching_is_that_of_its_tables():
             for run in REGRESSION["runs"]
             for r in run["rows"]
             if r["row"] == name
-            for a in results.SOLVED
+            for a in peers.SOLVED
         ]
         assert len(ratios) == 6 and found["worst"] == max(ratios)
         assert math.prod(ratios) ** (1 / 6) == pytest.approx(found["mean"], rel=1e-4)

@@ -3,14 +3,10 @@
 import gzip
 import importlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[2]
-
 
 NET = [
     "--channels",
@@ -54,8 +50,6 @@ def interpolant(mnist, tmp_path, monkeypatch):
 
 
 def loaded(name, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     module = importlib.import_module(name)
     module.recorded = {}
     monkeypatch.setattr(module, "record", lambda name, tables: module.recorded.update({name: tables}))

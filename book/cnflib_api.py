@@ -23,7 +23,6 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.domains import ObjType
 from sphinx.domains.python import PyObject, PythonDomain
-from sphinx.ext.autodoc.preserve_defaults import DefaultValue
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
@@ -131,11 +130,8 @@ def describe_name(module: str, name: str, comment: list[str]) -> Iterator[str]:
     path, value = public_path(module, name), getattr(import_module(module), name)
     if inspect.isclass(value):
         kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
-        yield from (f".. {kind}:: {path}", "   :members:")
-        if getattr(vars(value).get("__call__"), "__doc__", None) and not issubclass(value, BaseException):
-            yield "   :special-members: __call__"
-        if not any(map(is_hidden, value.__bases__)):
-            yield "   :show-inheritance:"
+        yield f".. {kind}:: {path}"
+        yield from [] if any(map(is_hidden, value.__bases__)) else ["   :show-inheritance:"]
         yield ""
     elif inspect.isroutine(value):
         yield from (f".. autofunction:: {path}", "")
@@ -162,17 +158,10 @@ def is_hidden(base: type) -> bool:
 def assigned(module: str) -> dict[str, str]:
     """The source of what a module assigns to its names."""
     tree = ast.parse(inspect.getsource(import_module(module)))
-    pairs = (
-        pair
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for pair in (
-            zip(node.targets[0].elts, node.value.elts, strict=True)
-            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
-            else [(node.targets[0], node.value)]
-        )
+    named = (
+        node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     )
-    return {target.id: ast.unparse(value) for target, value in pairs if isinstance(target, ast.Name)}
+    return {node.targets[0].id: ast.unparse(node.value) for node in named}
 
 
 # Named types stay what the source calls them; Sphinx alone would spell each one out.
@@ -215,15 +204,10 @@ def defaults(settings: type) -> dict[str, str]:
 
 def with_names(settings: type) -> str:
     """The signature of a dataclass, its defaults as the source has them: a tableau by name, 1e-5 and not 1e-05."""
-    said = defaults(settings)
-    signature = inspect.signature(settings)
-    shown = [
-        parameter.replace(annotation=parameter.empty)
-        if parameter.default is parameter.empty
-        else parameter.replace(annotation=parameter.empty, default=DefaultValue(said[name]))
-        for name, parameter in signature.parameters.items()
-    ]
-    return str(signature.replace(parameters=shown, return_annotation=signature.empty))
+    said, parameters = defaults(settings), inspect.signature(settings).parameters.values()
+    return (
+        f"({', '.join(p.name if p.default is p.empty else f'{p.name}={said[p.name]}' for p in parameters)})"
+    )
 
 
 def without_private_names(signature: str, space: ModuleType) -> str:

@@ -1,0 +1,6 @@
+"""Every measured number that a page shows: tables, sentences and figures, made of ``benchmarks/results``."""
+
+from measured import costs, figures, interpolants, peers, speed, targets
+from measured.tables import TABLES, load, pages
+
+__all__ = ["TABLES", "costs", "figures", "interpolants", "load", "pages", "peers", "speed", "targets"]
