@@ -4,13 +4,14 @@ A coupling and an autoregressive layer are such a family and a net that computes
 simplest of all: parameters that are the same for every point.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_bound, event_shape
+from cnflib._check import event_shape
 from cnflib._settings import compact_repr
 from cnflib.bijection import Bijection
 
@@ -48,6 +49,13 @@ class Elementwise(Protocol):
 
     def decode(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         r"""The point :math:`x = T^{-1}(z; \theta)` and :math:`\log \partial_z T^{-1}(z; \theta)`."""
+
+
+def check_transform(transform: object) -> None:
+    """Refuse what is no family of maps, and the class of one that was not called."""
+    if isinstance(transform, type) or not isinstance(transform, Elementwise):
+        way = f" Call it: {transform.__name__}()." if isinstance(transform, type) else ""
+        raise ValueError(f"Expected transform to be an Elementwise, e.g. Affine(); got {transform!r}.{way}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +115,10 @@ class Affine:
     parameters: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        check_bound(self.bound, "For a pure shift use Additive().")
+        if not 0 < self.bound < math.inf:
+            raise ValueError(
+                f"Expected bound to be > 0 and finite; got {self.bound!r}. For a pure shift use Additive()."
+            )
 
     def encode(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         r"""The point :math:`x e^\lambda + \mu`, and :math:`\lambda`."""

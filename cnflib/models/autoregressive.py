@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_positive_int, check_transform, event_shape
+from cnflib._check import event_shape
 from cnflib.bijection import Chain, Inverse
 from cnflib.discrete import MADE, Affine, Elementwise, MaskedAutoregressive
+from cnflib.discrete.elementwise import check_transform
 from cnflib.distributions import StandardNormal
 from cnflib.flow import Flow
 
@@ -49,7 +50,6 @@ def maf(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    check_positive_int(layers, "layers")
     check_transform(transform)
 
     def layer(k: int) -> MaskedAutoregressive:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cnflib._check import check_coordinates, check_positive_int, event_shape
+from cnflib._check import event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import (
     Additive,
@@ -182,8 +182,6 @@ def alternating(
         >>> [layer.mask.tolist() for layer in alternating((3,), Additive(), 2, (8,), 0, nn.ReLU)]
         [[True, True, False], [False, False, True]]
     """
-    check_positive_int(layers, "layers")
-    check_coordinates(event)
     first = halves(event[0]) if len(event) == 1 else checkerboard_mask(event)
     masks = [first if k % 2 == 0 else ~first for k in range(layers)]
     return [dense_coupling(mask, transform, hidden, context, activation) for mask in masks]

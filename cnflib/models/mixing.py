@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_coordinates, check_positive_int, event_shape
+from cnflib._check import event_shape
 from cnflib.bijection import Bijection, Chain, Inverse
 from cnflib.discrete import (
     ActNorm,
@@ -71,8 +71,6 @@ def glow(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    check_positive_int(layers, "layers")
-    check_coordinates(event)
 
     def couple(event: tuple[int, ...], k: int = 0) -> Coupling:
         if len(event) == 1:

@@ -1,8 +1,7 @@
 """The vector field of a continuous flow: its type, and the plain net for one."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -60,16 +59,18 @@ class MLP(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, *shape)``."""
-        h = self._first(self.embed(x.flatten(1)), t, context)
-        for layer in self._rest():
+        first, *others = self.net
+        h = self._enter(first, self.embed(x.flatten(1)), t, context)
+        for layer in others:
             h = layer(h)
         return h.unflatten(1, self.shape)
 
     def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         r"""The velocity and :math:`J v` for directions v of shape ``(K, B, *shape)`` or ``(K, 1, *shape)``."""
+        first, *others = self.net
         features, dh = self.embed.jvp(x.flatten(1), directions.flatten(2))
-        h, dh = self._first(features, t, context), dh @ self.net[0].weight[:, : dh.shape[2]].T
-        for layer in self._rest():
+        h, dh = self._enter(first, features, t, context), dh @ first.weight[:, : dh.shape[2]].T
+        for layer in others:
             h, dh = push(layer, h, dh)
         return h.unflatten(1, self.shape), dh.unflatten(2, self.shape)
 
@@ -85,17 +86,14 @@ class MLP(nn.Module):
 
         return into, lambda h: self.net[cut:](h).unflatten(1, self.shape)
 
-    def _first(self, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+    def _enter(self, first: nn.Module, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
         """The first layer; what all rows have in common adds a bias, computed once for the whole batch."""
-        first, n, common = self.net[0], features.shape[1], conditions(self, t, features, context)
+        n, common = features.shape[1], conditions(self, t, features, context)
         if len(common) != 1 or type(first) is not nn.Linear or intercepted(first):
             return first(_joined(features, common))
         shift = F.linear(common, first.weight[:, n:], first.bias)
         return F.linear(features, first.weight[:, :n], shift[0])
 
-    def _rest(self) -> Iterator[nn.Module]:
-        return islice(self.net, 1, None)
 
-
-def _joined(features: Tensor, conditions: Tensor) -> Tensor:
-    return torch.cat([features, conditions.expand(len(features), -1)], 1)
+def _joined(features: Tensor, common: Tensor) -> Tensor:
+    return torch.cat([features, common.expand(len(features), -1)], 1)
