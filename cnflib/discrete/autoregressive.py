@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_declared, check_widths, event_shape
+from cnflib._check import check_declared, check_transform, check_widths, event_shape
 from cnflib.bijection import Bijection
-from cnflib.discrete.elementwise import Elementwise, check_transform
+from cnflib.discrete.elementwise import Elementwise
 
 __all__ = ["MADE", "MaskedAutoregressive"]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_transform, event_shape
 from cnflib.bijection import Bijection
-from cnflib.discrete.elementwise import Elementwise, check_transform
+from cnflib.discrete.elementwise import Elementwise
 
 __all__ = ["Coupling", "checkerboard_mask", "halves"]
 

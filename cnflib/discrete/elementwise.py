@@ -51,13 +51,6 @@ class Elementwise(Protocol):
         r"""The point :math:`x = T^{-1}(z; \theta)` and :math:`\log \partial_z T^{-1}(z; \theta)`."""
 
 
-def check_transform(transform: object) -> None:
-    """Refuse what is no family of maps, and the class of one that was not called."""
-    if isinstance(transform, type) or not isinstance(transform, Elementwise):
-        way = f" Call it: {transform.__name__}()." if isinstance(transform, type) else ""
-        raise ValueError(f"Expected transform to be an Elementwise, e.g. Affine(); got {transform!r}.{way}")
-
-
 @dataclass(frozen=True, repr=False)
 class Additive:
     r"""The shift :math:`T(x; \mu) = x + \mu`, of log-derivative 0: the layer of NICE.

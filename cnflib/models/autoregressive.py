@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_transform, event_shape
 from cnflib.bijection import Chain, Inverse
 from cnflib.discrete import MADE, Affine, Elementwise, MaskedAutoregressive
-from cnflib.discrete.elementwise import check_transform
 from cnflib.distributions import StandardNormal
 from cnflib.flow import Flow
 

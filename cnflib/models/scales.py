@@ -65,8 +65,8 @@ def resolutions(event: tuple[int, ...], scales: int | None = None) -> int:
     scales = min(3, 1 + halvings) if scales is None else scales
     if not 1 <= scales <= 1 + halvings:
         raise ValueError(
-            f"Expected sides that can be halved {scales - 1} times, for scales={scales!r}; got {event[1:]}. Use scales "
-            f"from 1 to {1 + halvings}, or pad the images."
+            f"Expected sides that can be halved {scales - 1} times; got {event[1:]}. Use at least scales=1 and at most "
+            f"scales={1 + halvings}, or pad the images."
         )
     return scales
 
