@@ -63,7 +63,7 @@ class MLP(nn.Module):
         h = self._enter(first, self.embed(x.flatten(1)), t, context)
         for layer in others:
             h = layer(h)
-        return h.unflatten(1, self.shape)
+        return h.unflatten(1, x.shape[1:])
 
     def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         r"""The velocity and :math:`J v` for directions v of shape ``(K, B, *shape)`` or ``(K, 1, *shape)``."""
@@ -72,7 +72,7 @@ class MLP(nn.Module):
         h, dh = self._enter(first, features, t, context), dh @ first.weight[:, : dh.shape[2]].T
         for layer in others:
             h, dh = push(layer, h, dh)
-        return h.unflatten(1, self.shape), dh.unflatten(2, self.shape)
+        return h.unflatten(1, x.shape[1:]), dh.unflatten(2, x.shape[1:])
 
     def factors(
         self, t: Tensor, context: Tensor | None
