@@ -43,8 +43,8 @@ class MADE(nn.Module):
     Args:
         shape: The event shape of x, of D numbers in the order in which they lie in memory.
         parameters: The number P of outputs for each coordinate.
-        hidden: Widths of the hidden layers, at least one; a width below D - 1 leaves out some
-            degrees, and one below D where there is a context.
+        hidden: Widths of the hidden layers, at least one. A layer of fewer than D - 1 units, or than D where there is a
+            context, leaves out some degrees.
         context: Number of context features; 0 for none.
         reverse: Take the coordinates from the last to the first.
         activation: Constructor of the activation, which acts on each unit alone.
@@ -104,7 +104,7 @@ class MADE(nn.Module):
     def solve(
         self, pick: Callable[[int, Tensor], tuple[Tensor, Tensor]], batch: int, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        r"""Find x coordinate by coordinate, each from the parameters that those before it give.
+        r"""Find x one coordinate after the other: those found so far give the parameters of the next.
 
         Args:
             pick: ``pick(i, theta)`` gives coordinate i of x from its parameters of shape ``(B, P)``, and a second

@@ -24,9 +24,9 @@ class ActNorm(Bijection):
         \log |\det \partial z / \partial x| = -n \sum_c s_c
 
     The first batch that is encoded in training mode sets :math:`\mu_c` and :math:`e^{s_c}` to its mean and standard
-    deviation, over rows and pixels. After that they are parameters like any other, and the state dict remembers it.
-    Until then ``eval`` mode and decoding use them as they stand, which is the identity. Run one batch before
-    ``torch.compile``, ``torch.func`` or a copy to other processes. A context is ignored.
+    deviation, over rows and pixels. After that they are parameters like any other; the state dict says whether they
+    are set. Until they are, ``eval`` mode and decoding use them as they stand, which is the identity. Run one batch
+    before ``torch.compile``, ``torch.func`` or a copy to other processes. A context is ignored.
 
     Args:
         channels: Size C of axis 1 of x.
@@ -110,9 +110,9 @@ class InvertibleConv1x1(Bijection):
     .. math:: z_{:, p} = W x_{:, p}, \qquad W = P L \big( U + \operatorname{diag}(\pm e^{s}) \big), \qquad
         \log |\det \partial z / \partial x| = n \sum_c s_c
 
-    P is a permutation, L unit lower and U strictly upper triangular. W starts as a random orthogonal matrix, and P and
-    the signs stay those of its factors; L, U and s are learned. Decoding solves two triangular systems. A context is
-    ignored.
+    P is a permutation, L unit lower and U strictly upper triangular. W starts as a random orthogonal matrix; P and the
+    signs stay as its LU factors have them, and L, U and s are learned. Decoding solves two triangular systems. A context
+    is ignored.
 
     Attributes:
         lu: The three learned parts in one matrix, shape ``(C, C)``: L below the diagonal, s on it, U above.

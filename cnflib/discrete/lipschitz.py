@@ -88,8 +88,8 @@ class Contraction(nn.Module):
         hidden: Widths of the hidden layers, or their channels.
         context: Number of context features; 0 for none.
         coefficient: The bound L, in (0, 1).
-        kernel: Odd side of the convolutions of an image ``(C, H, W)`` by which the first and the last layer look
-            around, with zeros outside; those between mix channels. None flattens the event.
+        kernel: For images ``(C, H, W)`` the odd side of the convolutions in the first and the last layer, with zeros
+            outside; the layers between mix the channels of each pixel. None flattens the event.
         activation: :func:`sine`, :func:`lipswish`, or another of slope at most 1.
 
     Raises:

@@ -133,27 +133,27 @@ class Split(Bijection):
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        a, b = _split(x, "x")
+        a, b = _halved(x, "x")
         mapped, logdet = self.inner.encode_and_logdet(a, context, generator)
         return torch.cat([mapped, b], 1), logdet
 
     def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        a, b = _split(z, "z")
+        a, b = _halved(z, "z")
         mapped, logdet = self.inner.decode_and_logdet(a, context, generator)
         return torch.cat([mapped, b], 1), logdet
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        a, b = _split(x, "x")
+        a, b = _halved(x, "x")
         return torch.cat([self.inner.encode(a, context, generator), b], 1)
 
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        a, b = _split(z, "z")
+        a, b = _halved(z, "z")
         return torch.cat([self.inner.decode(a, context, generator), b], 1)
 
 
-def _split(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+def _halved(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
     channels = x.shape[1]
     if channels < 2 or channels % 2:
         raise ValueError(

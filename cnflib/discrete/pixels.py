@@ -154,9 +154,9 @@ def mean_log_prob(
 
     .. math:: \frac1K \sum_{k=1}^K \log \hat p(y + u_k), \qquad u_k \sim U[0, 1)^D
 
-    Its expectation is the bound :math:`\mathbb E_u \log \hat p(y + u) \le \log P(y)` for every K: draws take scatter
-    away and do not flatter. (The log of the mean density would be a tighter bound that rises with K; numbers of
-    different K could not be compared.) State K with every number all the same.
+    Its expectation is the bound :math:`\mathbb E_u \log \hat p(y + u) \le \log P(y)` for every K: more draws lower the
+    scatter and do not raise the number. (The log of the mean density would be a tighter bound, but one that rises with
+    K, so numbers of different K could not be compared.) State K with every number all the same.
 
     Args:
         flow: A flow whose ``log_prob`` draws from ``generator``.

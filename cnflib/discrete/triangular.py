@@ -24,7 +24,7 @@ class LowerTriangular(Bijection):
 
     Attributes:
         mean: :math:`m`, shape ``(D,)``; an event with several axes is taken in the order of memory.
-        lower: S below the diagonal and :math:`\lambda` on it, shape ``(D, D)``; what is above it counts nowhere.
+        lower: S below the diagonal and :math:`\lambda` on it, shape ``(D, D)``; the entries above it are not used.
 
     Args:
         shape: The event shape, an int or a tuple, in :math:`D` dimensions in all.

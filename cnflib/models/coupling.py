@@ -82,7 +82,8 @@ def realnvp(
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
         shape: Event shape; an event of two axes is flattened for the nets and masked as a checkerboard.
-        layers: Number of couplings, 8 by default; of an image before and after each squeeze, 3 by default.
+        layers: Number of couplings, 8 by default; of an image the number before, and again after, each squeeze, 3 by
+            default.
         hidden: Widths of the hidden layers of each conditioner, or their channels.
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the conditioners.

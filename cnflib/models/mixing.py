@@ -55,8 +55,8 @@ def glow(
         hidden: Widths of the hidden layers of each conditioner, or their channels.
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the conditioners.
-        scales: Number of resolutions of an image, its own included, where no step runs if there is another; by
-            default as many as its sides can be halved for, at most 3.
+        scales: Number of resolutions of an image. Its own is one of them, at which no step runs unless it is the only
+            one. By default as many as its sides can be halved for, at most 3.
 
     Raises:
         ValueError: If the event has fewer than two coordinates, or an image cannot be halved ``scales - 1`` times.

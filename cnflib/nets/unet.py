@@ -39,8 +39,8 @@ class UNet(nn.Module):
         attention: Whether the coarsest image attends to itself.
         context: Number of context features; 0 for none. A label of ten is ``context=10`` and a one-hot row.
         time_frequencies: Number of frequencies of the :class:`TimeEmbedding`.
-        patch: Side of the squares of pixels that are taken as channels of one before the first convolution. 2 makes the
-            net about four times as cheap, 1 leaves the image as it is.
+        patch: Side of the squares of pixels that become the channels of one pixel before the first convolution. 2 makes
+            the net about four times as cheap, 1 leaves the image as it is.
         groups: Groups of channels that are normalised together.
 
     Raises:
