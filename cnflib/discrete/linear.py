@@ -111,8 +111,8 @@ class InvertibleConv1x1(Bijection):
         \log |\det \partial z / \partial x| = n \sum_c s_c
 
     P is a permutation, L unit lower and U strictly upper triangular. W starts as a random orthogonal matrix; P and the
-    signs stay as its LU factors have them, and L, U and s are learned. Decoding solves two triangular systems. A context
-    is ignored.
+    signs stay as its LU factors have them, and L, U and s are learned. Decoding solves two triangular systems. A
+    context is ignored.
 
     Attributes:
         lu: The three learned parts in one matrix, shape ``(C, C)``: L below the diagonal, s on it, U above.
