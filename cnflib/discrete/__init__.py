@@ -3,7 +3,7 @@
 from cnflib.discrete.autoregressive import MADE, MaskedAutoregressive
 from cnflib.discrete.coupling import Coupling, checkerboard_mask, halves
 from cnflib.discrete.elementwise import Additive, Affine, Elementwise, Scale
-from cnflib.discrete.linear import ActNorm, InvertibleConv1x1, LowerTriangular
+from cnflib.discrete.linear import ActNorm, InvertibleConv1x1
 from cnflib.discrete.lipschitz import (
     Activation,
     Contraction,
@@ -21,6 +21,7 @@ from cnflib.discrete.radial import Radial
 from cnflib.discrete.residual import Residual
 from cnflib.discrete.spectral import spectral_norm
 from cnflib.discrete.spline import RationalQuadratic
+from cnflib.discrete.triangular import LowerTriangular
 
 __all__ = [
     "MADE",

@@ -1,18 +1,21 @@
 """Parameters of a layer that are constants, or constants plus a net of the context."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, cat, nn
 
-from cnflib._check import check_declared, check_features
+from cnflib._check import check_declared
 from cnflib.nets import Conditioner
 
 __all__: list[str] = []
 
+UNIT = math.log(math.e - 1)
+"""The number of which softplus is 1."""
+
 
 def conditioner(constants: Sequence[Tensor], hidden: Sequence[int], context: int) -> nn.Module | None:
     """The net that adds to the constants, at first zero; None where no context is declared."""
-    check_features(context)
     return Conditioner(context, sum(map(len, constants)), hidden) if context else None
 
 

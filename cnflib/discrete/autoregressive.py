@@ -4,8 +4,8 @@ r"""Autoregressive layers: each coordinate is mapped with parameters computed fr
     \log |\det \partial z / \partial x| = \sum_i \log \partial_x T(x_i; \theta_i(x_{<i}, c))
 
 One net with masked weights, the MADE, gives all :math:`\theta_i` in one pass, so encoding costs one pass. Decoding goes
-coordinate by coordinate. The order of the coordinates is that of the units in every layer too, so each unit of the
-net is computed once, as soon as what it sees is known: all D steps together cost about as much arithmetic as one pass.
+coordinate by coordinate, and costs about as much arithmetic as one pass: each step computes the units that have just
+become known, and no unit twice.
 """
 
 import math
@@ -15,14 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import (
-    check_declared,
-    check_features,
-    check_positive_int,
-    check_transform,
-    check_widths,
-    event_shape,
-)
+from cnflib._check import check_declared, check_transform, check_widths, event_shape
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
 
@@ -50,14 +43,15 @@ class MADE(nn.Module):
     Args:
         shape: The event shape of x, of D numbers in the order in which they lie in memory.
         parameters: The number P of outputs for each coordinate.
-        hidden: Widths of the hidden layers, at least one; a width below D - 1 leaves out some
-            degrees, and one below D where there is a context.
+        hidden: Widths of the hidden layers, at least one. A layer of fewer than D - 1 units, or than D where there is a
+            context, leaves out some degrees.
         context: Number of context features; 0 for none.
         reverse: Take the coordinates from the last to the first.
         activation: Constructor of the activation, which acts on each unit alone.
 
     Raises:
-        ValueError: If there is no hidden layer, or a width or ``parameters`` is no positive int.
+        ValueError: If there is no hidden layer, or a width is no positive int; in a call, if the context is not what
+            was declared.
 
     References:
         MADE: Masked Autoencoder for Distribution Estimation, Germain et al., 2015, arXiv:1502.03509.
@@ -79,8 +73,6 @@ class MADE(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        check_positive_int(parameters, "parameters")
-        check_features(context)
         check_widths(hidden, least=1)
         self.shape, self.parameters_each, self.context = event_shape(None, shape), parameters, context
         dim = math.prod(self.shape)
@@ -99,10 +91,9 @@ class MADE(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The parameters for x of shape ``(B, *shape)``, shape ``(B, P, *shape)``."""
-        check_declared(context, self.context, "MADE", x)
-        h = x.flatten(1)
+        h, shift = x.flatten(1), self._shift(context, x)
         for k, layer in enumerate(self.layers):
-            h = layer(h) if k or context is None else layer(h) + self.condition(context.flatten(1))
+            h = layer(h) if k or shift is None else layer(h) + shift
             h = self.activation(h)
         return self.last(h).unflatten(1, (self.parameters_each, *self.shape))
 
@@ -113,7 +104,7 @@ class MADE(nn.Module):
     def solve(
         self, pick: Callable[[int, Tensor], tuple[Tensor, Tensor]], batch: int, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        r"""Find x coordinate by coordinate, each from the parameters that those before it give.
+        r"""Find x one coordinate after the other: those found so far give the parameters of the next.
 
         Args:
             pick: ``pick(i, theta)`` gives coordinate i of x from its parameters of shape ``(B, P)``, and a second
@@ -124,31 +115,41 @@ class MADE(nn.Module):
         Returns:
             x and the second numbers, of shape ``(B, D)``.
         """
-        check_declared(context, self.context, "MADE", self.last.weight)
         first, *others = (layer.weight for layer in self.layers)
-        weights = [first.flip(1) if self.order[0] > 0 else first, *others]  # columns as x becomes known
+        # With the inputs in the order in which they become known, and the units of a layer by degree, every masked
+        # matrix is a staircase: a step can compute the next few units of each layer, from all that is known of the
+        # layer below. So every unit is computed once, as soon as what it sees is known, and all D steps together cost
+        # about as much arithmetic as one pass, not D passes. What a mask hides is not known yet: none is applied.
+        weights = [first.flip(1) if self.order[0] > 0 else first, *others]
         biases = [layer.bias[:, None].expand(-1, batch) for layer in self.layers]
-        if context is not None:
-            biases[0] = biases[0] + self.condition(context.flatten(1)).T
-        last = self.last.weight.unflatten(0, (self.parameters_each, -1))
-        shift = self.last.bias.unflatten(0, (self.parameters_each, -1))
-        x = first.new_empty(0, batch)
-        hidden = [x for _ in self.layers]  # (units, B): what is known of x and of each layer, a growing block
+        if (shift := self._shift(context, first)) is not None:
+            biases[0] = biases[0] + shift.T
+        last, bias = (p.unflatten(0, (self.parameters_each, -1)) for p in (self.last.weight, self.last.bias))
+        x = first.new_empty(0, batch)  # (coordinates known, B), in the order of the steps
+        hidden = [x for _ in self.layers]  # (units known, B)
         found = {}
         for step, i in enumerate(self.order):
             below = x
-            for k, (weight, bias) in enumerate(zip(weights, biases)):
-                old, new = len(hidden[k]), self.known[k][step]
-                if new > old:
-                    a = torch.addmm(bias[old:new], weight[old:new, : len(below)], below)
-                    hidden[k] = torch.cat([hidden[k], self.activation(a)]) if old else self.activation(a)
-                below = hidden[k]
-            theta = torch.addmm(shift[:, i : i + 1], last[:, i, : len(below)], below)
+            for k, layer in enumerate(zip(weights, biases)):
+                below = hidden[k] = self._grown(hidden[k], self.known[k][step], *layer, below)
+            theta = torch.addmm(bias[:, i : i + 1], last[:, i, : len(below)], below)
             found[i] = pick(i, theta.T)
             x = torch.cat([x, found[i][0][None]])
-        columns = zip(*(found[i] for i in sorted(found)))
-        points, numbers = (torch.stack(column, 1) for column in columns)
-        return points, numbers
+        points, numbers = zip(*(found[i] for i in sorted(found)))
+        return torch.stack(points, 1), torch.stack(numbers, 1)
+
+    def _grown(self, h: Tensor, units: int, weight: Tensor, bias: Tensor, below: Tensor) -> Tensor:
+        """What is known of a layer, grown to so many units."""
+        if units == len(h):
+            return h
+        new = slice(len(h), units)
+        more = self.activation(torch.addmm(bias[new], weight[new, : len(below)], below))
+        return torch.cat([h, more]) if len(h) else more
+
+    def _shift(self, context: Tensor | None, like: Tensor) -> Tensor | None:
+        """What the context adds to the first layer."""
+        check_declared(context, self.context, "MADE", like)
+        return None if context is None else self.condition(context.flatten(1))
 
 
 class MaskedAutoregressive(Bijection):

@@ -13,13 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_positive_int, check_transform, event_shape
+from cnflib._check import check_transform, event_shape
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
 
 __all__ = ["Coupling", "checkerboard_mask", "halves"]
-
-Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def halves(size: int) -> Tensor:
@@ -35,11 +33,11 @@ def halves(size: int) -> Tensor:
         >>> halves(5).tolist()
         [True, True, True, False, False]
     """
-    check_positive_int(size, "size")
     if size < 2:
         raise ValueError(
-            f"Expected size >= 2; got {size}. A coupling keeps one part and transforms the other: squeeze an image "
-            "of one channel first, and take an autoregressive or a continuous flow of one coordinate."
+            f"Expected size >= 2; got {size}. A coupling keeps one part and transforms the other, so it needs at least "
+            "two coordinates: squeeze an image of one channel first; in 1-D use ffjord(dim=1) or "
+            "maf(dim=1, transform=RationalQuadratic())."
         )
     return torch.arange(size) < (size + 1) // 2
 
@@ -94,12 +92,11 @@ class Coupling(Bijection):
     def __init__(self, mask: Tensor, transform: Elementwise, net: nn.Module) -> None:
         super().__init__()
         check_transform(transform)
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim == 0:
-            got = f"{mask.dtype}, {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-            raise ValueError(f"Expected mask to be a bool tensor of the event's shape; got {got}.")
-        if mask.all() or not mask.any():
+        if mask.dtype != torch.bool or mask.all() or not mask.any():
             raise ValueError(
-                "Expected a mask that keeps some coordinates and transforms others; a coupling needs dim >= 2."
+                "Expected mask to be a bool tensor of the event's shape that keeps some coordinates and transforms "
+                f"others; got {mask}. An event of one coordinate is for ffjord(dim=1) or "
+                "maf(dim=1, transform=RationalQuadratic())."
             )
         self.transform = transform
         self.net = net
@@ -108,10 +105,11 @@ class Coupling(Bijection):
             self.event_shape = tuple(mask.shape)
         else:
             self.channels = len(mask)
-        parts = mask.nonzero()[:, 0], (~mask).nonzero()[:, 0]  # of axis 1, if the mask has no other
+        # A mask of axis 1 whose two parts lie in one piece each splits x into views; any other takes a gather, and a
+        # second one to put the parts back.
         self.kept_first = bool(mask.flatten()[0])
-        order = torch.cat(parts if self.kept_first else parts[::-1])
-        self.sizes = [len(part) for part in (parts if self.kept_first else parts[::-1])]
+        parts = [part.nonzero()[:, 0] for part in ((mask, ~mask) if self.kept_first else (~mask, mask))]
+        order, self.sizes = torch.cat(parts), [len(part) for part in parts]
         in_place = mask.ndim > 1 or bool((order.diff() == 1).all())
         self.register_buffer("order", None if in_place else order, persistent=False)
         self.register_buffer("back", None if in_place else order.argsort(), persistent=False)
@@ -134,7 +132,9 @@ class Coupling(Bijection):
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self._apply_transform(self.transform.decode, z, context)[0]
 
-    def _apply_transform(self, transform: Map, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _apply_transform(
+        self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if self.mask.ndim > 1:
             y, log_slope = transform(x, self._theta(x * self.mask, context, x.shape[1]))
             return torch.where(self.mask, x, y), log_slope.masked_fill(self.mask, 0)

@@ -4,13 +4,14 @@ A coupling and an autoregressive layer are such a family and a net that computes
 simplest of all: parameters that are the same for every point.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_bound, event_shape
+from cnflib._check import event_shape
 from cnflib._settings import compact_repr
 from cnflib.bijection import Bijection
 
@@ -107,7 +108,10 @@ class Affine:
     parameters: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        check_bound(self.bound, "For a pure shift use Additive().")
+        if not 0 < self.bound < math.inf:
+            raise ValueError(
+                f"Expected bound to be > 0 and finite; got {self.bound!r}. For a pure shift use Additive()."
+            )
 
     def encode(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         r"""The point :math:`x e^\lambda + \mu`, and :math:`\lambda`."""

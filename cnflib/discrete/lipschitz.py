@@ -15,14 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import (
-    check_declared,
-    check_event,
-    check_features,
-    check_positive_int,
-    check_widths,
-    event_shape,
-)
+from cnflib._check import check_declared, check_widths, event_shape
 from cnflib.discrete.spectral import spectral_norm
 
 __all__ = ["Activation", "Contraction", "JacobianProduct", "Linearized", "Settled", "lipswish", "sine"]
@@ -82,26 +75,6 @@ def sine(a: Tensor) -> tuple[Tensor, Tensor]:
     return a.sin(), a.cos()
 
 
-def _orthogonal(outputs: int, inputs: int, *kernel: int) -> nn.Parameter:
-    """Singular values all equal: a product of such matrices has a norm near the product of their norms."""
-    return nn.Parameter(nn.init.orthogonal_(torch.empty(outputs, inputs, *kernel)))
-
-
-def _phases(outputs: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(outputs).uniform_(-math.pi, math.pi))
-
-
-def _check_kernel(kernel: int | None, shape: tuple[int, ...]) -> None:
-    if kernel is None:
-        return
-    check_positive_int(kernel, "kernel")
-    if kernel % 2 == 0 or len(shape) != 3:
-        raise ValueError(
-            f"Expected an odd kernel and an event of shape (C, H, W); got kernel={kernel} and shape {shape}. "
-            "Vectors, and other events, take kernel=None."
-        )
-
-
 class Contraction(nn.Module):
     r"""A net :math:`r(x, c)` with :math:`|r(x, c) - r(y, c)| \le L |x - y|` at any value of its parameters.
 
@@ -115,8 +88,8 @@ class Contraction(nn.Module):
         hidden: Widths of the hidden layers, or their channels.
         context: Number of context features; 0 for none.
         coefficient: The bound L, in (0, 1).
-        kernel: Odd side of the convolutions of an image ``(C, H, W)`` by which the first and the last layer look
-            around, with zeros outside; those between mix channels. None flattens the event.
+        kernel: For images ``(C, H, W)`` the odd side of the convolutions in the first and the last layer, with zeros
+            outside; the layers between mix the channels of each pixel. None flattens the event.
         activation: :func:`sine`, :func:`lipswish`, or another of slope at most 1.
 
     Raises:
@@ -148,28 +121,23 @@ class Contraction(nn.Module):
             raise ValueError(
                 f"Expected 0 < coefficient < 1; got {coefficient}. At 1 the map x + r(x) need not be invertible."
             )
-        _check_kernel(kernel, self.shape)
-        check_features(context)
+        if kernel is not None and (kernel % 2 == 0 or len(self.shape) != 3):
+            raise ValueError(
+                f"Expected an odd kernel and an event of shape (C, H, W); got kernel={kernel} and shape {self.shape}. "
+                "Vectors, and other events, take kernel=None."
+            )
         check_widths(hidden)
-        self.context, self.coefficient, self.kernel, self.activation = (
-            context,
-            coefficient,
-            kernel,
-            activation,
-        )
-        ends = self.shape[0] if kernel else math.prod(self.shape)
+        self.context, self.coefficient, self.kernel = context, coefficient, kernel
+        self.activation = activation
+        ends = math.prod(self.shape) if kernel is None else self.shape[0]
         widths = [ends, *hidden, ends]
-        sides = [()] * (len(widths) - 1) if kernel is None else [(1, 1)] * (len(widths) - 1)
-        if kernel:
-            sides[0] = sides[-1] = (kernel, kernel)
-        pairs = zip(widths[1:], widths[:-1], sides, strict=True)
-        self.weights = nn.ParameterList(_orthogonal(o, i, *side) for o, i, side in pairs)
-        self.biases = nn.ParameterList([*map(_phases, hidden), nn.Parameter(torch.zeros(ends))])
+        self.weights = nn.ParameterList(map(nn.Parameter, _orthogonal(widths, kernel)))
+        phases = [torch.empty(n).uniform_(-math.pi, math.pi) for n in hidden]
+        self.biases = nn.ParameterList(map(nn.Parameter, [*phases, torch.zeros(ends)]))
         self.conditions = nn.ModuleList(nn.Linear(context, n, bias=False) for n in widths[1:] if context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map x of shape ``(B, *shape)`` to the same shape."""
-        check_event(x, self.shape)
         return self.at(context)(x)
 
     def at(self, context: Tensor | None = None) -> "Settled":
@@ -184,6 +152,15 @@ class Contraction(nn.Module):
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, context={self.context}, coefficient={self.coefficient}"
+
+
+def _orthogonal(widths: Sequence[int], kernel: int | None) -> list[Tensor]:
+    """Linear maps of equal singular values: a product of such has a norm near the product of their norms."""
+    sides = [() if kernel is None else (1, 1) for _ in widths[1:]]
+    if kernel is not None:
+        sides[0] = sides[-1] = (kernel, kernel)
+    shapes = zip(widths[1:], widths[:-1], sides, strict=True)
+    return [nn.init.orthogonal_(torch.empty(o, i, *side)) for o, i, side in shapes]
 
 
 class Settled:
@@ -216,16 +193,17 @@ class Settled:
 
     def linearize(self, x: Tensor) -> Linearized:
         """The value at x and the products with the Jacobian there, of which each takes the linear maps alone."""
+        first, *others = self.weights
         slopes: list[Tensor] = []
-        h = self._apply(self.weights[0], x if self.weights[0].ndim == 4 else x.flatten(1)) + self.shifts[0]
-        for W, b in zip(self.weights[1:], self.shifts[1:], strict=True):
+        h = self._apply(first, x if first.ndim == 4 else x.flatten(1)) + self.shifts[0]
+        for W, b in zip(others, self.shifts[1:], strict=True):
             h, slope = self.activation(h)
             slopes.append(slope)
             h = self._apply(W, h) + b
 
         def product(v: Tensor, rows: Tensor | None = None) -> Tensor:
-            dh = self._apply_stack(self.weights[0], v if self.weights[0].ndim == 4 else v.flatten(2))
-            for W, slope in zip(self.weights[1:], slopes, strict=True):
+            dh = self._apply_stack(first, v if first.ndim == 4 else v.flatten(2))
+            for W, slope in zip(others, slopes, strict=True):
                 dh = self._apply_stack(W, dh * (slope if rows is None else slope[rows]))
             return dh.reshape(*dh.shape[:2], *self.shape)
 

@@ -78,7 +78,7 @@ class RussianRoulette:
         probes: Number of probes for each row that are averaged.
 
     Raises:
-        ValueError: If ``terms`` or ``probes`` is not a positive int, or the ratio is not in (0, 1).
+        ValueError: If ``terms`` is not a positive int, or the ratio is not in (0, 1).
 
     References:
         Residual Flows for Invertible Generative Modeling, Chen et al., 2019, arXiv:1906.02735;
@@ -97,8 +97,7 @@ class RussianRoulette:
 
     def __post_init__(self) -> None:
         check_positive_int(self.terms, "terms")
-        check_positive_int(self.probes, "probes")
-        if not isinstance(self.ratio, int | float) or not 0 < self.ratio < 1:
+        if not 0 < self.ratio < 1:
             raise ValueError(
                 f"Expected 0 < ratio < 1; got {self.ratio!r}. The variance is finite where ratio > coefficient "
                 "squared. For a series without a random end use TruncatedSeries(terms)."
@@ -132,7 +131,7 @@ class TruncatedSeries:
         probes: Number of probes for each row that are averaged.
 
     Raises:
-        ValueError: If ``terms`` or ``probes`` is not a positive int.
+        ValueError: If ``terms`` is not a positive int.
 
     References:
         Invertible Residual Networks, Behrmann et al., 2018, arXiv:1811.00995.
@@ -148,7 +147,6 @@ class TruncatedSeries:
 
     def __post_init__(self) -> None:
         check_positive_int(self.terms, "terms")
-        check_positive_int(self.probes, "probes")
 
     def __call__(self, product: JacobianProduct, x: Tensor, generator: Generator | None = None) -> Tensor:
         """A biased estimate in nats, shape ``(B,)``.
@@ -166,9 +164,12 @@ class TruncatedSeries:
 def _series(
     product: JacobianProduct, x: Tensor, generator: Generator | None, terms: int, ratio: float, probes: int
 ) -> Tensor:
+    r"""The sum of the terms, by :math:`v \leftarrow J v` from the probes; a ratio of 0 ends it after ``terms``."""
     eta = torch.randint(0, 2, (probes, *x.shape), **source(generator), dtype=x.dtype, device=x.device) * 2 - 1
     last = terms + (_geometric(ratio, x, generator) if ratio else x.new_zeros(len(x)))
     total, v, k = x.new_zeros(len(x)), eta, 0
+    # Rows end at different k, and a row that has ended is left out of all further products: the work is that of the
+    # sum of their lengths, not of the longest row times the batch.
     rows = torch.arange(len(x), device=x.device)
     while len(rows):
         k += 1

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from cnflib._check import event_shape
 from cnflib.bijection import Bijection
-from cnflib.discrete._conditional import conditioned, conditioner
+from cnflib.discrete._conditional import UNIT, conditioned, conditioner
 
 __all__ = ["Planar"]
 
@@ -64,7 +64,8 @@ class Planar(Bijection):
         self.context = context
         w = 2 * F.normalize(torch.randn(math.prod(self.event_shape)), dim=0)
         self.w = nn.Parameter(w)
-        self.u = nn.Parameter(_IDENTITY * w / 4 + 0.1 * torch.randn_like(w))  # |w|² = 4
+        # The layer is the identity where u is parallel to w and softplus(w · u) = 1; here |w|² = 4.
+        self.u = nn.Parameter(UNIT * w / 4 + 0.1 * torch.randn_like(w))
         self.d = nn.Parameter(2 * torch.randn(1))
         self.net = conditioner((self.w, self.u, self.d), hidden, context)
 
@@ -72,13 +73,13 @@ class Planar(Bijection):
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         z, t, q = self._map(x, context)
-        return z, _slope(t, q).log().squeeze(1)
+        return z, _tanh_slope(t, q).log().squeeze(1)
 
     def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         x, t, q = self._solve(z, context)
-        return x, -_slope(t, q).log().squeeze(1)
+        return x, -_tanh_slope(t, q).log().squeeze(1)
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self._map(x, context)[0]
@@ -93,7 +94,7 @@ class Planar(Bijection):
 
     def _solve(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         w, u, d, q = self._at(context)
-        t = _root((w * z.flatten(1)).sum(1, keepdim=True) + d, q)
+        t = _tanh_root((w * z.flatten(1)).sum(1, keepdim=True) + d, q)
         return z - (u * torch.tanh(t)).reshape(z.shape), t, q
 
     def _at(self, context: Tensor | None) -> tuple[Tensor, ...]:
@@ -108,22 +109,21 @@ class Planar(Bijection):
         return f"shape={self.event_shape}, context={self.context}"
 
 
-_IDENTITY = math.log(math.e - 1)
-"""The product w · u of which softplus is 1: the layer is the identity where u is parallel to w besides."""
-
-
-def _slope(t: Tensor, q: Tensor) -> Tensor:
+def _tanh_slope(t: Tensor, q: Tensor) -> Tensor:
     r"""The derivative :math:`\tanh^2 t + q\, \mathrm{sech}^2 t` of :math:`t + (q - 1) \tanh t`."""
     return torch.tanh(t).square() + q * (4 * torch.sigmoid(2 * t) * torch.sigmoid(-2 * t))
 
 
 def _newton(t: Tensor, y: Tensor, q: Tensor) -> Tensor:
     h = torch.tanh(t)
-    return t - (t - h + q * h - y) / _slope(t, q)
+    return t - (t - h + q * h - y) / _tanh_slope(t, q)
 
 
-def _root(y: Tensor, q: Tensor) -> Tensor:
-    r"""The root t of :math:`t + (q - 1) \tanh t = y`, differentiable in y and q."""
+def _tanh_root(y: Tensor, q: Tensor) -> Tensor:
+    r"""The root t of :math:`t + (q - 1) \tanh t = y`, differentiable in y and q.
+
+    The function of t is odd, so the root is sought for :math:`|y|` and gets the sign of y.
+    """
     size, k = y.detach().abs(), q.detach()
     t = _start(size, k)
     for _ in range(5):  # 5 are enough for q from 1e-30 to 1e8 and every y, in float64

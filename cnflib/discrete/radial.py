@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from cnflib._check import event_shape
 from cnflib.bijection import Bijection
-from cnflib.discrete._conditional import conditioned, conditioner
+from cnflib.discrete._conditional import UNIT, conditioned, conditioner
 
 __all__ = ["Radial"]
 
@@ -59,8 +59,9 @@ class Radial(Bijection):
         self.event_shape = event_shape(None, shape)
         self.context = context
         self.m = nn.Parameter(torch.randn(math.prod(self.event_shape)))
-        self.alpha = nn.Parameter(torch.full((1,), _UNIT))
-        self.beta = nn.Parameter(_UNIT + 0.1 * torch.randn(1))
+        # The layer is the identity where a = q = 1.
+        self.alpha = nn.Parameter(torch.full((1,), UNIT))
+        self.beta = nn.Parameter(UNIT + 0.1 * torch.randn(1))
         self.net = conditioner((self.m, self.alpha, self.beta), hidden, context)
 
     def encode_and_logdet(
@@ -108,10 +109,6 @@ class Radial(Bijection):
 
     def extra_repr(self) -> str:
         return f"shape={self.event_shape}, context={self.context}"
-
-
-_UNIT = math.log(math.e - 1)
-"""The number of which softplus is 1: with it for both, the layer is the identity."""
 
 
 def _stretch(r: Tensor, a: Tensor, q: Tensor) -> Tensor:

@@ -24,14 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnflib._check import check_bound, check_positive_int
 from cnflib._settings import compact_repr
 
 __all__ = ["RationalQuadratic"]
 
-SMALLEST = 1e-3  # width and height of a bin as a share of the box, and the slope at a knot
-# before the softplus: parameters of zero give slopes of 1, the identity
+SMALLEST = 1e-3
+"""The least width and height of a bin, as a share of the box, and the least slope at a knot."""
 SHIFT = math.log(math.expm1(1 - SMALLEST))
+"""What is added before the softplus, so that parameters of zero give slopes of 1, the identity."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,7 +48,7 @@ class RationalQuadratic:
         bound: The half side :math:`R` of the box, in the unit of x. Points outside are not moved: standardise the data.
 
     Raises:
-        ValueError: If bins is no positive int below 1,000, or the bound is not positive and finite.
+        ValueError: If the number of bins is not between 1 and 999, or the bound is not positive and finite.
 
     References:
         Neural Spline Flows, Durkan et al., 2019, arXiv:1906.04032; the spline is of Gregory and Delbourgo, 1982.
@@ -65,12 +65,14 @@ class RationalQuadratic:
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        check_positive_int(self.bins, "bins")
-        if self.bins * SMALLEST >= 1:
+        if not 1 <= self.bins < 1 / SMALLEST:
             raise ValueError(
-                f"Expected fewer than {1 / SMALLEST:.0f} bins; got {self.bins}. Use more layers."
+                f"Expected 1 <= bins < {1 / SMALLEST:.0f}; got {self.bins!r}. For more use more layers."
             )
-        check_bound(self.bound, "Standardised data fit into bound=5.")
+        if not 0 < self.bound < math.inf:
+            raise ValueError(
+                f"Expected bound to be > 0 and finite; got {self.bound!r}. Standardised data fit into bound=5."
+            )
 
     @property
     def parameters(self) -> int:
@@ -83,7 +85,7 @@ class RationalQuadratic:
         (left, right), (low, high), (d0, d1) = _bin(at, params, self.bins, self.bound, 0)
         w, h = right - left, high - low
         s, xi = h / w, (at - left) / w
-        q, log_slope = _slope(xi, s, d0, d1)
+        q, log_slope = _denominator_and_log_slope(xi, s, d0, d1)
         z = low + h * xi * (s * xi + d0 * (1 - xi)) / q
         return torch.where(inside, z, x), torch.where(inside, log_slope, 0.0)
 
@@ -93,22 +95,21 @@ class RationalQuadratic:
         (left, right), (low, high), (d0, d1) = _bin(at, params, self.bins, self.bound, 1)
         w, u, v = right - left, at - low, high - at
         s = (u + v) / w
-        a, b, c = (
-            2 * s * v,
-            d0 * v - d1 * u,
-            2 * s * u,
-        )  # (a/2) r² + b r - c/2 = 0, where a and c are positive
+        # The quadratic (a/2) r² + b r - c/2 = 0 with a, c > 0 has one positive root, r = (√(b² + ac) - b) / a. Where
+        # b > 0 that is a difference of near numbers; multiplied out it is c / (√(b² + ac) + b). So with m, the sum in
+        # which nothing cancels, r = c / m or m / a, and ξ = r / (1 + r) needs no r, which may overflow.
+        a, b, c = 2 * s * v, d0 * v - d1 * u, 2 * s * u
         rising = b > 0
-        m = (b * b + a * c).sqrt() + torch.where(rising, b, -b)  # not b.abs(): at b = 0 its gradient is 0
+        m = (b * b + a * c).sqrt() + torch.where(rising, b, -b)  # not b.abs(), whose gradient at b = 0 is 0
         n = torch.where(rising, c, a)
-        xi = torch.where(rising, n, m) / (m + n)  # r = c / m or m / a
-        _, log_slope = _slope(xi, s, d0, d1)
+        xi = torch.where(rising, n, m) / (m + n)
+        _, log_slope = _denominator_and_log_slope(xi, s, d0, d1)
         return torch.where(inside, left + xi * w, z), torch.where(inside, -log_slope, 0.0)
 
     __repr__ = compact_repr
 
 
-def _slope(xi: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
+def _denominator_and_log_slope(xi: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> tuple[Tensor, Tensor]:
     r"""The denominator :math:`q` and :math:`\log T'`."""
     eta = 1 - xi
     both = xi * eta
@@ -127,8 +128,9 @@ def _bin(
     """Ends in x and in y of the bin that holds each point, looked for along axis 0, x, or 1, y, and its slopes."""
     shares = theta[:, : 2 * bins].unflatten(1, (2, bins)).softmax(2)
     one = torch.ones_like(shares[:, :, :1])
+    # With the smallest share ε, knot k lies at -R + 2R (k ε + (1 - M ε) reach_k), so no bin is narrower than 2R ε.
     reach = torch.cat([torch.zeros_like(one), shares.cumsum(2)[:, :, :-1], one], 2)
-    least = bins * SMALLEST  # what all bins have together, whatever their shares
+    least = bins * SMALLEST
     even = torch.linspace(-least * bound, least * bound, bins + 1, dtype=at.dtype, device=at.device)
     start = (even - (1 - least) * bound).reshape(-1, *[1] * (at.ndim - 1))
     knots = torch.add(start, reach, alpha=2 * bound * (1 - least))

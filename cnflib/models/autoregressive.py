@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_positive_int, check_transform, event_shape
+from cnflib._check import check_transform, event_shape
 from cnflib.bijection import Chain, Inverse
 from cnflib.discrete import MADE, Affine, Elementwise, MaskedAutoregressive
 from cnflib.distributions import StandardNormal
@@ -49,7 +49,6 @@ def maf(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    check_positive_int(layers, "layers")
     check_transform(transform)
 
     def layer(k: int) -> MaskedAutoregressive:

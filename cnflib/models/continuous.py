@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cnflib._check import check_positive_int, event_shape
+from cnflib._check import event_shape
 from cnflib.continuous import CNF, Divergence, Exact, Hutchinson, TrainEval, convolutional
 from cnflib.distributions import StandardNormal
 from cnflib.flow import Flow
@@ -67,7 +67,6 @@ def ffjord(
         divergence = _divergence(event)
     if len(event) != 3:
         return Flow(CNF(MLP(event, hidden, context), divergence, solver), StandardNormal(event))
-    check_positive_int(blocks, "blocks")
 
     def flows(event: tuple[int, ...]) -> list[CNF]:
         fields = [convolutional(event, hidden, context=context) for _ in range(blocks)]

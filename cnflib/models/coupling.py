@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cnflib._check import check_coordinates, check_positive_int, event_shape
+from cnflib._check import event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import (
     Additive,
@@ -82,7 +82,8 @@ def realnvp(
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
         shape: Event shape; an event of two axes is flattened for the nets and masked as a checkerboard.
-        layers: Number of couplings, 8 by default; of an image before and after each squeeze, 3 by default.
+        layers: Number of couplings, 8 by default; of an image the number before, and again after, each squeeze, 3 by
+            default.
         hidden: Widths of the hidden layers of each conditioner, or their channels.
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the conditioners.
@@ -182,8 +183,6 @@ def alternating(
         >>> [layer.mask.tolist() for layer in alternating((3,), Additive(), 2, (8,), 0, nn.ReLU)]
         [[True, True, False], [False, False, True]]
     """
-    check_positive_int(layers, "layers")
-    check_coordinates(event)
     first = halves(event[0]) if len(event) == 1 else checkerboard_mask(event)
     masks = [first if k % 2 == 0 else ~first for k in range(layers)]
     return [dense_coupling(mask, transform, hidden, context, activation) for mask in masks]

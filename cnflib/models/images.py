@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cnflib._check import check_positive_int
 from cnflib.bijection import Chain
 from cnflib.discrete import Coupling, Elementwise, checkerboard_mask, halves
 from cnflib.models.scales import multiscale
@@ -78,7 +77,6 @@ def pixels_then_channels(
         >>> chain(torch.randn(5, 1, 8, 8))[0].shape
         torch.Size([5, 1, 8, 8])
     """
-    check_positive_int(layers, "layers")
 
     def alternate(mask: Tensor, channels: int) -> list[Coupling]:
         masks = [mask if k % 2 == 0 else ~mask for k in range(layers)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_coordinates, check_positive_int, event_shape
+from cnflib._check import event_shape
 from cnflib.bijection import Bijection, Chain, Inverse
 from cnflib.discrete import (
     ActNorm,
@@ -55,8 +55,8 @@ def glow(
         hidden: Widths of the hidden layers of each conditioner, or their channels.
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the conditioners.
-        scales: Number of resolutions of an image, its own included, where no step runs if there is another; by
-            default as many as its sides can be halved for, at most 3.
+        scales: Number of resolutions of an image. Its own is one of them, at which no step runs unless it is the only
+            one. By default as many as its sides can be halved for, at most 3.
 
     Raises:
         ValueError: If the event has fewer than two coordinates, or an image cannot be halved ``scales - 1`` times.
@@ -71,8 +71,6 @@ def glow(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    check_positive_int(layers, "layers")
-    check_coordinates(event)
 
     def couple(event: tuple[int, ...], k: int = 0) -> Coupling:
         if len(event) == 1:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cnflib._check import check_positive_int, event_shape
+from cnflib._check import event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import Contraction, ExactLogDet, Residual, RussianRoulette, Scale, sine
 from cnflib.discrete.lipschitz import Activation
@@ -56,7 +56,6 @@ def residual_flow(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    check_positive_int(layers, "layers")
     kernel = 3 if len(event) == 3 else None
     nets = [Contraction(event, hidden, context, coefficient, kernel, activation) for _ in range(layers)]
     if logdet is None:

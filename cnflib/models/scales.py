@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from cnflib._check import check_positive_int
 from cnflib.bijection import Bijection, Chain, Inverse
 from cnflib.discrete import Split, Squeeze
 
@@ -62,12 +61,11 @@ def resolutions(event: tuple[int, ...], scales: int | None = None) -> int:
         >>> resolutions((1, 28, 28)), resolutions((1, 7, 7)), resolutions((3, 32, 32), scales=6)
         (3, 1, 6)
     """
-    halvings = min(_halvings(event[1]), _halvings(event[2]))
+    halvings = min(_halvings(side) for side in event[1:])
     scales = min(3, 1 + halvings) if scales is None else scales
-    check_positive_int(scales, "scales")
-    if scales > 1 + halvings:
+    if not 1 <= scales <= 1 + halvings:
         raise ValueError(
-            f"Expected sides that can be halved {scales - 1} times; got {event[1:]}. Use at most "
+            f"Expected sides that can be halved {scales - 1} times; got {event[1:]}. Use at least scales=1 and at most "
             f"scales={1 + halvings}, or pad the images."
         )
     return scales

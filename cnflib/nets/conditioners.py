@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_declared, check_features, check_widths, event_shape
+from cnflib._check import check_declared, check_widths, event_shape
 from cnflib.nets.layers import Tanh, feedforward
 
 __all__ = ["Conditioner", "ConvNet"]
@@ -38,7 +38,6 @@ class Conditioner(nn.Module):
         activation: Callable[[], nn.Module] = Tanh,
     ) -> None:
         super().__init__()
-        check_features(context)
         self.context = context
         self.outputs = event_shape(None, outputs)
         inputs = math.prod(event_shape(None, shape))
@@ -82,7 +81,6 @@ class ConvNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        check_features(context)
         check_widths(hidden, least=1)
         self.context = context
         sizes = [3, *[1] * (len(hidden) - 1)]

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FourierFeatures", "TimeEmbedding"]
+from cnflib._check import check_declared
+
+__all__ = ["FourierFeatures", "TimeEmbedding", "conditions"]
 
 
 class TimeEmbedding(nn.Module):
@@ -27,6 +29,27 @@ class TimeEmbedding(nn.Module):
             phase = self.rates * t
             t = torch.cat([t, phase.sin(), phase.cos()], 1)
         return t.expand(batch, -1)
+
+
+def conditions(net: nn.Module, t: Tensor, rows: Tensor, context: Tensor | None) -> Tensor:
+    """What a field sees besides x: features of time and the context, in one row where they are the same for all.
+
+    Args:
+        net: The field, with a :class:`TimeEmbedding` as ``time`` and its number of context features as ``context``.
+        t: Shape ``()`` or ``(B,)``.
+        rows: A tensor with the B rows and the dtype of x.
+        context: Shape ``(B, features)``.
+
+    Returns:
+        Shape ``(B, 1 + 2M + features)``, or ``(1, 1 + 2M)`` for one time and no context.
+
+    Raises:
+        ValueError: If the context is not what the field was built for.
+    """
+    check_declared(context, net.context, type(net).__name__, rows)
+    if context is None:
+        return net.time(t, len(rows) if t.ndim else 1)
+    return torch.cat([net.time(t, len(rows)), context.flatten(1)], 1)
 
 
 class FourierFeatures(nn.Module):

@@ -1,15 +1,14 @@
 """The vector field of a continuous flow: its type, and the plain net for one."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import check_declared, check_event, check_features, event_shape
-from cnflib.nets.embeddings import FourierFeatures, TimeEmbedding
+from cnflib._check import event_shape
+from cnflib.nets.embeddings import FourierFeatures, TimeEmbedding, conditions
 from cnflib.nets.layers import Tanh, feedforward, intercepted, narrowest
 from cnflib.nets.tangents import push
 
@@ -51,7 +50,6 @@ class MLP(nn.Module):
         activation: Callable[[], nn.Module] = Tanh,
     ) -> None:
         super().__init__()
-        check_features(context)
         self.shape = event_shape(None, shape)
         self.context = context
         dim = math.prod(self.shape)
@@ -61,20 +59,20 @@ class MLP(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, *shape)``."""
-        self._check(x, context)
-        h = self._first(self.embed(x.flatten(1)), t, context)
-        for layer in self._rest():
+        first, *others = self.net
+        h = self._enter(first, self.embed(x.flatten(1)), t, context)
+        for layer in others:
             h = layer(h)
-        return h.unflatten(1, self.shape)
+        return h.unflatten(1, x.shape[1:])
 
     def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         r"""The velocity and :math:`J v` for directions v of shape ``(K, B, *shape)`` or ``(K, 1, *shape)``."""
-        self._check(x, context)
+        first, *others = self.net
         features, dh = self.embed.jvp(x.flatten(1), directions.flatten(2))
-        h, dh = self._first(features, t, context), dh @ self.net[0].weight[:, : dh.shape[2]].T
-        for layer in self._rest():
+        h, dh = self._enter(first, features, t, context), dh @ first.weight[:, : dh.shape[2]].T
+        for layer in others:
             h, dh = push(layer, h, dh)
-        return h.unflatten(1, self.shape), dh.unflatten(2, self.shape)
+        return h.unflatten(1, x.shape[1:]), dh.unflatten(2, x.shape[1:])
 
     def factors(
         self, t: Tensor, context: Tensor | None
@@ -83,31 +81,19 @@ class MLP(nn.Module):
         cut = narrowest(self.net)
 
         def into(x: Tensor) -> Tensor:
-            self._check(x, context)
-            return self.net[:cut](self._join(self.embed(x.flatten(1)), t, context))
+            features = self.embed(x.flatten(1))
+            return self.net[:cut](_joined(features, conditions(self, t, features, context)))
 
         return into, lambda h: self.net[cut:](h).unflatten(1, self.shape)
 
-    def _first(self, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
-        """The first layer; what time adds is a bias where it is the same in all rows."""
-        first, n, conditions = self.net[0], features.shape[1], self._conditions(t, len(features), context)
-        if len(conditions) != 1 or type(first) is not nn.Linear or intercepted(first):
-            return first(torch.cat([features, conditions.expand(len(features), -1)], 1))
-        shift = F.linear(conditions, first.weight[:, n:], first.bias)
+    def _enter(self, first: nn.Module, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+        """The first layer; what all rows have in common adds a bias, computed once for the whole batch."""
+        n, common = features.shape[1], conditions(self, t, features, context)
+        if len(common) != 1 or type(first) is not nn.Linear or intercepted(first):
+            return first(_joined(features, common))
+        shift = F.linear(common, first.weight[:, n:], first.bias)
         return F.linear(features, first.weight[:, :n], shift[0])
 
-    def _rest(self) -> Iterator[nn.Module]:
-        return islice(self.net, 1, None)
 
-    def _join(self, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
-        return torch.cat([features, self._conditions(t, len(features), context).expand(len(features), -1)], 1)
-
-    def _conditions(self, t: Tensor, batch: int, context: Tensor | None) -> Tensor:
-        """Features of time and context; one row for all where they are the same for all."""
-        if context is None:
-            return self.time(t, batch if t.ndim else 1)
-        return torch.cat([self.time(t, batch), context.flatten(1)], 1)
-
-    def _check(self, x: Tensor, context: Tensor | None) -> None:
-        check_event(x, self.shape)
-        check_declared(context, self.context, "MLP", x)
+def _joined(features: Tensor, common: Tensor) -> Tensor:
+    return torch.cat([features, common.expand(len(features), -1)], 1)

@@ -23,18 +23,16 @@ def push(f: Callable[[Tensor], Tensor], h: Tensor, dh: Tensor) -> tuple[Tensor, 
         h: Value, shape ``(B, *)``.
         dh: Tangents, shape ``(K, B, *)``, or ``(K, 1, *)`` for the same ones in every row.
     """
-    if _known(f, _AFFINE):
-        return _AFFINE[type(f)](f, h, dh)
-    if _known(f, _CURVED):
-        return _CURVED[type(f)](f, h, dh)
+    if type(f) in _RULES and _as_written(f):
+        return _RULES[type(f)](f, h, dh)
     h, dh = h.contiguous(), dh.expand(-1, *h.shape).contiguous()
     values, tangents = vmap(lambda v: jvp(f, (h,), (v,)))(dh)
     return values[0], tangents
 
 
-def _known(f: Callable[[Tensor], Tensor], rules: dict[type, object]) -> bool:
+def _as_written(layer: nn.Module) -> bool:
     """Whether a rule says all that the layer does: nothing intercepts it, and it pads with nothing but zeros."""
-    return type(f) in rules and not intercepted(f) and getattr(f, "padding_mode", "zeros") == "zeros"
+    return not intercepted(layer) and getattr(layer, "padding_mode", "zeros") == "zeros"
 
 
 def _linear(layer: nn.Linear, h: Tensor, dh: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,14 +47,6 @@ def _convolution(layer: nn.Conv2d, h: Tensor, dh: Tensor) -> tuple[Tensor, Tenso
     return layer(h), flat.unflatten(0, dh.shape[:2])
 
 
-_AFFINE: dict[type, Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    nn.Identity: lambda layer, h, dh: (h, dh),
-    nn.Linear: _linear,
-    nn.Conv2d: _convolution,
-}
-"""Value and tangents after a layer that is affine."""
-
-
 def _tanh(layer: nn.Module, a: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
     y = layer(a)
     return y, torch.ops.aten.tanh_backward(da, y)  # (1 - y²) da in one pass
@@ -68,14 +58,13 @@ def _silu(layer: nn.SiLU, a: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
     return y, (s + y * (1 - s)) * da
 
 
-def _softplus(layer: nn.Softplus, a: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
-    return layer(a), torch.sigmoid(layer.beta * a) * da
-
-
-_CURVED: dict[type, Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+_RULES: dict[type, Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    nn.Identity: lambda layer, h, dh: (h, dh),
+    nn.Linear: _linear,
+    nn.Conv2d: _convolution,
     Tanh: _tanh,
     nn.Tanh: _tanh,
     nn.SiLU: _silu,
-    nn.Softplus: _softplus,
+    nn.Softplus: lambda layer, a, da: (layer(a), torch.sigmoid(layer.beta * a) * da),
 }
-"""Value and tangents after an activation, for the usual ones that are smooth."""
+"""Value and tangents after a layer: of the affine ones, and of the usual activations that are smooth."""

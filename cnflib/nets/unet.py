@@ -5,13 +5,14 @@ the net sees strokes and the digit they make; on the way up the bridges bring ba
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import check_declared, check_event, check_features, check_positive_int, event_shape
-from cnflib.nets.embeddings import TimeEmbedding
+from cnflib._check import event_shape
+from cnflib.nets.embeddings import TimeEmbedding, conditions
 from cnflib.nets.layers import feedforward
 
 __all__ = ["UNet"]
@@ -38,13 +39,13 @@ class UNet(nn.Module):
         attention: Whether the coarsest image attends to itself.
         context: Number of context features; 0 for none. A label of ten is ``context=10`` and a one-hot row.
         time_frequencies: Number of frequencies of the :class:`TimeEmbedding`.
-        patch: Side of the squares of pixels that are taken as channels of one before the first convolution. 2 makes the
-            net about four times as cheap, 1 leaves the image as it is.
+        patch: Side of the squares of pixels that become the channels of one pixel before the first convolution. 2 makes
+            the net about four times as cheap, 1 leaves the image as it is.
         groups: Groups of channels that are normalised together.
 
     Raises:
-        ValueError: If the shape is not (C, H, W), a side is not a multiple of what the sizes need, the channels are not
-            one of ``groups``, or an argument is not a positive int; in a call, on a wrong shape or context.
+        ValueError: If the shape is not (C, H, W), a side is not a multiple of what the sizes need, or the channels are
+            not one of ``groups``; in a call, if the context is not what was declared.
 
     References:
         U-Net: Convolutional Networks for Biomedical Image Segmentation, Ronneberger et al., 2015, arXiv:1505.04597;
@@ -71,31 +72,23 @@ class UNet(nn.Module):
         groups: int = 8,
     ) -> None:
         super().__init__()
-        check_features(context)
-        self.shape = _image(shape)
-        self.context = context
-        widths = _widths(channels, multipliers, groups)
-        for value, name in ((blocks, "blocks"), (patch, "patch")):
-            check_positive_int(value, name)
+        self.shape, self.context, self.patch = event_shape(None, shape), context, patch
+        widths = [channels * m for m in multipliers]
         _check_sides(self.shape, patch * 2 ** (len(widths) - 1), widths[-1] // groups)
         pixel, embedded = self.shape[0] * patch**2, 4 * channels
-        self.patch = patch
+
+        def stacks(inputs: Sequence[int]) -> nn.ModuleList:
+            pairs = zip(inputs, widths, strict=True)
+            return nn.ModuleList(_stack(n, m, blocks, embedded, groups) for n, m in pairs)
+
         self.time = TimeEmbedding(time_frequencies)
         self.embed = feedforward(self.time.features + context, embedded, (embedded,), nn.SiLU)
         self.first = nn.Conv2d(pixel, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            _stack(n, m, blocks, embedded, groups)
-            for n, m in zip([widths[0], *widths[:-1]], widths, strict=True)
-        )
+        self.down = stacks([widths[0], *widths[:-1]])
         self.shrink = nn.ModuleList(nn.Conv2d(n, n, 3, 2, 1) for n in widths[:-1])
         self.middle = _Attention(widths[-1], groups) if attention else nn.Identity()
-        self.grow = nn.ModuleList(
-            nn.Conv2d(m, n, 3, padding=1) for n, m in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.up = nn.ModuleList(
-            _stack(n, m, blocks, embedded, groups)
-            for n, m in zip([2 * n for n in widths[:-1]] + widths[-1:], widths, strict=True)
-        )
+        self.grow = nn.ModuleList(nn.Conv2d(m, n, 3, padding=1) for n, m in pairwise(widths))
+        self.up = stacks([*(2 * n for n in widths[:-1]), widths[-1]])
         self.norm = nn.GroupNorm(groups, widths[0])
         self.last = nn.Conv2d(widths[0], pixel, 3, padding=1)
         nn.init.zeros_(self.last.weight)
@@ -103,9 +96,7 @@ class UNet(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, C, H, W)``."""
-        check_event(x, self.shape)
-        check_declared(context, self.context, "UNet", x)
-        c = F.silu(self.embed(self._conditions(t, len(x), context)))
+        c = F.silu(self.embed(conditions(self, t, x, context)))
         h, bridges = self.first(F.pixel_unshuffle(x, self.patch)), []
         for blocks, shrink in zip(self.down, [*self.shrink, nn.Identity()], strict=True):
             h = _through(blocks, h, c)
@@ -116,12 +107,6 @@ class UNet(nn.Module):
             h = F.interpolate(self.grow[k](h), scale_factor=2.0)
             h = _through(self.up[k], torch.cat([h, bridges[k]], 1), c)
         return F.pixel_shuffle(self.last(F.silu(self.norm(h))), self.patch)
-
-    def _conditions(self, t: Tensor, batch: int, context: Tensor | None) -> Tensor:
-        """Features of time and context; one row for all where they are the same for all."""
-        if context is None:
-            return self.time(t, batch if t.ndim else 1)
-        return torch.cat([self.time(t, batch), context.flatten(1)], 1)
 
 
 class _Block(nn.Module):
@@ -177,40 +162,18 @@ def _through(blocks: nn.ModuleList, h: Tensor, c: Tensor) -> Tensor:
     return h
 
 
-def _image(shape: tuple[int, int, int]) -> tuple[int, ...]:
-    event = event_shape(None, shape)
-    if len(event) != 3:
-        raise ValueError(
-            f"Expected shape to be (C, H, W), that of an image; got {event}. For other events use MLP(shape)."
-        )
-    return event
-
-
-def _widths(channels: int, multipliers: Sequence[int], groups: int) -> list[int]:
-    check_positive_int(groups, "groups")
-    check_positive_int(channels, "channels")
-    whole = isinstance(multipliers, Sequence) and all(isinstance(m, int) and m > 0 for m in multipliers)
-    if not whole or not multipliers:
-        raise ValueError(
-            f"Expected multipliers to be a sequence of positive ints, one for each size, e.g. (1, 2, 2); got "
-            f"{multipliers!r}."
-        )
-    if channels % groups:
-        raise ValueError(
-            f"Expected channels to be a multiple of groups = {groups}; got {channels}. Take "
-            f"channels={-(-channels // groups) * groups}, or groups=1."
-        )
-    return [channels * m for m in multipliers]
-
-
 def _check_sides(shape: tuple[int, ...], factor: int, channels: int) -> None:
     """Check that every halving leaves a whole number of pixels, and a group of channels more than one value."""
-    height, width = shape[1:]
+    if len(shape) != 3:
+        raise ValueError(
+            f"Expected shape to be (C, H, W), that of an image; got {shape}. For other events use MLP(shape)."
+        )
+    _, height, width = shape
     if height % factor or width % factor:
-        right, bottom = -width % factor, -height % factor
         raise ValueError(
             f"Expected sides that are multiples of {factor} = patch · 2^(sizes - 1); got {height} × {width}. Pad x by "
-            f"torch.nn.functional.pad(x, (0, {right}, 0, {bottom})), or take fewer multipliers or a smaller patch."
+            f"torch.nn.functional.pad(x, (0, {-width % factor}, 0, {-height % factor})), or take fewer multipliers or "
+            "a smaller patch."
         )
     if height * width * channels == factor**2:
         raise ValueError(

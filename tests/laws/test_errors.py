@@ -30,7 +30,6 @@ from cnflib.discrete import (
     RussianRoulette,
     TruncatedSeries,
     halves,
-    mean_log_prob,
     spectral_norm,
 )
 from cnflib.interpolants import (
@@ -78,7 +77,6 @@ from cnflib.interpolants import ConditionalPairing as conditioned
 from cnflib.models import (
     ffjord,
     glow,
-    iaf,
     maf,
     planar_flow,
     radial_flow,
@@ -312,7 +310,6 @@ calls = {
         lambda: ffjord(shape=(1, 6, 6), scales=3),
         r"Expected sides that can be halved 2 times; got \(6, 6\).*at most scales=2",
     ),
-    "blocks": (lambda: ffjord(shape=(1, 4, 4), blocks=0), "Expected blocks to be a positive int"),
     "divergence not called": (
         lambda: CNF(field, Hutchinson),
         r"Expected divergence.*Hutchinson\(\); got the class Hutchinson. Call it",
@@ -364,14 +361,12 @@ calls = {
     "probes": (lambda: Hutchinson(probes=0), "Expected probes to be a positive int; got 0"),
     "mask keeps all": (
         lambda: Coupling(torch.ones(2).bool(), Affine(), None),
-        "Expected a mask that keeps some",
+        "Expected mask.* keeps some",
     ),
-    "mask keeps none": (lambda: Coupling(torch.zeros(2).bool(), Affine(), None), "Expected a mask.*dim >= 2"),
-    "mask of a list": (
-        lambda: Coupling([True, False], Affine(), None),
-        "Expected mask to be a bool tensor.*got list",
+    "mask keeps none": (
+        lambda: Coupling(torch.zeros(2).bool(), Affine(), None),
+        r"Expected mask.*ffjord\(dim=1\)",
     ),
-    "half of two and a half": (lambda: halves(2.5), "Expected size to be a positive int; got 2.5"),
     "mask of numbers": (lambda: Coupling(torch.ones(2), Affine(), None), "Expected mask to be a bool tensor"),
     "coupling net": (
         lambda: Coupling(torch.tensor([True, False]), Affine(), Conditioner(1, 1))(x),
@@ -389,10 +384,10 @@ calls = {
     "bound 0": (lambda: Affine(0.0), "Expected bound .*> 0 and finite; got 0.0"),
     "bound NaN": (lambda: Affine(float("nan")), "Expected bound"),
     "bound inf": (lambda: Affine(float("inf")), "Expected bound .*> 0 and finite; got inf"),
-    "bins 0": (lambda: RationalQuadratic(bins=0), "Expected bins to be a positive int; got 0"),
+    "bins 0": (lambda: RationalQuadratic(bins=0), "Expected 1 <= bins < 1000; got 0"),
     "bins 1000": (
         lambda: RationalQuadratic(1000),
-        "Expected fewer than 1000 bins; got 1000. Use more layers",
+        "Expected 1 <= bins < 1000; got 1000.*use more layers",
     ),
     "box 0": (lambda: RationalQuadratic(bound=0.0), "Expected bound .*> 0 and finite; got 0.0"),
     "box inf": (lambda: spline_flow(dim=2, bound=float("inf")), "Expected bound .*> 0 and finite; got inf"),
@@ -405,7 +400,6 @@ calls = {
         lambda: MADE(2, 2, hidden=()),
         r"Expected hidden.*at least 1; got \(\)",
     ),
-    "MADE of no parameters": (lambda: MADE(2, 0), "Expected parameters to be a positive int; got 0"),
     "MADE of other parameters": (
         lambda: MaskedAutoregressive(Affine(), MADE(2, 3)),
         r"Expected a net with parameters=2.*got 3. Build it by MADE\(shape, transform.parameters\)",
@@ -423,7 +417,6 @@ calls = {
         "Expected transform .*got 'affine'",
     ),
     "transform of a layer": (lambda: MaskedAutoregressive(None, MADE(2, 2)), "Expected transform .*got None"),
-    "layers of maf": (lambda: iaf(dim=2, layers=0), "Expected layers to be a positive int; got 0"),
     "coefficient 1": (lambda: residual_flow(dim=2, coefficient=1.0), "Expected 0 < coefficient < 1; got 1.0"),
     "coefficient of many dimensions": (
         lambda: residual_flow(dim=20, coefficient=1.5),
@@ -436,27 +429,14 @@ calls = {
         lambda: Contraction(4, kernel=3),
         r"event of shape \(C, H, W\).*\(4,\).*kernel=None",
     ),
-    "kernel 0": (lambda: Contraction((1, 4, 4), kernel=0), "Expected kernel to be a positive int; got 0"),
-    "layers of no residual flow": (
-        lambda: residual_flow(dim=2, layers=0),
-        "Expected layers to be a positive",
-    ),
-    "iterations": (
-        lambda: Residual(Contraction(2), iterations=0),
-        "Expected iterations .*positive int; got 0",
-    ),
+    "kernel 0": (lambda: Contraction((1, 4, 4), kernel=0), "Expected an odd kernel.*got kernel=0"),
     "roulette terms": (lambda: RussianRoulette(terms=0), "Expected terms to be a positive int; got 0"),
-    "roulette probes": (lambda: RussianRoulette(probes=0), "Expected probes to be a positive int; got 0"),
     "roulette ratio 1": (
         lambda: RussianRoulette(ratio=1.0),
         "Expected 0 < ratio < 1; got 1.0.*TruncatedSeries",
     ),
     "roulette ratio 0": (lambda: RussianRoulette(ratio=0.0), "Expected 0 < ratio < 1; got 0.0"),
     "truncated terms": (lambda: TruncatedSeries(0), "Expected terms to be a positive int; got 0"),
-    "truncated probes": (
-        lambda: TruncatedSeries(probes=1.5),
-        "Expected probes to be a positive int; got 1.5",
-    ),
     "norm of a vector": (
         lambda: spectral_norm(x[0]),
         r"Expected a weight of shape \(outputs, inputs\).*got \(2,\)",
@@ -476,15 +456,11 @@ calls = {
     ),
     "residual of one bad row": (
         lambda: flows["residual_flow"].bijection.decode(bad),
-        "Expected finite z; got NaN or inf in 1 of 4 rows",
+        "did not in 1 of 4 rows.*NaN.* in z",
     ),
     "residual net of other shape": (
         lambda: Residual(anything(lambda x, c: x[:, :1]))(x),
         r"Expected net\(x, context\) to return .*shape \(4, 2\); got \(4, 1\)",
-    ),
-    "residual net of a tuple": (
-        lambda: Residual(anything(lambda x, c: (x, x))).decode(x),
-        r"Expected net\(x, context\).*got tuple",
     ),
     "std 0": (
         lambda: Standardize(torch.zeros(2), torch.tensor([1.0, 0])),
@@ -501,13 +477,12 @@ calls = {
     ),
     "one coordinate": (
         lambda: realnvp(dim=1),
-        r"at least two coordinates.*got shape \(1,\).*ffjord\(dim=1\)",
+        r"size >= 2; got 1.*at least two coordinates.*ffjord\(dim=1\)",
     ),
     "glow of one coordinate": (
         lambda: glow(shape=(1, 1, 1)),
-        r"at least two coordinates.*got shape \(1, 1, 1\).*ffjord\(dim=1\)",
+        r"Expected mask.*ffjord\(dim=1\)",
     ),
-    "glow layers": (lambda: glow(dim=2, layers=0), "Expected layers to be a positive int; got 0"),
     "glow scales": (
         lambda: glow(shape=(1, 28, 28), scales=4),
         r"Expected sides that can be halved 3 times; got \(28, 28\).*at most scales=3, or pad",
@@ -520,13 +495,12 @@ calls = {
         lambda: glow(shape=(1, 4, 4)).log_prob(torch.randn(4, 1, 4, 4), c),
         "Expected no context.*this ConvNet.*context=0",
     ),
-    "image layers": (lambda: realnvp(shape=(1, 4, 4), layers=0), "Expected layers to be a positive int"),
     "image scales": (lambda: realnvp(shape=(1, 6, 6), scales=3), "at most scales=2"),
     "ActNorm of one row": (
         lambda: ActNorm(2)(x[:1]),
-        r"Expected at least two values a channel to set up an ActNorm; got 1\..*larger, or call \.eval\(\)",
+        r"finite and not constant to set up an ActNorm; 2 of 2.*larger, or call \.eval\(\)",
     ),
-    "ActNorm of none": (lambda: ActNorm(2)(x[:0]), "at least two values a channel.*got 0"),
+    "ActNorm of none": (lambda: ActNorm(2)(x[:0]), "finite and not constant.*2 of 2"),
     "ActNorm of a constant": (
         lambda: ActNorm(2)(torch.ones(4, 2)),
         "finite and not constant.*2 of 2 are not, the first is 0.*Dequantize.*drop",
@@ -536,15 +510,10 @@ calls = {
         lambda: torch.func.vjp(lambda y: ActNorm(2)(y)[0], x),
         r"Expected an ActNorm that has seen data.*one batch.*torch.func, or call \.eval",
     ),
-    "ActNorm channels": (lambda: ActNorm(0), "Expected channels to be a positive int; got 0"),
     "ActNorm of other channels": (lambda: ActNorm(3)(x), r"Expected x of shape \(B, 3\); got \(4, 2\)"),
     "ActNorm dtype": (
         lambda: ActNorm(2)(x.double()),
         "Expected x of dtype torch.float32, that of the ActNorm",
-    ),
-    "convolution channels": (
-        lambda: InvertibleConv1x1(1.5),
-        "Expected channels to be a positive int; got 1.5",
     ),
     "convolution of other channels": (
         lambda: InvertibleConv1x1(3)(torch.zeros(4, 2, 5, 5)),
@@ -556,8 +525,6 @@ calls = {
     ),
     "flatten": (lambda: Flatten((2, 3))(x), r"Expected x of shape \(B, 2, 3\); got \(4, 2\)"),
     "ConvNet of one layer": (lambda: ConvNet(1, 2, ()), r"Expected hidden.*at least 1; got \(\)"),
-    "levels 1": (lambda: Dequantize(1), "Expected levels >= 2; got 1.*256"),
-    "levels of a half": (lambda: Dequantize(2.5), "Expected levels to be a positive int; got 2.5"),
     "level too high": (
         lambda: Dequantize(4)(torch.tensor([[0.0, 4.0]])),
         r"Expected integers from 0 to 3; got 4 at 1 of 2 values.*levels=",
@@ -583,26 +550,14 @@ calls = {
         r"Expected x in \[0, 1\]; got values from -0.1",
     ),
     "logit of NaN": (lambda: Logit()(torch.tensor([[torch.nan]])), r"Expected x in \[0, 1\]"),
-    "draws 0": (lambda: mean_log_prob(flows["realnvp"], x, 0), "Expected draws to be a positive int; got 0"),
     "temperature 0": (
         lambda: tempered(flows["realnvp"], 0.0),
         r"Expected 0 < temperature < inf; got 0.0.*decode\(torch.zeros",
     ),
     "temperature NaN": (lambda: tempered(flows["realnvp"], float("nan")), "Expected 0 < temperature"),
-    "layers 0": (lambda: realnvp(dim=2, layers=0), "Expected layers to be a positive int; got 0"),
-    "planar layers 0": (lambda: planar_flow(dim=2, layers=0), "Expected layers .*positive int; got 0"),
-    "radial layers 0.5": (lambda: radial_flow(dim=2, layers=0.5), "Expected layers .*positive int; got 0.5"),
     "planar of none": (lambda: Planar(0), "Expected shape to be a positive int; got 0"),
     "planar of ()": (lambda: Planar(()), r"Expected a shape of at least one axis; got \(\)"),
     "radial of ()": (lambda: Radial(()), r"Expected a shape of at least one axis; got \(\)"),
-    "planar context -1": (
-        lambda: Planar(2, context=-1),
-        "Expected context to be a number of features, an int >= 0; got -1.*context=0",
-    ),
-    "radial context of a tensor": (
-        lambda: Radial(2, context=c),
-        "Expected context to be a number of features",
-    ),
     "dim and shape": (
         lambda: ffjord(dim=2, shape=(2,)),
         r"Expected exactly one of dim and shape; got dim=2, shape=\(2,\)",
@@ -614,7 +569,6 @@ calls = {
         "Expected each size in shape to be a positive int; got 0.5",
     ),
     "shape ()": (lambda: StandardNormal(()), r"Expected a shape of at least one axis; got \(\)"),
-    "MLP": (lambda: MLP(3)(torch.tensor(0.0), x), r"Expected x of shape \(B, 3\); got \(4, 2\)"),
     "latent": (lambda: StandardNormal(3).log_prob(x), r"Expected x of shape \(B, 3\); got \(4, 2\)"),
     "ends of other dimension": (lambda: Linear()(0.5, x, c), r"Expected x1 of shape \(B, 2\); got \(4, 3\)"),
     "ends of other batch": (lambda: Linear().rate(0.5, x, x[:3]), "Expected as many x0 as x1; got 4 and 3"),

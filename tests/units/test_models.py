@@ -70,9 +70,6 @@ def test_builders_agree_on_the_order_of_their_arguments(build):
 @pytest.mark.parametrize("event", [(2,), (1, 4, 4)], ids=["vector", "image"])
 @builders
 def test_a_builder_names_a_wrong_declaration_and_a_context_that_is_missing_or_too_much(build, event):
-    for wrong in (-1, 2.0):
-        with pytest.raises(ValueError, match="Expected context to be a number of features"):
-            build(shape=event, context=wrong)
     for wrong in (8, (0,), (8.0,)):
         with pytest.raises(ValueError, match="Expected hidden to be a sequence of positive ints"):
             build(shape=event, context=1, hidden=wrong)

@@ -157,9 +157,6 @@ def test_a_split_takes_whatever_has_the_four_methods_and_knows_the_shape_where_t
         torch.equal(Split(duck)(draw(3, 4))[0], Split(spy)(draw(3, 4))[0]) and Split(duck).event_shape is None
     )
     assert Split(coupling(Affine(), (3, 2, 2))).event_shape == (6, 2, 2)
-    for inner in (Affine, torch.nn.Linear(2, 2)):
-        with pytest.raises(ValueError, match="Expected inner to be a bijection"):
-            Split(inner)
 
 
 def test_a_split_of_the_identity_is_the_identity():
@@ -250,29 +247,12 @@ def test_a_scale_compiles_without_a_graph_break(name, way):
 
 image = torch.zeros(2, 1, 4, 4)
 wrong = {  # a call that must not pass: what the message says
-    "squeeze of a vector": (
-        lambda: Squeeze()(torch.zeros(2, 16)),
-        r"Expected x of shape \(B, C, H, W\); got \(2, 16\)\. Add",
-    ),
-    "squeeze of one image": (
-        lambda: Squeeze()(image[0]),
-        r"got \(1, 4, 4\)\. Add the missing axis: x\[None\]",
-    ),
-    "squeeze of a film": (lambda: Squeeze()(image[None]), r"\(B, C, H, W\); got \(1, 2, 1, 4, 4\)"),
     "squeeze of integers": (lambda: Squeeze()(image.long()), r"Expected x of a floating dtype"),
-    "unsqueeze of a vector": (
-        lambda: Squeeze().decode_and_logdet(torch.zeros(2, 4)),
-        r"Expected z of shape \(B, C, H, W\); got \(2, 4\).*z\[None\]",
-    ),
     "odd height": (
         lambda: Squeeze()(torch.zeros(2, 1, 3, 4)),
         r"Expected even height and width of x; got shape \(2, 1, 3, 4\)\. Pad or crop.* fewer scales",
     ),
     "odd width": (lambda: Squeeze()(torch.zeros(2, 1, 4, 5)), r"Expected even height and width of x"),
-    "unsqueeze of 6 channels": (
-        lambda: Squeeze().decode_and_logdet(torch.zeros(2, 6, 2, 2)),
-        r"Expected z with a multiple of 4 channels; got shape \(2, 6, 2, 2\)\. Only a squeezed",
-    ),
     "split of 1 channel": (
         lambda: Split(Chain())(image),
         r"Expected x with an even number of channels \(axis 1\), at least 2; got shape \(2, 1, 4, 4\)\. Put a Squeeze",
@@ -285,18 +265,6 @@ wrong = {  # a call that must not pass: what the message says
     ),
     "decode of 3 channels": (lambda: Split(Chain()).decode(torch.zeros(2, 3)), r"Expected z with an even"),
     "split of no batch": (lambda: Split(Chain())(torch.zeros(4)), r"Expected x of shape \(B, \*event\)"),
-    "inner that changes the shape": (
-        lambda: Split(Squeeze())(torch.zeros(2, 2, 4, 4)),
-        r"Expected inner to keep the shape \(2, 1, 4, 4\) of its half; got \(2, 4, 2, 2\)\. Undo a squeeze",
-    ),
-    "inner that changes it back": (
-        lambda: Split(Squeeze()).decode_and_logdet(torch.zeros(2, 8, 2, 2)),
-        r"keep the shape \(2, 4, 2, 2\) of its half; got \(2, 1, 4, 4\)",
-    ),
-    "inner that changes it in decode": (
-        lambda: Split(Squeeze()).decode(torch.zeros(2, 8, 2, 2)),
-        r"keep the shape \(2, 4, 2, 2\) of its half; got \(2, 1, 4, 4\)",
-    ),
 }
 
 

@@ -32,6 +32,17 @@ def test_a_velocity_has_the_shape_of_x(member):
     assert built(member)(t, x, context).shape == x.shape
 
 
+def test_a_point_of_as_many_numbers_keeps_its_shape_and_of_another_number_fails():
+    """A velocity that broadcast against x would couple the rows of a solve."""
+    f, x = built(fields["shape"]), torch.randn(3, 6, generator=rng(), dtype=torch.float64)
+    v, dv = f.jvp(t, x, None, torch.ones(2, 1, 6).double())
+    assert v.shape == x.shape and dv.shape == (2, *x.shape)
+    assert torch.equal(f(t, x), f(t, x.unflatten(1, (2, 3))).flatten(1))
+    assert_close(f(t, x), v)
+    with pytest.raises(RuntimeError):
+        f(t, x[:, :5])
+
+
 @every
 def test_a_field_acts_on_each_row_alone(member):
     f, (x, context) = built(member), points(member)

@@ -44,7 +44,7 @@ class Family(NamedTuple):
 
 
 families = {
-    "planar": Family(Planar, planar_flow, two_bumps, 8, 1e-2, (planar, "_root"), 0.15, (0.15, 0.25)),
+    "planar": Family(Planar, planar_flow, two_bumps, 8, 1e-2, (planar, "_tanh_root"), 0.15, (0.15, 0.25)),
     "radial": Family(Radial, radial_flow, ring, 6, 2e-2, (radial, "_radius"), 0.2, (0.3, 0.4)),
 }
 every = pytest.mark.parametrize("name", families)

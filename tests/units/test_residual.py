@@ -510,12 +510,8 @@ def test_a_log_determinant_is_a_value_that_prints_as_the_call_that_makes_it(logd
         (lambda: RussianRoulette(0), "terms"),
         (lambda: RussianRoulette("exact"), "terms"),
         (lambda: RussianRoulette(ratio=1), r"ratio.*TruncatedSeries\(terms\)"),
-        (lambda: RussianRoulette(ratio="0.9"), "ratio"),
-        (lambda: RussianRoulette(probes=0), "probes"),
         (lambda: TruncatedSeries(1.5), "terms"),
-        (lambda: TruncatedSeries(probes=-1), "probes"),
         (lambda: Residual(Contraction(2), ExactLogDet), r"logdet.*Call it: ExactLogDet\(\)"),
-        (lambda: Residual(Contraction(2), "exact"), r"logdet.*ExactLogDet\(\)"),
         (lambda: residual_flow(dim=2, logdet=RussianRoulette), r"logdet.*Call it: RussianRoulette\(\)"),
     ],
 )

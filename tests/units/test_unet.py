@@ -237,16 +237,6 @@ wrong = {
         "Expected more than one value in a group.*fewer groups",
     ),
     "not an image": (lambda: UNet(5), r"Expected shape to be \(C, H, W\).*got \(5,\).*MLP"),
-    "channels": (lambda: UNet((1, 4, 4), channels=12), r"multiple of groups = 8; got 12\. Take channels=16"),
-    "no size": (lambda: UNet((1, 4, 4), multipliers=()), r"Expected multipliers.*got \(\)"),
-    "half a multiplier": (lambda: UNet((1, 4, 4), multipliers=(1, 0.5)), r"Expected multipliers.*0\.5"),
-    "no block": (lambda: UNet((1, 4, 4), blocks=0), "Expected blocks to be a positive int; got 0"),
-    "patch 0": (lambda: UNet((1, 4, 4), patch=0), "Expected patch to be a positive int; got 0"),
-    "context": (lambda: UNet((1, 4, 4), context=-1), "Expected context to be a number of features"),
-    "another image": (
-        lambda: UNet((1, 4, 4))(torch.tensor(0.5), torch.zeros(2, 1, 8, 8)),
-        r"Expected x of shape \(B, 1, 4, 4\); got \(2, 1, 8, 8\)",
-    ),
     "a context not declared": (
         lambda: UNet((1, 4, 4))(torch.tensor(0.5), torch.zeros(2, 1, 4, 4), torch.zeros(2, 3)),
         r"Expected no context.*this UNet was built with context=0",
