@@ -178,11 +178,6 @@ def check_returned(value: Tensor, shape: tuple[int, ...], owner: object, what: s
         )
 
 
-def check_rate(rate: Tensor, x: Tensor) -> None:
-    """Check that what a cost returned is a number for each row of x."""
-    check_returned(rate, x.shape[:1], "every cost", "a rate")
-
-
 def check_velocity(velocity: Tensor, x: Tensor, name: str = "field") -> None:
     """Check that what a field returned at x is a tensor of x's shape."""
     check_returned(
@@ -268,23 +263,6 @@ def check_widths(hidden: Sequence[int], least: int = 0) -> None:
         )
 
 
-def check_features(context: int) -> None:
-    """Check that the context a net is built for is a number of features."""
-    if not isinstance(context, int) or context < 0:
-        raise ValueError(
-            f"Expected context to be a number of features, an int >= 0; got {context!r}. For none: context=0."
-        )
-
-
-def check_coordinates(event: tuple[int, ...]) -> None:
-    """Refuse an event of one coordinate, of which a coupling has nothing to condition on."""
-    if math.prod(event) < 2:
-        raise ValueError(
-            f"Expected at least two coordinates for a coupling; got shape {event}. In 1-D use ffjord(dim=1) or "
-            "maf(dim=1, transform=RationalQuadratic())."
-        )
-
-
 def check_transform(transform: object) -> None:
     """Check that a layer was given a family of maps, not the class that makes one."""
     if isinstance(transform, type) or not isinstance(getattr(transform, "parameters", None), int):
@@ -292,9 +270,3 @@ def check_transform(transform: object) -> None:
             "Expected transform to be a family of maps, like Affine() or an object with parameters, encode and decode; "
             f"got {described(transform)}. A class is to be called: Affine()."
         )
-
-
-def check_bound(bound: float, way: str) -> None:
-    """Check that a bound is a positive, finite number."""
-    if not isinstance(bound, int | float) or not 0 < bound < math.inf:
-        raise ValueError(f"Expected bound to be a number > 0 and finite; got {bound!r}. {way}")

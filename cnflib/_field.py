@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import described
+from cnflib._check import batched, described
 
 __all__ = ["Uniform", "uniform"]
 
@@ -43,7 +43,12 @@ class Uniform:
         )
 
     def _diagnose(self, t: Tensor, x: Tensor, context: Tensor | None, error: Exception) -> None:
-        """Raise a ValueError where a context is missing or the field runs at a time of another shape."""
+        """Raise a ValueError where x is no event of the field, a context is missing, or t has a shape it fails at."""
+        event = getattr(self.field, "shape", None)
+        if isinstance(event, tuple) and x.shape[1:] != event:
+            raise ValueError(
+                f"Expected x of shape {batched(event)}, that of the field {_called(self.field)}; got {tuple(x.shape)}."
+            ) from error
         if context is None and self.needs_context:
             raise ValueError(
                 f"Expected a context, as {_called(self.field)} has a third argument without a default and fails where "

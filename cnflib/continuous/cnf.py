@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_deterministic, check_differentiable, check_rate, eager
+from cnflib._check import check_deterministic, check_differentiable, check_returned, eager
 from cnflib._field import uniform
 from cnflib.bijection import Bijection
 from cnflib.continuous._boundary import (
@@ -257,7 +257,7 @@ class CNF(Bijection):
             here = local(field, t, state[0], context)
             rates = [cost(field, t, state[0], context, here) for cost in self.costs]
             for rate in rates:
-                check_rate(rate, x)
+                check_returned(rate, x.shape[:1], "every cost", "a rate")
             return (here.velocity, here.divergence, *(direction * rate for rate in rates))
 
         zero = x.new_zeros(x.shape[0])

@@ -16,14 +16,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import (
-    check_declared,
-    check_event,
-    check_features,
-    check_widths,
-    event_shape,
-)
+from cnflib._check import event_shape
 from cnflib.nets import Tanh, TimeEmbedding, push
+from cnflib.nets.embeddings import conditions
 
 __all__ = ["ModulatedNet", "concat", "concat_squash", "convolutional"]
 
@@ -82,7 +77,6 @@ class ModulatedNet(nn.Module):
         activation: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
-        check_features(context)
         self.shape, self.context = shape, context
         self.time = TimeEmbedding()
         self.layers = nn.ModuleList(_Modulated(a, self.time.features + context, gated) for a in affine)
@@ -90,12 +84,12 @@ class ModulatedNet(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, *shape)``."""
-        u = self._features(t, x, context)
+        u = conditions(self, t, x, context)
         return self._run(self.layers, self._rows(x), u).reshape(x.shape)
 
     def jvp(self, t: Tensor, x: Tensor, context: Tensor | None, directions: Tensor) -> tuple[Tensor, Tensor]:
         r"""The velocity and :math:`J v` for directions v of shape ``(K, B, *shape)`` or ``(K, 1, *shape)``."""
-        u = self._features(t, x, context)
+        u = conditions(self, t, x, context)
         h = self._rows(x)
         dh = directions.reshape(*directions.shape[:2], *h.shape[1:])
         for layer in self.layers[:-1]:
@@ -111,11 +105,11 @@ class ModulatedNet(nn.Module):
         cut = 1 + widths.index(min(widths)) if widths else 0
 
         def into(x: Tensor) -> Tensor:
-            u = self._features(t, x, context)
+            u = conditions(self, t, x, context)
             return self._run(self.layers[:cut], self._rows(x), u) if cut else self._rows(x)
 
         def on(h: Tensor) -> Tensor:
-            u = self._embed(t, len(h), context)
+            u = conditions(self, t, h, context)
             h = self.activation(h) if cut else h
             return self._run(self.layers[cut:], h, u).reshape(-1, *self.shape)
 
@@ -125,17 +119,6 @@ class ModulatedNet(nn.Module):
         for layer in layers[:-1]:
             h = self.activation(layer(h, u))
         return layers[-1](h, u)
-
-    def _features(self, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        check_event(x, self.shape)
-        check_declared(context, self.context, "ModulatedNet", x)
-        return self._embed(t, len(x), context)
-
-    def _embed(self, t: Tensor, batch: int, context: Tensor | None) -> Tensor:
-        """Features of time and context; one row for all where they are the same for all."""
-        if context is None:
-            return self.time(t, batch if t.ndim else 1)
-        return torch.cat([self.time(t, batch), context.flatten(1)], 1)
 
     def _rows(self, x: Tensor) -> Tensor:
         return x.flatten(1) if isinstance(self.layers[0].affine, nn.Linear) else x
@@ -215,7 +198,6 @@ def convolutional(
     event = event_shape(None, shape)
     if len(event) != 3:
         raise ValueError(f"Expected shape (C, H, W); got {event}. For vectors use concat_squash(shape).")
-    check_widths(channels)
     widths = [event[0], *channels, event[0]]
     layers = [
         nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in zip(widths[:-1], widths[1:], strict=True)
@@ -231,7 +213,6 @@ def _dense(
     activation: Callable[[], nn.Module],
 ) -> ModulatedNet:
     event = event_shape(None, shape)
-    check_widths(hidden)
     widths = [math.prod(event), *hidden, math.prod(event)]
     layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
     return ModulatedNet(event, layers, context, gated, activation)

@@ -72,7 +72,7 @@ def test_a_module_that_no_page_describes_is_noticed(monkeypatch):
         ("cnflib.flow", "tempered", "cnflib.tempered"),
         ("cnflib.continuous.cnf", "CNF", "cnflib.continuous.CNF"),
         ("cnflib.ode.solver", "Stats", "cnflib.ode.Stats"),
-        ("cnflib.continuous.divergence", "Probe", "cnflib.continuous.divergence.Probe"),
+        ("cnflib.continuous.probes", "Probe", "cnflib.continuous.probes.Probe"),
         ("cnflib.data.digits", "digits", "cnflib.data.digits.digits"),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_name_that_another_module_defines_is_left_to_it():
 
 def test_a_module_describes_what_readers_import_and_the_types_beside_it():
     names = api.own_names("cnflib.continuous.divergence")
-    assert {"Exact", "Probe", "Estimator"} <= set(names)
+    assert {"Exact", "Estimator"} <= set(names)
     assert not api.own_names("cnflib.ode.adjoint")
     assert api.is_shown("cnflib.data.toy") and api.is_shown("cnflib.metrics")
     assert not api.is_shown("cnflib.ode.solve") and not api.is_shown("cnflib.flow")
