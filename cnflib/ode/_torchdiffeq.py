@@ -29,13 +29,13 @@ def both_options(options: Options, times: Tensor, stops: dict[str, Tensor]) -> t
     forward = {name: value for name, value in options.items() if name != "max_num_steps"} | stops
     turned: Options = {name: sign * stop for name, stop in stops.items()}
     if "step_size" in options:
-        forward["grid_constructor"] = partial(_grid, step_size=forward.pop("step_size"))
+        forward["grid_constructor"] = partial(_equal_grid, step_size=forward.pop("step_size"))
     elif "grid_constructor" in options:
         turned["grid_constructor"] = lambda f, y, t: sign * options["grid_constructor"](f, y, sign * t)
     return forward, {name: value for name, value in (forward | turned).items() if name != "norm"}
 
 
-def _grid(function: Callable, y: Tensor, t: Tensor, step_size: float) -> Tensor:
+def _equal_grid(function: Callable, y: Tensor, t: Tensor, step_size: float) -> Tensor:
     """Equal steps of at most the given size, where rounding does not ask for a sliver more."""
     steps = max(1, ceil(abs((t[-1] - t[0]).item()) / step_size - 1e-6))
     return torch.lerp(t[0], t[-1], torch.arange(steps + 1, dtype=t.dtype, device=t.device) / steps)

@@ -80,7 +80,7 @@ class Fixed:
             seen = rhs if project is None else lambda t, y: rhs(t, (project(t, y[0]), *y[1:]))
             used = check_visible(seen, state, ends[0], inputs)
             step = checkpointed(step, len(self.tableau.b), inputs, used, stats.backward)
-        return _march(step, state, ends, spans / self.steps, self.steps), stats
+        return _equal_steps(step, state, ends, spans / self.steps, self.steps), stats
 
     def halved(self) -> "Fixed":
         """The same solver with steps of half the length."""
@@ -95,7 +95,7 @@ class Fixed:
         return step
 
 
-def _march(step: Step, state: State, ends: Tensor, lengths: Tensor, steps: int) -> State:
+def _equal_steps(step: Step, state: State, ends: Tensor, lengths: Tensor, steps: int) -> State:
     states = [state]
     for start, h in zip(ends[:-1], lengths, strict=True):
         for k in range(steps):

@@ -78,7 +78,7 @@ class TorchDiffEq:
         **options: object,
     ) -> None:
         options = dict(options.pop("options", ())) | options  # as dataclasses.replace passes them
-        _check(method, options)
+        _check_method(method, options)
         check_tolerances(rtol, atol)
         plain = tuple(sorted((name, _plain(value)) for name, value in options.items()))
         values = {"method": method, "rtol": rtol, "atol": atol, "adjoint": adjoint, "options": plain}
@@ -154,7 +154,7 @@ class TorchDiffEq:
         return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
 
 
-def _check(method: str, options: dict[str, object]) -> None:
+def _check_method(method: str, options: dict[str, object]) -> None:
     if method not in (*ADAPTIVE, *FIXED):
         raise ValueError(
             f"Expected method to be one of torchdiffeq's with gradients: {', '.join(sorted((*ADAPTIVE, *FIXED)))}; got "
