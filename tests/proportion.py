@@ -1,7 +1,7 @@
 """How much of the library's code checks: ``python tests/proportion.py [cnflib]`` prints it by file and by folder.
 
 Code lines are lines of statements, docstrings left out, and a message (raise, assert) counts as one. Lines that check
-are those of a function that is named check…, refuse…, ensure…, require… or validate…, or of which more than half
+are those of a function that is named check_…, refuse_…, ensure_…, require_… or validate_…, or of which more than half
 guards; elsewhere guards (an ``if`` or ``except`` whose last word is raise), bare calls of such functions, and their
 imports.
 """
@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-NAMED = re.compile(r"_*(check|refuse|ensure|require|validate)")
+NAMED = re.compile(r"_*(check|refuse|ensure|require|validate)(_|$)")
 
 
 def code(node: ast.AST) -> set[int]:
@@ -62,7 +62,7 @@ def counts(folder: Path) -> dict[str, tuple[int, int]]:
     """Code lines, and those that check, of every file."""
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
     functions = (f for tree in trees.values() for f in ast.walk(tree) if isinstance(f, ast.FunctionDef))
-    names = {function.name for function in functions if is_check(function)}
+    names = {f.name for f in functions if is_check(f) and f.name[:2] != "__"}
     found = {}
     for path, tree in trees.items():
         lines = code(tree) - _blank(path)
