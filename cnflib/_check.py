@@ -238,8 +238,8 @@ def check_bijection(bijection: object, name: str) -> None:
         raise ValueError(
             f"Expected {name} to be a bijection, with the methods {', '.join(METHODS)} and no log_prob; got "
             f"{described(bijection)}{' without ' * bool(missing)}{', '.join(missing)}. A class is to be called, e.g. "
-            "Standardize.fit(x); a flow holds one: flow.bijection; of a vector field: CNF(field); one's own: a "
-            "subclass of cnflib.Bijection. The order is Flow(bijection, base)."
+            "Standardize.fit(x); layers in a list: Chain(*layers); a flow holds one: flow.bijection; of a field: "
+            "CNF(field); one's own: a subclass of cnflib.Bijection. The order is Flow(bijection, base)."
         )
 
 
