@@ -380,7 +380,7 @@ def test_a_layer_whose_tangents_have_a_wrong_gradient_is_trained_in_reverse_mode
 wrong = {
     "end 0": (lambda: EndTime(MLP(2), 0.0), "Expected end > 0 and finite; got 0.0"),
     "end NaN": (lambda: EndTime(MLP(2), float("nan")), "Expected end > 0"),
-    "end of no field": (lambda: EndTime(MLP), "Expected field.*got MLP.*called"),
+    "end of no field": (lambda: EndTime(MLP), "Expected field.*got the class MLP.*called"),
     "labels": (
         lambda: concat(3, context=2)(t, torch.zeros(2, 3), torch.tensor([0, 1])),
         r"Expected context of shape \(B, features\).*one_hot\(labels, classes\)",
