@@ -261,11 +261,7 @@ def check_positive_int(n: int, name: str, way: str = "") -> int:
 
 def check_widths(hidden: Sequence[int], least: int = 0) -> None:
     """Check that the widths of hidden layers are a sequence of positive ints, at least so many."""
-    if (
-        isinstance(hidden, int)
-        or len(hidden) < least
-        or not all(isinstance(n, int) and n > 0 for n in hidden)
-    ):
+    if isinstance(hidden, int) or len(hidden) < least or any(type(n) is not int or n < 1 for n in hidden):
         raise ValueError(
             f"Expected hidden to be a sequence of positive ints, at least {least}; got {hidden!r}. Pass e.g. "
             f"hidden={(64,) * max(least, 2)}."
