@@ -233,8 +233,8 @@ def check_bijection(bijection: object, name: str) -> None:
         raise ValueError(
             f"Expected {name} to be a bijection, with the methods {', '.join(METHODS)} and no log_prob; got "
             f"{described(bijection)}{' without ' * bool(missing)}{', '.join(missing)}. A class is to be called, e.g. "
-            "Standardize.fit(x); a flow holds one: flow.bijection; of a vector field: CNF(field); one's own: a "
-            "subclass of cnflib.Bijection. The order is Flow(bijection, base)."
+            "Standardize.fit(x); layers in a list: Chain(*layers); a flow holds one: flow.bijection; of a field: "
+            "CNF(field); one's own: a subclass of cnflib.Bijection. The order is Flow(bijection, base)."
         )
 
 
@@ -256,7 +256,7 @@ def check_positive_int(n: int, name: str, way: str = "") -> int:
 
 def check_widths(hidden: Sequence[int], least: int = 0) -> None:
     """Check that the widths of hidden layers are a sequence of positive ints, at least so many."""
-    if isinstance(hidden, int) or len(hidden) < least or not all(width > 0 for width in hidden):
+    if isinstance(hidden, int) or len(hidden) < least or any(type(n) is not int or n < 1 for n in hidden):
         raise ValueError(
             f"Expected hidden to be a sequence of positive ints, at least {least}; got {hidden!r}. Pass e.g. "
             f"hidden={(64,) * max(least, 2)}."

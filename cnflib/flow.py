@@ -101,10 +101,11 @@ class Flow(nn.Module):
                 differ from the flow's; if the context has not B rows; or if the bijection returns a log-determinant of
                 another shape than ``(B,)``.
         """
-        check_call(x, self.event_shape, context, self.bijection)
-        z, logdet = self.bijection.encode_and_logdet(x, context, generator)
-        log_prob = self.base.log_prob(z, context, generator)
-        self._check_terms(log_prob, logdet, x)
+        bijection, base = self.bijection, self.base
+        check_call(x, self.event_shape, context, bijection)
+        z, logdet = bijection.encode_and_logdet(x, context, generator)
+        log_prob = base.log_prob(z, context, generator)
+        _check_terms(log_prob, logdet, x, bijection, base)
         return log_prob + logdet
 
     @torch.no_grad()
@@ -166,7 +167,7 @@ class Flow(nn.Module):
         z, context = self._latents(learning(self.base), n, context, generator)
         x, logdet = self.bijection.decode_and_logdet(z, context, generator)
         log_prob = self.base.log_prob(z, context, generator)
-        self._check_terms(log_prob, logdet, z)
+        _check_terms(log_prob, logdet, z, self.bijection, self.base)
         return x, log_prob - logdet
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
@@ -193,11 +194,6 @@ class Flow(nn.Module):
             ValueError: If it has not the four methods of a bijection.
         """
         return Flow(Chain(bijection, self.bijection), self.base)
-
-    def _check_terms(self, log_prob: Tensor, logdet: Tensor, rows: Tensor) -> None:
-        """Check that the two terms of a log-density are one number a row; another shape would broadcast in silence."""
-        check_returned(logdet, rows.shape[:1], self.bijection, "a log-determinant")
-        check_returned(log_prob, rows.shape[:1], self.base, "a log-density")
 
     def _latents(
         self, draw: Callable[..., Tensor], n: int, context: Tensor | None, generator: Generator | None
@@ -267,6 +263,12 @@ class _Scaled(nn.Module):
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
+
+
+def _check_terms(log_prob: Tensor, logdet: Tensor, rows: Tensor, bijection: object, base: object) -> None:
+    """Check that the two terms of a log-density are one number a row; another shape would broadcast in silence."""
+    check_returned(logdet, rows.shape[:1], bijection, "a log-determinant")
+    check_returned(log_prob, rows.shape[:1], base, "a log-density")
 
 
 def _repeat(context: Tensor | None, n: int) -> Tensor | None:
