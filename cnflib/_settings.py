@@ -1,8 +1,12 @@
-"""How settings print: as the call that makes them, without what is at its default."""
+"""Settings, frozen dataclasses: how they print, and how torch.compile can build them."""
 
+import inspect
 from dataclasses import MISSING, fields
+from typing import TypeVar
 
-__all__ = ["compact_repr"]
+__all__ = ["Default", "compact_repr", "traceable"]
+
+Settings = TypeVar("Settings", bound=type)
 
 
 def compact_repr(settings: object) -> str:
@@ -20,3 +24,30 @@ def compact_repr(settings: object) -> str:
                 f"{field.name}={value!r}" if by_name or field.default is not MISSING else repr(value)
             )
     return f"{type(settings).__name__}({', '.join(shown)})"
+
+
+class Default:
+    """What an argument left out is until ``__post_init__`` begins, in a dataclass that is :func:`traceable`."""
+
+
+def traceable(settings: Settings) -> Settings:
+    """A dataclass that can be built inside of what torch.compile traces, also where objects are its defaults.
+
+    Torch.compile takes no object as the default of an argument, only numbers, strings and None. So such an argument
+    defaults to a mark in its place, which is replaced by the default of its field before the class's own
+    ``__post_init__`` runs, and it must have one. The signature goes on showing the object.
+    """
+    settings.__signature__ = inspect.signature(settings)
+    own, plain = settings.__post_init__, (int, float, str, type(None))
+    settings.__init__.__defaults__ = tuple(
+        default if isinstance(default, plain) else Default for default in settings.__init__.__defaults__
+    )
+
+    def __post_init__(self: object) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) is Default:
+                object.__setattr__(self, field.name, getattr(type(self), field.name))
+        own(self)
+
+    settings.__post_init__ = __post_init__
+    return settings

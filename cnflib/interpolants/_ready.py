@@ -1,16 +1,12 @@
-"""What the schedules of this library have in common, and the paths that have one as a default."""
+"""What the schedules of this library have in common."""
 
-import inspect
 from abc import ABC, abstractmethod
-from typing import TypeVar
 
 from torch import Tensor
 
 from cnflib._settings import compact_repr
 
-__all__ = ["Default", "ReadySchedule", "traceable"]
-
-T = TypeVar("T", bound=type)
+__all__ = ["ReadySchedule"]
 
 
 class ReadySchedule(ABC):
@@ -25,15 +21,3 @@ class ReadySchedule(ABC):
     @abstractmethod
     def rate(self, t: Tensor) -> Tensor:
         """Its derivative at t, of the shape of t."""
-
-
-class Default:
-    """What an argument left out is until ``__post_init__`` puts the default of its field there."""
-
-
-def traceable(path: T) -> T:
-    """A path that torch.compile can build, which takes no object as the default of an argument; the signature stays."""
-    path.__signature__ = inspect.signature(path)
-    defaults = path.__init__.__defaults__
-    path.__init__.__defaults__ = tuple(None if default is None else Default for default in defaults)
-    return path

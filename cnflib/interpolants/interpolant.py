@@ -19,7 +19,7 @@ from torch.func import jvp
 from cnflib._settings import compact_repr
 from cnflib.interpolants._checks import check_ends, check_noise, check_schedule, check_time
 from cnflib.interpolants._draws import drawn, roots
-from cnflib.interpolants._ready import Default, ReadySchedule
+from cnflib.interpolants._ready import ReadySchedule
 from cnflib.interpolants._root import root
 
 __all__ = ["Coefficients", "Interpolant", "PathPoint", "Rated", "Schedule"]
@@ -147,9 +147,6 @@ class Interpolant:
         """Try each schedule that is not of this library; None is one only where it is the default."""
         for setting in fields(self):
             schedule = getattr(self, setting.name)
-            if schedule is Default:
-                schedule = getattr(type(self), setting.name)
-                object.__setattr__(self, setting.name, schedule)
             if not isinstance(schedule, ReadySchedule) and not (schedule is None and setting.default is None):
                 check_schedule(schedule, setting.name)
 

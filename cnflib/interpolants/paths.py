@@ -22,7 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cnflib.interpolants._ready import ReadySchedule, traceable
+from cnflib._settings import traceable
+from cnflib.interpolants._ready import ReadySchedule
 from cnflib.interpolants.interpolant import Interpolant, Schedule
 from cnflib.interpolants.noise import Bridge, SineSquared
 
