@@ -81,7 +81,7 @@ def test_score_follows_from_velocity_where_it_does(case):
     for t in near:
         if t in lost:
             with pytest.raises(
-                ValueError, match="Expected times at which the velocity fixes the score.*at rest"
+                ValueError, match="Expected times t at which the velocity fixes the score.*at rest"
             ):
                 score(t, x)
         else:
@@ -113,7 +113,7 @@ def test_denoiser_and_score_are_the_same_thing(name):
         assert_close(score(t, x), oracle.score(t, x), 1e-9)
     assert_close(denoiser(0.0, x), oracle.denoiser(0.0, x), 1e-9)
     if "constant" not in name:
-        with pytest.raises(ValueError, match="gamma > 0; got gamma = 0 at t = 0: a denoiser says nothing"):
+        with pytest.raises(ValueError, match="Expected times t at which gamma > 0.*got t = 0"):
             score(torch.linspace(0, 1, 5, dtype=torch.float64), x)
 
 
@@ -136,7 +136,7 @@ def test_denoiser_and_score_pass_images_context_and_parameters_through(convert, 
 def test_a_noise_that_vanishes_up_to_rounding_gives_no_score():
     path = Linear(lambda t: torch.sin(torch.pi * t) ** 2)
     assert path.gamma2(torch.ones((), dtype=torch.float64)) > 0
-    with pytest.raises(ValueError, match="gamma > 0; got gamma = 0 at t = 1"):
+    with pytest.raises(ValueError, match="Expected times t at which gamma > 0.*got t = 1"):
         score_from_denoiser(lambda t, x: x, path)(1.0, draw())
 
 
@@ -257,7 +257,9 @@ def test_an_sde_with_a_converted_score_compiles():
 
 def test_a_velocity_is_refused_where_a_schedule_has_no_rate():
     velocity = velocity_from_score(lambda t, x: -x, VariancePreserving(torch.asin))
-    with pytest.raises(ValueError, match="finite rate; at t = 1 one has none"):
+    with pytest.raises(
+        ValueError, match="Expected times t at which the schedules have a finite rate; got t = 1"
+    ):
         velocity(1.0, draw())
     assert velocity(0.99, draw()).isfinite().all()
 
