@@ -42,6 +42,8 @@ __all__ = [
     "velocity_from_score",
 ]
 
+_NOISE = "of which a denoiser is the mean"
+
 
 class Derived(nn.Module):
     """A field computed from another one at every call, by a rule.
@@ -77,9 +79,6 @@ class Derived(nn.Module):
 
     def extra_repr(self) -> str:
         return self.name
-
-
-_NOISE = "of which a denoiser is the mean"
 
 
 def score_from_velocity(
@@ -127,6 +126,34 @@ def score_from_velocity(
     return Derived(field, _score_of_velocity, "score from velocity", interpolant, gaussian_end)
 
 
+def _score_of_velocity(
+    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant, end: int | None
+) -> Tensor:
+    def top(t: Tensor) -> Tensor:
+        (a, _), (a_rate, _) = with_rate(split, t)
+        return a * _value(field, t, x, context) - a_rate * x
+
+    def bottom(t: Tensor) -> Tensor:
+        (a, sigma2), (a_rate, sigma2_rate) = with_rate(split, t)
+        return sigma2 * a_rate - a * sigma2_rate / 2
+
+    t, split = _column(t, x), lambda t: _split(path, end, t)
+    (a, sigma2), (a_rate, _) = with_rate(split, t)
+    below, slope = with_rate(bottom, t)
+    alone = (a == 0) & (a_rate == 0)  # x_t is the Gaussian and nothing else, whose score is known
+    removable = _vanishes(below, slope) & ~alone  # here both sides vanish: the rule of de l'Hospital
+    below = torch.where(removable, slope, below)
+    # Below this bound rounding leaves the quotient no digits.
+    least = 10 * torch.finfo(below.dtype).eps * torch.where(removable, 1, a_rate.abs())
+    lost = ~below.isfinite() | (below.abs() <= least) & ~alone
+    _check_times(t, lost, "the velocity fixes the score: the path is not at rest, and its rates are finite")
+    if eager(below) and not removable.any():
+        above = top(t)
+    else:
+        above = torch.where(removable, *reversed(with_rate(top, t)))
+    return torch.where(alone, -x, above) / torch.where(alone, sigma2, below)
+
+
 def velocity_from_score(
     field: VectorField,
     interpolant: Interpolant,
@@ -161,6 +188,57 @@ def velocity_from_score(
     return Derived(field, _velocity_of_score, "velocity from score", interpolant, gaussian_end)
 
 
+def _velocity_of_score(
+    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant, end: int | None
+) -> Tensor:
+    def scaled(t: Tensor) -> Tensor:
+        return _split(path, end, t)[1] * _value(field, t, x, context)
+
+    t = _column(t, x)
+    (a, sigma2), (a_rate, sigma2_rate) = with_rate(lambda t: _split(path, end, t), t)
+    _check_times(t, ~(a_rate.isfinite() & sigma2_rate.isfinite()), "the schedules have a finite rate")
+    s = _value(field, t, x, context)
+    removable = _vanishes(a, a_rate)
+    forming = a_rate / torch.where(removable, 1, a) * (x + sigma2 * s)
+    if not eager(a) or removable.any():
+        forming = torch.where(removable, with_rate(scaled, t)[1], forming)
+    return forming - sigma2_rate / 2 * s
+
+
+def _check_bound(interpolant: Interpolant, gaussian_end: int | None, pairing: Pairing | None) -> None:
+    """Refuse a pairing and a path with which the velocity does not fix the score."""
+    check_path(interpolant, _NOISE if gaussian_end is None else None)
+    if gaussian_end is not None and getattr(pairing, "independent", pairing is None) is not True:
+        raise ValueError(
+            f"Expected an independent pairing, e.g. IndependentPairing(); got {pairing!r}. Where the Gaussian end "
+            "depends on the other, learn the score as well, by score_loss or denoiser_loss, which hold for any pairing."
+        )
+    if gaussian_end is None and not torch.compiler.is_compiling() and _ends_meet(interpolant):
+        raise ValueError(
+            "Expected a path on which the ends never meet, alpha beta = 0, where gaussian_end=None; got one on which "
+            "they do. Learn the score as well, by score_loss; or say gaussian_end=0 or 1 where an end is N(0, I)."
+        )
+
+
+def _ends_meet(path: Interpolant) -> bool:
+    t = torch.linspace(0, 1, 101)
+    return (path.alpha(t) * path.beta(t)).abs().max().item() > 1e-6
+
+
+def _split(path: Interpolant, end: int | None, t: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The coefficient a of what is not Gaussian in :math:`x_t`, and the variance :math:`\sigma^2` of what is."""
+    alpha, beta = path.alpha(t), path.beta(t)
+    if end is None:
+        return alpha + beta, path.gamma2(t)
+    a, other = {0: (beta, alpha), 1: (alpha, beta)}[end]
+    return a, other**2 if path.gamma2 is None else other**2 + path.gamma2(t)
+
+
+def _vanishes(value: Tensor, rate: Tensor) -> Tensor:
+    """Whether a zero is so near in time that a quotient by it has fewer true digits than the limit there."""
+    return value.abs() <= torch.finfo(value.dtype).eps ** 0.5 * rate.abs()
+
+
 def denoiser_from_score(field: VectorField, interpolant: Interpolant) -> Derived:
     r"""The denoiser :math:`\bar\xi = E[\xi | x_t] = -\gamma s` of a score s, under any pairing.
 
@@ -182,6 +260,13 @@ def denoiser_from_score(field: VectorField, interpolant: Interpolant) -> Derived
     """
     check_path(interpolant, _NOISE)
     return Derived(field, _denoiser_of_score, "denoiser from score", interpolant)
+
+
+def _denoiser_of_score(
+    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant
+) -> Tensor:
+    t = _column(t, x)
+    return -root(path.gamma2(t)) * _value(field, t, x, context)
 
 
 def score_from_denoiser(field: VectorField, interpolant: Interpolant) -> Derived:
@@ -207,58 +292,6 @@ def score_from_denoiser(field: VectorField, interpolant: Interpolant) -> Derived
     return Derived(field, _score_of_denoiser, "score from denoiser", interpolant)
 
 
-def _score_of_velocity(
-    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant, end: int | None
-) -> Tensor:
-    def top(t: Tensor) -> Tensor:
-        (a, _), (a_rate, _) = with_rate(weights, t)
-        return a * _value(field, t, x, context) - a_rate * x
-
-    def bottom(t: Tensor) -> Tensor:
-        (a, sigma2), (a_rate, sigma2_rate) = with_rate(weights, t)
-        return sigma2 * a_rate - a * sigma2_rate / 2
-
-    t, weights = _column(t, x), lambda t: _weights(path, end, t)
-    (a, sigma2), (a_rate, _) = with_rate(weights, t)
-    below, slope = with_rate(bottom, t)
-    alone = (a == 0) & (a_rate == 0)  # x_t is the Gaussian and nothing else, whose score is known
-    removable = _vanishes(below, slope) & ~alone  # here both sides vanish: the rule of de l'Hospital
-    below = torch.where(removable, slope, below)
-    # Below this bound rounding leaves the quotient no digits.
-    least = 10 * torch.finfo(below.dtype).eps * torch.where(removable, 1, a_rate.abs())
-    lost = ~below.isfinite() | (below.abs() <= least) & ~alone
-    _check_times(t, lost, "the velocity fixes the score: the path is not at rest, and its rates are finite")
-    if eager(below) and not removable.any():
-        above = top(t)
-    else:
-        above = torch.where(removable, *reversed(with_rate(top, t)))
-    return torch.where(alone, -x, above) / torch.where(alone, sigma2, below)
-
-
-def _velocity_of_score(
-    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant, end: int | None
-) -> Tensor:
-    def scaled(t: Tensor) -> Tensor:
-        return _weights(path, end, t)[1] * _value(field, t, x, context)
-
-    t = _column(t, x)
-    (a, sigma2), (a_rate, sigma2_rate) = with_rate(lambda t: _weights(path, end, t), t)
-    _check_times(t, ~(a_rate.isfinite() & sigma2_rate.isfinite()), "the schedules have a finite rate")
-    s = _value(field, t, x, context)
-    removable = _vanishes(a, a_rate)
-    forming = a_rate / torch.where(removable, 1, a) * (x + sigma2 * s)
-    if not eager(a) or removable.any():
-        forming = torch.where(removable, with_rate(scaled, t)[1], forming)
-    return forming - sigma2_rate / 2 * s
-
-
-def _denoiser_of_score(
-    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant
-) -> Tensor:
-    t = _column(t, x)
-    return -root(path.gamma2(t)) * _value(field, t, x, context)
-
-
 def _score_of_denoiser(
     field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant
 ) -> Tensor:
@@ -267,15 +300,6 @@ def _score_of_denoiser(
     none = gamma <= torch.finfo(gamma.dtype).eps  # what rounding leaves of sin πt at t = 1
     _check_times(t, none, "gamma > 0, as a denoiser says nothing of the score elsewhere")
     return -_value(field, t, x, context) / gamma
-
-
-def _weights(path: Interpolant, end: int | None, t: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The coefficient a of what is not Gaussian in :math:`x_t`, and the variance :math:`\sigma^2` of what is."""
-    alpha, beta = path.alpha(t), path.beta(t)
-    if end is None:
-        return alpha + beta, path.gamma2(t)
-    a, other = {0: (beta, alpha), 1: (alpha, beta)}[end]
-    return a, other**2 if path.gamma2 is None else other**2 + path.gamma2(t)
 
 
 def _column(t: float | Tensor, x: Tensor) -> Tensor:
@@ -289,11 +313,6 @@ def _value(field: Uniform, t: Tensor, x: Tensor, context: Tensor | None) -> Tens
     return evaluate(field, "field", t.flatten() if len(t) == len(x) else t.reshape(()), x, context)
 
 
-def _vanishes(value: Tensor, rate: Tensor) -> Tensor:
-    """Whether a zero is so near in time that a quotient by it has fewer true digits than the limit there."""
-    return value.abs() <= torch.finfo(value.dtype).eps ** 0.5 * rate.abs()
-
-
 def _check_times(t: Tensor, lost: Tensor, wanted: str) -> None:
     """Refuse times at which a conversion has no value."""
     if eager(lost) and lost.any():
@@ -301,23 +320,3 @@ def _check_times(t: Tensor, lost: Tensor, wanted: str) -> None:
             f"Expected times t at which {wanted}; got t = {t[lost][0].item():g}. Stay away from it by t0 and t1 of the "
             "sampler, or let eps vanish there, e.g. eps=interpolant.gamma2; or learn the score by score_loss."
         )
-
-
-def _check_bound(interpolant: Interpolant, gaussian_end: int | None, pairing: Pairing | None) -> None:
-    """Refuse a pairing and a path with which the velocity does not fix the score."""
-    check_path(interpolant, _NOISE if gaussian_end is None else None)
-    if gaussian_end is not None and getattr(pairing, "independent", pairing is None) is not True:
-        raise ValueError(
-            f"Expected an independent pairing, e.g. IndependentPairing(); got {pairing!r}. Where the Gaussian end "
-            "depends on the other, learn the score as well, by score_loss or denoiser_loss, which hold for any pairing."
-        )
-    if gaussian_end is None and not torch.compiler.is_compiling() and _ends_meet(interpolant):
-        raise ValueError(
-            "Expected a path on which the ends never meet, alpha beta = 0, where gaussian_end=None; got one on which "
-            "they do. Learn the score as well, by score_loss; or say gaussian_end=0 or 1 where an end is N(0, I)."
-        )
-
-
-def _ends_meet(path: Interpolant) -> bool:
-    t = torch.linspace(0, 1, 101)
-    return (path.alpha(t) * path.beta(t)).abs().max().item() > 1e-6

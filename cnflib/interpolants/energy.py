@@ -92,8 +92,7 @@ def path_energy(
         [2.0, 2.0, 2.0]
     """
     check_step(interpolant, x0, context)
-    t, column, xi = interpolant._drawn(x0, x1, t, xi, generator)
-    x_t, _ = interpolant._point(column, x0, x1, xi)
+    t, x_t, _, _ = interpolant._noisy_point(x0, x1, t, xi, generator)
     return evaluate(field, "field", t, x_t, context).square().flatten(1).sum(1)
 
 

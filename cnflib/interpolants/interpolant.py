@@ -260,6 +260,14 @@ class Interpolant:
         gamma_rate = torch.where(gamma > 0, gamma2_rate / (2 * torch.where(gamma > 0, gamma, 1)), 0)
         return _Motion(t, x, rate, xi, gamma, gamma_rate)
 
+    def _noisy_point(
+        self, x0: Tensor, x1: Tensor, t: float | Tensor | None, xi: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        r"""Times and points drawn as by ``draw``, with :math:`\gamma` and :math:`\xi` or None; no rate is asked for."""
+        t, column, xi = self._drawn(x0, x1, t, xi, generator)
+        x_t, gamma = self._point(column, x0, x1, xi)
+        return t, x_t, gamma, xi
+
     def _drawn(
         self, x0: Tensor, x1: Tensor, t: float | Tensor | None, xi: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:

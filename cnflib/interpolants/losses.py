@@ -225,8 +225,7 @@ def denoiser_loss(
         torch.Size([64])
     """
     check_step(interpolant, x0, context, "of which a denoiser is learned")
-    t, column, xi = interpolant._drawn(x0, x1, t, xi, generator)
-    x_t, _ = interpolant._point(column, x0, x1, xi)
+    t, x_t, _, xi = interpolant._noisy_point(x0, x1, t, xi, generator)
     return (evaluate(denoiser, "denoiser", t, x_t, context) - xi).square().flatten(1).sum(1)
 
 
@@ -276,6 +275,5 @@ def score_loss(
         torch.Size([64])
     """
     check_step(interpolant, x0, context, "of which a score is learned")
-    t, column, xi = interpolant._drawn(x0, x1, t, xi, generator)
-    x_t, gamma = interpolant._point(column, x0, x1, xi)
+    t, x_t, gamma, xi = interpolant._noisy_point(x0, x1, t, xi, generator)
     return (gamma * evaluate(score, "score", t, x_t, context) + xi).square().flatten(1).sum(1)

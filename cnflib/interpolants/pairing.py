@@ -85,8 +85,6 @@ class RowPairing(ABC):
         r"""The picks :math:`\sigma`, shape ``(B,)``: ``x0[rows]`` is paired with x1. Arguments as for the pairs."""
         check_ends(x0, x1)
         check_context(context, x1, "x1")
-        if self.conditions and context is None:
-            raise ValueError(f"Expected a context, as the pairing is {self}; got None. Pass context=labels.")
         if context is not None and not (self.conditions or self.keeps):
             raise ValueError(
                 f"Expected no context, as the pairing {self} ignores it: the base points it picks would depend on the "

@@ -718,8 +718,6 @@ calls = {
         lambda: OptimalTransport()(x, x, context=torch.arange(4)),
         r"Expected no context.*OptimalTransport\(\) ignores it.*ConditionalPairing\(OptimalTransport\(\)\)",
     ),
-    "labels missing": (lambda: conditioned(Sinkhorn())(x, x), "Expected a context.*got None.*context=labels"),
-    "rows without labels": (lambda: conditioned(Sinkhorn()).rows(x, x), "Expected a context.*got None"),
     "labels of other batch": (
         lambda: conditioned(OptimalTransport())(x, x, context=torch.arange(3)),
         r"Expected context with B = 4 rows.*got \(3,\)",
