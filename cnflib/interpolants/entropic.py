@@ -117,8 +117,8 @@ def _plan(x0: Tensor, x1: Tensor, settings: Sinkhorn) -> Tensor:
                 return plan
     raise ValueError(
         f"Expected Sinkhorn's marginal error to reach tolerance={tolerance} in iterations={iterations}; "
-        f"got {error:.3g} at regularization={regularization}. Of points that are finite raise iterations or "
-        "regularization, or take OptimalTransport(), which is exact."
+        f"got {error:.3g} at regularization={regularization}. "
+        "Raise iterations or regularization, drop points with NaN, or take OptimalTransport(), which is exact."
     )
 
 

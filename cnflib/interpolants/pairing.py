@@ -78,7 +78,6 @@ class RowPairing(ABC):
         rows = self.rows(x0, x1, context, generator)
         return (x0 if self.keeps else x0[rows]), x1
 
-    @torch.no_grad()
     def rows(
         self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> Tensor:
@@ -91,7 +90,8 @@ class RowPairing(ABC):
                 "context, while sampling draws them from the whole base. "
                 f"Use ConditionalPairing({self}), or IndependentPairing()."
             )
-        return self.pick(x0, x1, context, generator) if len(x0) else _in_place(x0)
+        with torch.no_grad():
+            return self.pick(x0, x1, context, generator) if len(x0) else _in_place(x0)
 
 
 @dataclass(frozen=True, repr=False)
