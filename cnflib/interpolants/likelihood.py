@@ -56,7 +56,7 @@ def continuity_residual(
         Nats per unit of time, shape ``(B,)``.
 
     Raises:
-        ValueError: If t, x or context has a wrong shape, or ``log_prob`` or ``field`` returns one.
+        ValueError: If t or x has a wrong shape, or ``log_prob`` or ``field`` returns one.
 
     References:
         Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
@@ -105,7 +105,7 @@ def score_residual(
         The residual, shape ``(B, *event)``, in units of the score per unit of time.
 
     Raises:
-        ValueError: If t, x or context has a wrong shape, or ``field`` or ``score`` returns one.
+        ValueError: If t or x has a wrong shape, or ``field`` or ``score`` returns one.
 
     References:
         FP-Diffusion: Improving Score-based Diffusion Models by Enforcing the Underlying Score Fokker-Planck Equation,
