@@ -1,7 +1,11 @@
 """Stochastic interpolants: vector fields learned by regression instead of by likelihood."""
 
-from cnflib.interpolants.conversions import score_from_velocity, velocity_from_score
-from cnflib.interpolants.denoisers import denoiser_from_score, score_from_denoiser
+from cnflib.interpolants.conversions import (
+    denoiser_from_score,
+    score_from_denoiser,
+    score_from_velocity,
+    velocity_from_score,
+)
 from cnflib.interpolants.diagnostics import BatchCost, PairingReport, cost_by_batch, pairing_report
 from cnflib.interpolants.energy import TransportGap, gaussian_cost, path_energy, transport_gap
 from cnflib.interpolants.entropic import Sinkhorn, sinkhorn_plan
@@ -15,9 +19,8 @@ from cnflib.interpolants.likelihood import (
     path_measure_bound,
     score_residual,
 )
-from cnflib.interpolants.losses import monitor, velocity_loss, velocity_objective
+from cnflib.interpolants.losses import denoiser_loss, monitor, score_loss, velocity_loss, velocity_objective
 from cnflib.interpolants.noise import Bridge, Constant, Parabola, Sigmoid, SineSquared
-from cnflib.interpolants.noise_losses import denoiser_loss, score_loss
 from cnflib.interpolants.oracle import Oracle
 from cnflib.interpolants.pairing import ConditionalPairing, IndependentPairing, Paired, Pairing, RowPairing
 from cnflib.interpolants.paths import (

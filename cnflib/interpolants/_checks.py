@@ -1,159 +1,43 @@
-"""Checks of what an interpolant is made of and called with: schedules, times, ends, noise."""
+"""Checks of what an interpolant is made of and asked for: schedules, ends, noise, times, and what a model returns."""
 
 from collections.abc import Callable
-from functools import wraps
-from numbers import Real
-from typing import TypeVar
 
 import torch
-from torch import Generator, Tensor
-from torch.func import jvp
+from torch import Tensor
 
-from cnflib._check import batched, check_context, check_event, check_floating, check_like, eager, reference
+from cnflib._check import check_context, check_event, check_velocity, eager, reference
+from cnflib._field import uniform
+from cnflib.interpolants._schedules import with_rate
+from cnflib.nets import VectorField
 
-__all__: list[str] = []
-
-# Where a schedule is tried that says of itself neither dtype nor device: it may hold a net of either precision.
-PLACES = [(torch.float64, torch.device("cpu")), (torch.float32, torch.device("cpu"))]
-
-
-T = TypeVar("T", bound=type)
+__all__ = ["check_ends", "check_path", "check_schedule", "check_step", "check_time", "evaluate"]
 
 
-def check_ends(x0: Tensor, x1: Tensor) -> None:
-    """Check that the two ends of an interpolant agree in shape, dtype and device."""
+def check_ends(x0: Tensor, x1: Tensor, xi: Tensor | None = None, noisy: bool = False) -> None:
+    """Check that the two ends of an interpolant, and the noise of a noisy one, agree in shape, dtype and device."""
     check_event(x0, None, "x0")
-    if isinstance(x1, Tensor) and (x1.shape, x1.dtype, x1.device) == (x0.shape, x0.dtype, x0.device):
-        return
-    check_floating(x1, "x1")
-    if x1.shape[1:] != x0.shape[1:] or x1.ndim == 0:
+    _check_as(x1, x0, "x1", "Both ends of a path lie in one space, and each x1 has its own x0.")
+    if noisy:
+        _check_as(xi, x0, "noise xi", "The path has noise: draw it with torch.randn_like(x0).")
+
+
+def _check_as(x: Tensor | None, x0: Tensor, name: str, way: str) -> None:
+    """Check that a tensor has shape, dtype and device of x0: any other would be broadcast or cast without a word."""
+    if not isinstance(x, Tensor) or (x.shape, x.dtype, x.device) != (x0.shape, x0.dtype, x0.device):
+        got = f"{tuple(x.shape)}, {x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
-            f"Expected x1 of shape {batched(tuple(x0.shape[1:]))}; got {tuple(x1.shape)}. The two ends of a path lie "
-            "in one space: bring them to one event shape, that of x0."
-        )
-    check_like(x1, x0, "x1", "other end x0")
-    raise ValueError(
-        f"Expected as many x0 as x1; got {len(x0)} and {len(x1)}. Draw one for each of the other."
-    )
-
-
-def check_noise(xi: Tensor | None, x0: Tensor) -> None:
-    """Check the noise of an interpolant that has some."""
-    if xi is None or xi.shape != x0.shape:
-        got = None if xi is None else tuple(xi.shape)
-        raise ValueError(
-            f"Expected noise xi of shape {tuple(x0.shape)}, as the interpolant has noise; got {got}. "
-            "Draw it with torch.randn_like(x0)."
-        )
-    check_like(xi, x0, "xi", "ends x0 and x1")
-
-
-def check_schedule(schedule: object, name: str) -> None:
-    """Check a function of time: elementwise, finite, with a true rate; a noise also for being at least 0, not always 0.
-
-    What is handed over as ``gamma`` or ``gamma2`` is the noise, whose value at t is gamma².
-    """
-    noise = name in ("gamma", "gamma2")
-    if not callable(schedule) or isinstance(schedule, type):
-        got = f"the class {schedule.__name__}" if isinstance(schedule, type) else repr(schedule)
-        got = f"a tensor of shape {tuple(schedule.shape)}" if isinstance(schedule, Tensor) else got
-        example = "a noise that is built, Bridge() or Constant(0.1)" if noise else "lambda t: torch.cos(t)"
-        raise ValueError(f"Expected {name} to be a function of a tensor t; got {got}. Take e.g. {example}.")
-    like = reference(schedule)
-    if torch.compiler.is_compiling() or (like is not None and (like.is_meta or like.dtype.itemsize < 4)):
-        return  # nothing to look at, or too few digits for a difference
-    t, value, slope, difference = _tried(
-        schedule, name, PLACES if like is None else [(like.dtype, like.device)]
-    )
-    if not isinstance(value, Tensor) or value.shape != t.shape:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(
-            f"Expected {name} to act elementwise, with a result of t's shape {tuple(t.shape)}; got {got}. "
-            "For a constant: lambda t: torch.full_like(t, 0.5)."
-        )
-    if not torch.isfinite(value).all() or (noise and (value < 0).any()):
-        bound, way = "", "Divide by nothing that vanishes there."
-        if noise:
-            bound = " and at least 0"
-            way = (
-                "It is the variance gamma² of the noise, whose root is taken, such as lambda t: t * (1 - t)."
-            )
-        raise ValueError(
-            f"Expected {name} to be finite{bound} inside (0, 1); got {_short(value)} at t = {_short(t)}. {way}"
-        )
-    if noise and not (value > 0).any():
-        raise ValueError(
-            f"Expected {name} to be more than 0 somewhere; got {_short(value)}. For no noise take {name}=None."
-        )
-    if not torch.allclose(slope.to(difference), difference, rtol=1e-2, atol=1e-2 * value.abs().max().item()):
-        raise ValueError(
-            f"Expected {name} to be differentiable in t; its derivative is {_short(slope)} where differences give "
-            f"{_short(difference)}. Look inside it for detach(), .data, float(t), a step, or a false rate."
-        )
-    if not rated(schedule):
-        _check_connected(schedule, name, torch.linspace(1e-3, 1 - 1e-3, 2049, dtype=t.dtype, device=t.device))
-
-
-def _tried(
-    schedule: Callable[[Tensor], Tensor], name: str, places: list[tuple[torch.dtype, torch.device]]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Times, and there the schedule, its rate and its difference quotient, at the first place where it runs."""
-    for dtype, device in places:
-        t = torch.linspace(0.07, 0.93, 9, dtype=dtype, device=device)
-        try:
-            value, slope = _with_slope(schedule, t)
-            step = 1e-6 if dtype == torch.float64 else 1e-3
-            return t, value, slope, (schedule(t + step) - schedule(t - step)) / (2 * step)
-        except Exception as error:
-            failure = error
-    raise ValueError(
-        f"Expected {name} to be a function of a tensor t that torch can differentiate; it failed with "
-        f"{type(failure).__name__}: {failure}. Write it with torch operations, e.g. lambda t: torch.cos(t)."
-    ) from failure
-
-
-def rated(schedule: object) -> bool:
-    """Whether a schedule knows its rate in closed form."""
-    return callable(getattr(schedule, "rate", None))
-
-
-def _short(x: Tensor) -> str:
-    return "[" + ", ".join(f"{v:.3g}" for v in x.tolist()) + "]"
-
-
-def _with_slope(schedule: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
-    if rated(schedule):
-        return schedule(t), schedule.rate(t)
-    return jvp(schedule, (t,), (torch.ones_like(t),))
-
-
-def _check_connected(schedule: Callable[[Tensor], Tensor], name: str, t: Tensor) -> None:
-    """Check that a function of time changes by the integral of its derivative; over a step it does not."""
-    value, slope = jvp(schedule, (t,), (torch.ones_like(t),))
-    missed = (value[1:] - value[0] - torch.cumulative_trapezoid(slope, t)).abs()
-    if missed.max() > 5e-3 * (value.max() - value.min()) + 1e-4 * value.abs().max():
-        raise ValueError(
-            f"Expected {name} to be differentiable in t; up to t = {t[missed.argmax() + 1].item():.2f} it changes by "
-            f"{missed.max().item():.3g} more or less than its derivative says. Look inside it for a step, like "
-            "t > 0.5, or rounding."
+            f"Expected {name} of shape {tuple(x0.shape)}, {x0.dtype} on {x0.device}, as x0; got {got}. {way}"
         )
 
 
 def check_time(t: float | Tensor, x: Tensor) -> Tensor:
     """Check a time in [0, 1], a float or shape () or (B,), and return it as a tensor that broadcasts against x."""
-    if isinstance(t, Tensor) and not t.is_floating_point():
+    if isinstance(t, Tensor) and (not t.is_floating_point() or (t.ndim and t.shape != x.shape[:1])):
         raise ValueError(
-            f"Expected t to be times in [0, 1]; got {t.dtype}. Labels go by name: context=labels."
-        )
-    if not isinstance(t, Tensor | Real):
-        raise ValueError(
-            f"Expected t to be a number or a tensor; got {type(t).__name__}. Of a law of times: t, weight = law(n); a "
-            "generator goes by name: generator=…."
+            f"Expected t of shape () or ({len(x)},), in a floating dtype; got {tuple(t.shape)} in {t.dtype}. Of a "
+            "column pass t.flatten(); labels go by name: context=labels."
         )
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-    if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
-        way = "t.flatten()." if t.numel() == len(x) else "one time for all rows, or one for each."
-        raise ValueError(f"Expected t of shape () or ({len(x)},); got {tuple(t.shape)}. Pass {way}")
     if eager(t) and not ((t >= 0) & (t <= 1)).all():
         raise ValueError(
             f"Expected t in [0, 1], from base to data; got {t.min().item():g} to {t.max().item():g}. "
@@ -162,35 +46,82 @@ def check_time(t: float | Tensor, x: Tensor) -> Tensor:
     return t.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def check_conditions(x1: Tensor, context: Tensor | None, generator: Generator | None) -> None:
-    """Check the context of the data and the generator, which are easily taken for each other."""
-    if isinstance(context, Generator):
+def check_path(interpolant: object, use: str | None = None) -> None:
+    """Refuse what is no interpolant, like the class of one or the field; for some uses also one without noise."""
+    if isinstance(interpolant, type) or not hasattr(interpolant, "coefficients"):
         raise ValueError(
-            "Expected context to be a tensor, one row for each of x1; got a torch.Generator. Pass it by name: "
-            "generator=generator."
+            f"Expected interpolant to be an Interpolant, e.g. Linear(); got {interpolant!r}. Is it to be called first? "
+            "A field comes before it. Of a LearnableInterpolant pass path.interpolant."
         )
-    if generator is not None and not isinstance(generator, Generator):
-        got = "a tensor" if isinstance(generator, Tensor) else type(generator).__name__
+    if use and interpolant.gamma2 is None:
         raise ValueError(
-            f"Expected generator to be a torch.Generator; got {got}. Labels come before it, or by name: "
-            "context=labels."
+            f"Expected an interpolant with noise, {use}; got one without. Take Linear(Parabola()), or "
+            "score_from_velocity where an end is Gaussian and drawn independently of the other."
         )
-    check_context(context, x1, "x1")
 
 
-def refusing_points(cls: T) -> T:
-    """A class of settings that refuses points at its constructor: they are for the object that it builds."""
-    build = cls.__init__
+def check_step(interpolant: object, x0: Tensor, context: Tensor | None, use: str | None = None) -> None:
+    """Check what a loss is given beside its model, and beside what an interpolant checks when it draws."""
+    check_path(interpolant, use)
+    check_context(context, x0, "x0")
 
-    @wraps(build)
-    def __init__(self: object, *arguments: object, **options: object) -> None:
-        if any(isinstance(a, Tensor) for a in (*arguments, *options.values())):
-            name = cls.__name__
-            raise ValueError(
-                f"Expected {name} to be built from its settings; got a tensor. Build it, then call it: "
-                f"{name}({'...' if cls.__dataclass_fields__ else ''})(x0, x1)."
-            )
-        build(self, *arguments, **options)
 
-    cls.__init__ = __init__
-    return cls
+def evaluate(model: VectorField, name: str, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+    """What a model says at x, checked for its shape."""
+    value = uniform(model)(t, x, context)
+    check_velocity(value, x, name)
+    return value
+
+
+def check_schedule(schedule: Callable[[Tensor], Tensor], name: str) -> None:
+    """Try a function of time at a few times: it must be elementwise, finite, and have a true rate.
+
+    What is handed over as ``gamma`` or ``gamma2`` is the noise γ², which must be at least 0 too, and not always 0.
+    """
+    like = reference(schedule)
+    if torch.compiler.is_compiling() or (like is not None and (like.is_meta or like.dtype.itemsize < 4)):
+        return  # nothing to look at, or too few digits for a difference
+    t, value, rate, difference = _tried(schedule, name, like)
+    if not isinstance(value, Tensor) or value.shape != t.shape:
+        raise ValueError(
+            f"Expected {name} to act elementwise, with a result of t's shape {tuple(t.shape)}; got {value}. "
+            "For a constant: lambda t: torch.full_like(t, 0.5)."
+        )
+    if not value.isfinite().all() or (name.startswith("gamma") and not (value.min() >= 0 and value.any())):
+        raise ValueError(
+            f"Expected {name} to be finite, and gamma² to be at least 0 and more than 0 somewhere; got {value} at "
+            f"t = {t}. For no noise take None."
+        )
+    stepped = (
+        value != value[0]
+    ).any() and not rate.any()  # between two of the times, where no difference sees it
+    if stepped or not torch.allclose(rate, difference, rtol=1e-2, atol=1e-2 * value.abs().max().item()):
+        raise ValueError(
+            f"Expected {name} to be differentiable in t; its derivative is {rate} where differences give {difference} "
+            f"and values are {value}. Look inside it for detach(), .data, float(t), a step, rounding or a false rate."
+        )
+
+
+def _tried(
+    schedule: Callable[[Tensor], Tensor], name: str, like: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Times, and there the schedule, its rate and its difference quotient.
+
+    A function that says neither its dtype nor its device may hold a net of either precision.
+    """
+    device = torch.device("cpu") if like is None else like.device
+    for dtype in (torch.float64, torch.float32) if like is None else (like.dtype,):
+        t = torch.linspace(0.07, 0.93, 9, dtype=dtype, device=device)
+        step = 1e-6 if dtype == torch.float64 else 1e-3
+        try:
+            rated = hasattr(schedule, "rate")
+            value, rate = (schedule(t), schedule.rate(t)) if rated else with_rate(schedule, t)
+            difference = (schedule(t + step) - schedule(t - step)) / (2 * step)
+            return t, value, rate.to(difference), difference
+        except Exception as error:
+            failure = error
+    raise ValueError(
+        f"Expected {name} to be a function of a tensor t that torch can differentiate; it failed with "
+        f"{type(failure).__name__}: {failure}. Write it with torch operations, like lambda t: torch.cos(t), or build a "
+        "ready one, like Bridge() or Constant(0.1)."
+    ) from failure

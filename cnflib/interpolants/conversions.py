@@ -1,4 +1,6 @@
-r"""Velocity and score: which follows from which, and where.
+r"""Velocity, score and denoiser: which follows from which, and where.
+
+Score and denoiser are the same thing wherever :math:`\gamma > 0`: :math:`\bar\xi = E[\xi | x_t] = -\gamma s`.
 
 The velocity b is bound to the score :math:`s = \nabla \log p_t` only where all but one end is Gaussian noise. Let
 :math:`x_0 \sim N(0, I)` be independent of :math:`x_1`. Then :math:`x_t = \beta x_1 + \sigma \xi'` with
@@ -19,20 +21,64 @@ References:
     Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cnflib._check import eager
-from cnflib._field import Uniform
-from cnflib.interpolants._derived import Derived, check_noisy, time_like, value_at, with_rate
-from cnflib.interpolants._pairs import check_path
-from cnflib.interpolants.interpolant import Interpolant, Schedule
+from cnflib._check import check_event, eager
+from cnflib._field import Uniform, uniform
+from cnflib.interpolants._checks import check_path, check_time, evaluate
+from cnflib.interpolants._schedules import root, with_rate
+from cnflib.interpolants.interpolant import Interpolant
 from cnflib.interpolants.pairing import Pairing
 from cnflib.nets import VectorField
 
-__all__ = ["score_from_velocity", "velocity_from_score"]
+__all__ = [
+    "Derived",
+    "denoiser_from_score",
+    "score_from_denoiser",
+    "score_from_velocity",
+    "velocity_from_score",
+]
+
+_NOISE = "of which a denoiser is the mean"
+
+
+class Derived(nn.Module):
+    """A field computed from another one at every call, by a rule.
+
+    It holds the other field, and those schedules of an interpolant that are modules, so that a solver sees the
+    parameters of all.
+
+    Args:
+        field: The other field.
+        rule: The function ``rule(field, t, x, context, *settings)``, whose value is that of the new field.
+        name: What the field prints as.
+        settings: What else the rule takes, among it the interpolant.
+
+    Example:
+        >>> import torch
+        >>> twice = Derived(lambda t, x: x, lambda field, t, x, context: 2 * field(t, x, context), "twice")
+        >>> twice(0.5, torch.ones(1, 2))
+        tensor([[2., 2.]])
+    """
+
+    def __init__(self, field: VectorField, rule: Callable[..., Tensor], name: str, *settings: object) -> None:
+        super().__init__()
+        self.field = uniform(field).field
+        self.rule, self.name, self.settings = rule, name, settings
+        paths = [path for path in settings if isinstance(path, Interpolant)]
+        schedules = [schedule for path in paths for schedule in (path.alpha, path.beta, path.gamma2)]
+        if learned := [schedule for schedule in schedules if isinstance(schedule, nn.Module)]:
+            self.schedules = nn.ModuleList(learned)
+
+    def forward(self, t: float | Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The field at x, shape ``(B, *event)``; t in [0, 1] is a float or of shape ``()`` or ``(B,)``."""
+        return self.rule(uniform(self.field), t, x, context, *self.settings)
+
+    def extra_repr(self) -> str:
+        return self.name
 
 
 def score_from_velocity(
@@ -76,9 +122,36 @@ def score_from_velocity(
         >>> score_from_velocity(oracle.velocity, Linear())(0.5, torch.ones(1, 2))
         tensor([[-2., -2.]])
     """
-    return Derived(
-        field, _Score(*_split(interpolant, gaussian_end, pairing)), "score from velocity", interpolant
-    )
+    _check_bound(interpolant, gaussian_end, pairing)
+    return Derived(field, _score_of_velocity, "score from velocity", interpolant, gaussian_end)
+
+
+def _score_of_velocity(
+    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant, end: int | None
+) -> Tensor:
+    def top(t: Tensor) -> Tensor:
+        (a, _), (a_rate, _) = with_rate(split, t)
+        return a * _value(field, t, x, context) - a_rate * x
+
+    def bottom(t: Tensor) -> Tensor:
+        (a, sigma2), (a_rate, sigma2_rate) = with_rate(split, t)
+        return sigma2 * a_rate - a * sigma2_rate / 2
+
+    t, split = _column(t, x), lambda t: _split(path, end, t)
+    (a, sigma2), (a_rate, _) = with_rate(split, t)
+    below, slope = with_rate(bottom, t)
+    alone = (a == 0) & (a_rate == 0)  # x_t is the Gaussian and nothing else, whose score is known
+    removable = _vanishes(below, slope) & ~alone  # here both sides vanish: the rule of de l'Hospital
+    below = torch.where(removable, slope, below)
+    # Below this bound rounding leaves the quotient no digits.
+    least = 10 * torch.finfo(below.dtype).eps * torch.where(removable, 1, a_rate.abs())
+    lost = ~below.isfinite() | (below.abs() <= least) & ~alone
+    _check_times(t, lost, "the velocity fixes the score: the path is not at rest, and its rates are finite")
+    if eager(below) and not removable.any():
+        above = top(t)
+    else:
+        above = torch.where(removable, *reversed(with_rate(top, t)))
+    return torch.where(alone, -x, above) / torch.where(alone, sigma2, below)
 
 
 def velocity_from_score(
@@ -111,101 +184,54 @@ def velocity_from_score(
         >>> velocity_from_score(lambda t, x: -x / (t**2 + (1 - t) ** 2), Linear())(0.75, torch.ones(1, 2))
         tensor([[0.8000, 0.8000]])
     """
-    return Derived(
-        field, _Velocity(*_split(interpolant, gaussian_end, pairing)), "velocity from score", interpolant
-    )
+    _check_bound(interpolant, gaussian_end, pairing)
+    return Derived(field, _velocity_of_score, "velocity from score", interpolant, gaussian_end)
 
 
-@dataclass(frozen=True)
-class _Score:
-    r"""The rule :math:`s = (a b - \dot a x) / (\sigma^2 \dot a - a \sigma\dot\sigma)`."""
+def _velocity_of_score(
+    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant, end: int | None
+) -> Tensor:
+    def scaled(t: Tensor) -> Tensor:
+        return _split(path, end, t)[1] * _value(field, t, x, context)
 
-    a: Schedule
-    sigma2: Schedule
-
-    def __call__(self, field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        def above(t: Tensor) -> Tensor:
-            value, rate = with_rate(self.a, t)
-            return value * value_at(field, t, x, context) - rate * x
-
-        t = time_like(t, x)
-        (value, rate), (bottom, slope) = with_rate(self.a, t), with_rate(self.below, t)
-        alone = (value == 0) & (rate == 0)  # x_t is the Gaussian and nothing else
-        removable = _vanishes(bottom, slope) & ~alone
-        bottom = torch.where(removable, slope, bottom)
-        _check_fixed(t, bottom, torch.where(removable, 1, rate.abs()), alone)
-        if eager(bottom) and not removable.any():
-            top = above(t)
-        else:
-            top = torch.where(removable, *reversed(with_rate(above, t)))
-        return torch.where(alone, -x, top) / torch.where(alone, self.sigma2(t), bottom)
-
-    def below(self, t: Tensor) -> Tensor:
-        (value, rate), (variance, growth) = with_rate(self.a, t), with_rate(self.sigma2, t)
-        return variance * rate - value * growth / 2
+    t = _column(t, x)
+    (a, sigma2), (a_rate, sigma2_rate) = with_rate(lambda t: _split(path, end, t), t)
+    _check_times(t, ~(a_rate.isfinite() & sigma2_rate.isfinite()), "the schedules have a finite rate")
+    s = _value(field, t, x, context)
+    removable = _vanishes(a, a_rate)
+    forming = a_rate / torch.where(removable, 1, a) * (x + sigma2 * s)
+    if not eager(a) or removable.any():
+        forming = torch.where(removable, with_rate(scaled, t)[1], forming)
+    return forming - sigma2_rate / 2 * s
 
 
-@dataclass(frozen=True)
-class _Velocity:
-    r"""The rule :math:`b = \tfrac{\dot a}{a} (x + \sigma^2 s) - \sigma\dot\sigma\, s`."""
-
-    a: Schedule
-    sigma2: Schedule
-
-    def __call__(self, field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-        def scaled(t: Tensor) -> Tensor:
-            return self.sigma2(t) * value_at(field, t, x, context)
-
-        t = time_like(t, x)
-        (value, rate), (variance, growth) = with_rate(self.a, t), with_rate(self.sigma2, t)
-        _check_rates(t, rate, growth)
-        s = value_at(field, t, x, context)
-        removable = _vanishes(value, rate)
-        forming = rate / torch.where(removable, 1, value) * (x + variance * s)
-        if not eager(value) or removable.any():
-            forming = torch.where(removable, with_rate(scaled, t)[1], forming)
-        return forming - growth / 2 * s
-
-
-def _split(
-    interpolant: Interpolant, gaussian_end: int | None, pairing: Pairing | None
-) -> tuple[Schedule, Schedule]:
-    """The coefficient a of what is not Gaussian in x_t, and the variance of what is."""
-    check_path(interpolant)
-    alpha, beta, gamma2 = interpolant.alpha, interpolant.beta, interpolant.gamma2
-    if gaussian_end not in (0, 1, None):
+def _check_bound(interpolant: Interpolant, gaussian_end: int | None, pairing: Pairing | None) -> None:
+    """Refuse a pairing and a path with which the velocity does not fix the score."""
+    check_path(interpolant, _NOISE if gaussian_end is None else None)
+    if gaussian_end is not None and getattr(pairing, "independent", pairing is None) is not True:
         raise ValueError(
-            f"Expected gaussian_end to be 0, 1 or None: the time of the end that is N(0, I); got {gaussian_end!r}."
+            f"Expected an independent pairing, e.g. IndependentPairing(); got {pairing!r}. Where the Gaussian end "
+            "depends on the other, learn the score as well, by score_loss or denoiser_loss, which hold for any pairing."
         )
-    if gaussian_end is None:
-        _check_apart(interpolant)
-        return _Sum(alpha, beta), gamma2
-    _check_independent(pairing)
-    a, other = (beta, alpha) if gaussian_end == 0 else (alpha, beta)
-    return a, _Variance(other, gamma2)
+    if gaussian_end is None and not torch.compiler.is_compiling() and _ends_meet(interpolant):
+        raise ValueError(
+            "Expected a path on which the ends never meet, alpha beta = 0, where gaussian_end=None; got one on which "
+            "they do. Learn the score as well, by score_loss; or say gaussian_end=0 or 1 where an end is N(0, I)."
+        )
 
 
-@dataclass(frozen=True)
-class _Sum:
-    r"""The coefficient :math:`\alpha + \beta` of two ends that never meet."""
-
-    alpha: Schedule
-    beta: Schedule
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return self.alpha(t) + self.beta(t)
+def _ends_meet(path: Interpolant) -> bool:
+    t = torch.linspace(0, 1, 101)
+    return (path.alpha(t) * path.beta(t)).abs().max().item() > 1e-6
 
 
-@dataclass(frozen=True)
-class _Variance:
-    r"""The variance :math:`\alpha^2 + \gamma^2` of a Gaussian end and the noise."""
-
-    other: Schedule
-    gamma2: Schedule | None
-
-    def __call__(self, t: Tensor) -> Tensor:
-        square = self.other(t) ** 2
-        return square if self.gamma2 is None else square + self.gamma2(t)
+def _split(path: Interpolant, end: int | None, t: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The coefficient a of what is not Gaussian in :math:`x_t`, and the variance :math:`\sigma^2` of what is."""
+    alpha, beta = path.alpha(t), path.beta(t)
+    if end is None:
+        return alpha + beta, path.gamma2(t)
+    a, other = {0: (beta, alpha), 1: (alpha, beta)}[end]
+    return a, other**2 if path.gamma2 is None else other**2 + path.gamma2(t)
 
 
 def _vanishes(value: Tensor, rate: Tensor) -> Tensor:
@@ -213,49 +239,84 @@ def _vanishes(value: Tensor, rate: Tensor) -> Tensor:
     return value.abs() <= torch.finfo(value.dtype).eps ** 0.5 * rate.abs()
 
 
-def _check_fixed(t: Tensor, bottom: Tensor, scale: Tensor, alone: Tensor) -> None:
-    """Refuse times at which rounding leaves the quotient by ``bottom`` no digits."""
-    if not eager(bottom):
-        return
-    lost = ~bottom.isfinite() | (bottom.abs() <= 10 * torch.finfo(bottom.dtype).eps * scale) & ~alone
-    if lost.any():
-        raise ValueError(
-            f"Expected times at which the velocity fixes the score; at t = {t[lost][0].item():g} it does not: the path "
-            "is at rest there, or a schedule has no finite rate. Stay away from it, learn the score as well "
-            "(score_loss or denoiser_loss), or take an eps that vanishes there."
-        )
+def denoiser_from_score(field: VectorField, interpolant: Interpolant) -> Derived:
+    r"""The denoiser :math:`\bar\xi = E[\xi | x_t] = -\gamma s` of a score s, under any pairing.
+
+    Args:
+        field: The score ``s(t, x)`` or ``s(t, x, context)``.
+        interpolant: The interpolant, with noise, that it is the score of.
+
+    Returns:
+        The field ``denoiser(t, x, context=None)``.
+
+    Raises:
+        ValueError: If the interpolant has no noise.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import Constant, Linear
+        >>> denoiser_from_score(lambda t, x: -x, Linear(Constant(0.5)))(0.3, torch.ones(1, 2))
+        tensor([[0.5000, 0.5000]])
+    """
+    check_path(interpolant, _NOISE)
+    return Derived(field, _denoiser_of_score, "denoiser from score", interpolant)
 
 
-def _check_rates(t: Tensor, *rates: Tensor) -> None:
-    """Refuse times at which a schedule has no finite rate, and the velocity with it."""
-    lost = ~torch.stack([rate.isfinite() for rate in rates]).all(0)
+def _denoiser_of_score(
+    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant
+) -> Tensor:
+    t = _column(t, x)
+    return -root(path.gamma2(t)) * _value(field, t, x, context)
+
+
+def score_from_denoiser(field: VectorField, interpolant: Interpolant) -> Derived:
+    r"""The score :math:`s = -\bar\xi / \gamma` of a denoiser, under any pairing.
+
+    Args:
+        field: The denoiser ``denoiser(t, x)`` or ``denoiser(t, x, context)``.
+        interpolant: The interpolant, with noise, that it is the denoiser of.
+
+    Returns:
+        The field ``s(t, x, context=None)``.
+
+    Raises:
+        ValueError: If the interpolant has no noise, or, when called outside of compilation, at a time where γ = 0.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import Constant, Linear
+        >>> score_from_denoiser(lambda t, x: x, Linear(Constant(0.5)))(0.3, torch.ones(1, 2))
+        tensor([[-2., -2.]])
+    """
+    check_path(interpolant, _NOISE)
+    return Derived(field, _score_of_denoiser, "score from denoiser", interpolant)
+
+
+def _score_of_denoiser(
+    field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, path: Interpolant
+) -> Tensor:
+    t = _column(t, x)
+    gamma = root(path.gamma2(t))
+    none = gamma <= torch.finfo(gamma.dtype).eps  # what rounding leaves of sin πt at t = 1
+    _check_times(t, none, "gamma > 0, as a denoiser says nothing of the score elsewhere")
+    return -_value(field, t, x, context) / gamma
+
+
+def _column(t: float | Tensor, x: Tensor) -> Tensor:
+    """The time as a tensor that broadcasts against x."""
+    check_event(x, None)
+    return check_time(t, x).clone(memory_format=torch.contiguous_format)  # a view fails in a compiled jvp
+
+
+def _value(field: Uniform, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+    """The field at a time that broadcasts against x."""
+    return evaluate(field, "field", t.flatten() if len(t) == len(x) else t.reshape(()), x, context)
+
+
+def _check_times(t: Tensor, lost: Tensor, wanted: str) -> None:
+    """Refuse times at which a conversion has no value."""
     if eager(lost) and lost.any():
         raise ValueError(
-            f"Expected times at which the schedules have a finite rate; at t = {t[lost][0].item():g} one has none. "
-            "Stay away from it, e.g. by t0 and t1 of the sampler."
-        )
-
-
-def _check_apart(interpolant: Interpolant) -> None:
-    """Refuse a path on which two ends that are not Gaussian are mixed, or are not smoothed by noise."""
-    check_noisy(interpolant)
-    if torch.compiler.is_compiling():
-        return
-    t = torch.linspace(0, 1, 101)
-    if (interpolant.alpha(t) * interpolant.beta(t)).abs().max() > 1e-6:
-        raise ValueError(
-            "Expected a path on which the ends never meet, alpha beta = 0, where gaussian_end=None: else the velocity "
-            "does not fix the score. Learn that too, by score_loss or denoiser_loss; or say gaussian_end=0 or 1 where "
-            "an end is N(0, I)."
-        )
-
-
-def _check_independent(pairing: Pairing | None) -> None:
-    built = not isinstance(pairing, type)
-    if pairing is not None and not (built and getattr(pairing, "independent", False)):
-        raise ValueError(
-            "Expected an independent pairing, e.g. IndependentPairing(); got "
-            f"{getattr(pairing, '__name__', repr(pairing))}. Where the Gaussian "
-            "end depends on the other the velocity does not fix the score: learn that too, by score_loss or "
-            "denoiser_loss, which hold for any pairing."
+            f"Expected times t at which {wanted}; got t = {t[lost][0].item():g}. Stay away from it by t0 and t1 of the "
+            "sampler, or let eps vanish there, e.g. eps=interpolant.gamma2; or learn the score by score_loss."
         )

@@ -6,9 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_positive_int
 from cnflib._random import source
-from cnflib.interpolants._checks import check_conditions, check_ends
 from cnflib.interpolants.pairing import Pairing
 
 __all__ = ["BatchCost", "PairingReport", "cost_by_batch", "pairing_report"]
@@ -76,9 +74,6 @@ def pairing_report(
         >>> report.cost < report.independent_cost, report.crossing, report.used_x0
         (True, 0.0, 1.0)
     """
-    check_ends(x0, x1)
-    if len(x0) < 2:
-        raise ValueError(f"Expected at least 2 rows, as pairs are compared; got {len(x0)}.")
     y0, y1 = (y.flatten(1) for y in pairing(x0, x1, context, generator))
     x0, x1 = x0.flatten(1), x1.flatten(1)
     inner = (y0 - y0.mean(0)).double() @ (y1 - y1.mean(0)).double().T
@@ -139,15 +134,7 @@ def cost_by_batch(
         >>> [c.size for c in costs], costs[0].cost > costs[1].cost
         ([4, 128], True)
     """
-    check_ends(x0, x1)
-    check_conditions(x1, context, generator)
     sizes = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
-    for size in sizes:
-        check_positive_int(size, "each of sizes")
-        if 2 * size > len(x0):
-            raise ValueError(
-                f"Expected sizes of at most half of the {len(x0)} rows, for a standard error; got {size}."
-            )
     rows = torch.randperm(len(x0), **source(generator), device=x0.device)
     return [_batch_cost(pairing, x0, x1, rows, size, context, generator) for size in sizes]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from cnflib.interpolants._pairs import check, dot, draw, evaluate
+from cnflib.interpolants._checks import check_step, evaluate
 from cnflib.interpolants.interpolant import Interpolant
 from cnflib.nets import VectorField
 
@@ -91,10 +91,9 @@ def path_energy(
         >>> path_energy(lambda t, x: torch.ones_like(x), Linear(), *torch.randn(2, 3, 2)).tolist()
         [2.0, 2.0, 2.0]
     """
-    field = check(field, "field", interpolant, x0, x1, context)
-    t, xi = draw(interpolant, x0, t, xi, generator)
-    f = evaluate(field, "field", t, interpolant(t, x0, x1, xi), context)
-    return dot(f, f)
+    check_step(interpolant, x0, context)
+    t, x_t, _, _ = interpolant._noisy_point(x0, x1, t, xi, generator)
+    return evaluate(field, "field", t, x_t, context).square().flatten(1).sum(1)
 
 
 def gaussian_cost(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor) -> Tensor:
@@ -122,23 +121,18 @@ def gaussian_cost(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1
         >>> gaussian_cost(torch.zeros(1), torch.eye(1), torch.zeros(1), 9 * torch.eye(1))
         tensor(4.)
     """
-    D = len(mean0) if mean0.ndim == 1 else -1
-    for name, value, shape in (
-        ("mean0", mean0, (D,)),
-        ("mean1", mean1, (D,)),
-        ("covariance0", covariance0, (D, D)),
-        ("covariance1", covariance1, (D, D)),
-    ):
-        if value.shape != shape:
-            raise ValueError(
-                f"Expected means of shape (D,) and covariances of shape (D, D); got {name} of shape "
-                f"{tuple(value.shape)}. For a variance: variance * torch.eye(D)."
-            )
-    cross = torch.linalg.svdvals(_root(covariance0).T @ _root(covariance1)).sum()
+    D = mean0.numel()
+    shapes = [tuple(part.shape) for part in (mean0, covariance0, mean1, covariance1)]
+    if shapes != [(D,), (D, D), (D,), (D, D)]:
+        raise ValueError(
+            "Expected mean0, covariance0, mean1, covariance1 of shapes (D,), (D, D), (D,), (D, D); got "
+            f"{', '.join(map(str, shapes))}. For a variance: variance * torch.eye(D)."
+        )
+    cross = torch.linalg.svdvals(_factor(covariance0).T @ _factor(covariance1)).sum()
     return (mean1 - mean0).square().sum() + covariance0.trace() + covariance1.trace() - 2 * cross
 
 
-def _root(covariance: Tensor) -> Tensor:
+def _factor(covariance: Tensor) -> Tensor:
     """Any R with R Rᵀ = C; that of Cholesky where there is one, as its gradient is finite for equal eigenvalues."""
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if not failed:
@@ -151,7 +145,7 @@ def transport_gap(energy: Tensor, cost: float | Tensor) -> TransportGap:
     r"""How much longer a path is than optimal transport.
 
     Args:
-        energy: The energies of :func:`path_energy`, shape ``(B,)``.
+        energy: The energies of :func:`path_energy`, shape ``(B,)`` with B at least 2.
         cost: :math:`W_2^2` of the two ends: :func:`gaussian_cost`, or between samples the mean of
             :math:`|x_1 - x_0|^2` over pairs of an exact assignment of many points. That of B points is biased, and
             an assignment of one batch can lie above the energy of a good path.
@@ -160,9 +154,6 @@ def transport_gap(energy: Tensor, cost: float | Tensor) -> TransportGap:
 
     Returns:
         Energy with its standard error, cost and gap.
-
-    Raises:
-        ValueError: If the energies are not of shape ``(B,)`` with B at least 2.
 
     References:
         Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport, Tong et al., 2023,
@@ -173,9 +164,4 @@ def transport_gap(energy: Tensor, cost: float | Tensor) -> TransportGap:
         >>> transport_gap(torch.tensor([5.0, 7.0]), 4.0).normalised
         0.5
     """
-    if energy.ndim != 1 or len(energy) < 2:
-        raise ValueError(
-            "Expected energy of shape (B,) with at least two rows, for its standard error; "
-            f"got {tuple(energy.shape)}. Pass the rows of path_energy, not their mean."
-        )
     return TransportGap(energy.mean().item(), (energy.std() / len(energy) ** 0.5).item(), float(cost))

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_finite, check_positive_int
 from cnflib._random import source
 from cnflib._settings import compact_repr
-from cnflib.interpolants._checks import check_ends, refusing_points
+from cnflib.interpolants._checks import check_ends
 from cnflib.interpolants.pairing import RowPairing
 
 __all__ = ["Sinkhorn", "sinkhorn_plan"]
@@ -24,7 +23,6 @@ __all__ = ["Sinkhorn", "sinkhorn_plan"]
 EVERY = 10  # iterations between two looks at the error, each of which waits for the device
 
 
-@refusing_points
 @dataclass(frozen=True, repr=False)
 class Sinkhorn(RowPairing):
     r"""Pairs drawn from the entropic plan: each :math:`x_1^j` gets an :math:`x_0^i` at random by the plan.
@@ -43,7 +41,8 @@ class Sinkhorn(RowPairing):
         tolerance: The largest error of the marginal of x0, :math:`\sum_i |\sum_j P_{ij} - 1/B|`, in [0, 2].
 
     Raises:
-        ValueError: If an argument is out of its range; when called, if the iterations do not reach the tolerance.
+        ValueError: When called, if the iterations do not reach the tolerance, as for points or a regularization without
+            sense.
 
     References:
         Sinkhorn Distances, Cuturi, 2013, arXiv:1306.0895;
@@ -64,14 +63,11 @@ class Sinkhorn(RowPairing):
 
     __repr__ = compact_repr
 
-    def __post_init__(self) -> None:
-        _check(self.regularization, self.iterations, self.tolerance)
-
     def pick(
         self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> Tensor:
         """A draw from each column of the plan, shape ``(B,)``."""
-        plan = _plan(x0, x1, self.regularization, self.iterations, self.tolerance)
+        plan = _plan(x0, x1, self)
         return torch.multinomial(plan.T, 1, **source(generator))[:, 0]
 
 
@@ -91,7 +87,7 @@ def sinkhorn_plan(
         tolerance: The largest :math:`\sum_i |\sum_j P_{ij} - 1/B|`.
 
     Raises:
-        ValueError: If the ends differ in shape, dtype or device or are not finite, or the iterations do not suffice.
+        ValueError: If the ends differ in shape, dtype or device or the iterations do not suffice.
 
     Example:
         >>> import torch
@@ -100,18 +96,17 @@ def sinkhorn_plan(
         True
     """
     check_ends(x0, x1)
-    _check(regularization, iterations, tolerance)
-    return _plan(x0, x1, regularization, iterations, tolerance)
+    return _plan(x0, x1, Sinkhorn(regularization, iterations, tolerance))
 
 
-def _plan(x0: Tensor, x1: Tensor, regularization: float, iterations: int, tolerance: float) -> Tensor:
-    check_finite(x0, "x0")
-    check_finite(x1, "x1")
-    gain = _centred(x0) @ _centred(x1).T
+def _plan(x0: Tensor, x1: Tensor, settings: Sinkhorn) -> Tensor:
+    regularization, iterations, tolerance = settings.regularization, settings.iterations, settings.tolerance
+    gain = _normalised(x0) @ _normalised(x1).T
     if not len(gain):
         return gain
     scores = gain / (regularization * gain.std(correction=0)).clamp_min(torch.finfo(gain.dtype).tiny)
     u, v, logB = torch.zeros_like(gain[0]), torch.zeros_like(gain[0]), math.log(len(gain))
+    error = torch.inf
     for k in range(1, iterations + 1):
         u = -logB - (scores + v).logsumexp(1)
         v = -logB - (scores + u[:, None]).logsumexp(0)
@@ -123,18 +118,11 @@ def _plan(x0: Tensor, x1: Tensor, regularization: float, iterations: int, tolera
     raise ValueError(
         f"Expected Sinkhorn's marginal error to reach tolerance={tolerance} in iterations={iterations}; "
         f"got {error:.3g} at regularization={regularization}. "
-        "Raise iterations or regularization, or take OptimalTransport(), which is exact."
+        "Raise iterations or regularization, drop points with NaN, or take OptimalTransport(), which is exact."
     )
 
 
-def _centred(x: Tensor) -> Tensor:
+def _normalised(x: Tensor) -> Tensor:
     """Points about their mean, of size 1: neither place nor scale changes what is to be paired with what."""
     x = x.flatten(1) - x.flatten(1).mean(0)
     return x / x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
-
-
-def _check(regularization: float, iterations: int, tolerance: float) -> None:
-    check_positive_int(iterations, "iterations")
-    for name, value in {"regularization": regularization, "tolerance": tolerance}.items():
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ValueError(f"Expected {name} to be positive and finite; got {value!r}.")

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.func import jvp
 
+from cnflib._check import eager
+from cnflib._random import source
 from cnflib._settings import compact_repr
-from cnflib.interpolants._checks import check_ends, check_noise, check_schedule, check_time
-from cnflib.interpolants._draws import drawn, roots
-from cnflib.interpolants._ready import Default, ReadySchedule
-from cnflib.interpolants._root import root
+from cnflib.interpolants._checks import check_ends, check_schedule, check_time
+from cnflib.interpolants._schedules import ReadySchedule, root, with_rate
+from cnflib.interpolants.times import inside
 
 __all__ = ["Coefficients", "Interpolant", "PathPoint", "Rated", "Schedule"]
 
@@ -105,6 +105,20 @@ class PathPoint(NamedTuple):
     xi: Tensor | None
 
 
+class _Motion(NamedTuple):
+    r"""A drawn pair and its noise, apart: :math:`x_t` is ``x + gamma * xi``, its rate ``rate + gamma_rate * xi``.
+
+    Where the path has no noise the last three are None.
+    """
+
+    t: Tensor
+    x: Tensor
+    rate: Tensor
+    xi: Tensor | None
+    gamma: Tensor | None
+    gamma_rate: Tensor | None
+
+
 @dataclass(frozen=True, repr=False)
 class Interpolant:
     r"""The path :math:`x_t = \alpha x_0 + \beta x_1 + \gamma \xi` between two points, with :math:`t \in [0, 1]`.
@@ -147,9 +161,6 @@ class Interpolant:
         """Try each schedule that is not of this library; None is one only where it is the default."""
         for setting in fields(self):
             schedule = getattr(self, setting.name)
-            if schedule is Default:
-                schedule = getattr(type(self), setting.name)
-                object.__setattr__(self, setting.name, schedule)
             if not isinstance(schedule, ReadySchedule) and not (schedule is None and setting.default is None):
                 check_schedule(schedule, setting.name)
 
@@ -166,9 +177,9 @@ class Interpolant:
         Raises:
             ValueError: If the ends differ in shape, dtype or device, t is outside [0, 1], or xi is missing.
         """
-        t = self._check(t, x0, x1, xi)
-        x_t = self.alpha(t) * x0 + self.beta(t) * x1
-        return x_t if self.gamma2 is None else x_t + root(self.gamma2(t)) * xi
+        check_ends(x0, x1, xi, noisy=self.gamma2 is not None)
+        t = check_time(t, x0)
+        return self._point(t, x0, x1, xi)[0]
 
     def rate(self, t: float | Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None = None) -> Tensor:
         r"""The rate along one pair, :math:`\dot x_t = \dot\alpha x_0 + \dot\beta x_1 + \dot\gamma \xi`.
@@ -177,14 +188,15 @@ class Interpolant:
         It is computed with :math:`\dot\gamma = \dot{(\gamma^2)} / 2\gamma`, so it is inf or NaN where
         :math:`\gamma = 0`, most often at the ends.
         """
-        t = self._check(t, x0, x1, xi)
-        values, rates = self._schedules(t, self.gamma2)
+        check_ends(x0, x1, xi, noisy=self.gamma2 is not None)
+        t = check_time(t, x0)
+        values, rates = self._schedules(t)
         rate = rates[0] * x0 + rates[1] * x1
         return rate if self.gamma2 is None else rate + rates[2] / (2 * root(values[2])) * xi
 
     def coefficients(self, t: Tensor) -> Coefficients:
         r"""The three schedules and their rates at t, a floating tensor of any shape."""
-        values, rates = self._schedules(t, self.gamma2)
+        values, rates = self._schedules(t)
         none = (torch.zeros_like(t),) if self.gamma2 is None else ()
         return Coefficients(*values, *none, *rates, *none)
 
@@ -222,52 +234,70 @@ class Interpolant:
             >>> p = path.draw(torch.randn(64, 2), torch.rand(64, 2))
             >>> loss = (field(p.t, p.x) - p.rate).square().sum(1).mean()  # that of velocity_loss
         """
-        check_ends(x0, x1)
-        return self._point(x0, x1, t, xi, generator)
-
-    def _point(
-        self,
-        x0: Tensor,
-        x1: Tensor,
-        t: float | Tensor | None,
-        xi: Tensor | None,
-        generator: Generator | None,
-    ) -> PathPoint:
-        """The drawn point between ends that are checked already."""
-        t, x, rate, xi, gamma, gamma_rate = self._motion(x0, x1, t, xi, generator)
-        if xi is None:
-            return PathPoint(t, x, rate, None)
-        return PathPoint(t, x + gamma * xi, rate + gamma_rate * xi, xi)
+        p = self._motion(x0, x1, t, xi, generator)
+        if p.xi is None:
+            return PathPoint(p.t, p.x, p.rate, None)
+        return PathPoint(p.t, p.x + p.gamma * p.xi, p.rate + p.gamma_rate * p.xi, p.xi)
 
     def _motion(
-        self,
-        x0: Tensor,
-        x1: Tensor,
-        t: float | Tensor | None,
-        xi: Tensor | None,
-        generator: Generator | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        r"""The one place that draws: t, point and rate without noise, :math:`\xi, \gamma, \dot\gamma` or None."""
-        given, gamma2 = t is not None, self.gamma2
-        t, xi = drawn(x0, t, xi, gamma2 is not None, generator)
-        values, rates = self._schedules(t.reshape(-1, *[1] * (x0.ndim - 1)), gamma2)
+        self, x0: Tensor, x1: Tensor, t: float | Tensor | None, xi: Tensor | None, generator: Generator | None
+    ) -> _Motion:
+        """Points drawn as by ``draw``, with their noise apart."""
+        given = t is not None
+        t, column, xi = self._drawn(x0, x1, t, xi, generator)
+        values, rates = self._schedules(column)
         x, rate = values[0] * x0 + values[1] * x1, rates[0] * x0 + rates[1] * x1
-        if gamma2 is None:
-            return t, x, rate, None, None, None
-        return t, x, rate, xi, *roots(values[2], rates[2], given)
+        if xi is None:
+            return _Motion(t, x, rate, None, None, None)
+        gamma2, gamma2_rate = values[2], rates[2]
+        if given and eager(gamma2) and not (gamma2 > 0).all():
+            raise ValueError(
+                "Expected times t at which the noise gamma² is positive, as its rate is divided by gamma; got "
+                f"{(gamma2 <= 0).sum().item()} of {gamma2.numel()} where it is 0. Keep t inside the open (0, 1)."
+            )
+        gamma = root(gamma2)
+        # A drawn time without noise lies, but for chance, in a stretch of time without noise: the rate is 0 as well.
+        gamma_rate = torch.where(gamma > 0, gamma2_rate / (2 * torch.where(gamma > 0, gamma, 1)), 0)
+        return _Motion(t, x, rate, xi, gamma, gamma_rate)
 
-    def _schedules(self, t: Tensor, gamma2: Schedule | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    def _noisy_point(
+        self, x0: Tensor, x1: Tensor, t: float | Tensor | None, xi: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        r"""Times and points drawn as by ``draw``, with :math:`\gamma` and :math:`\xi` or None; no rate is asked for."""
+        t, column, xi = self._drawn(x0, x1, t, xi, generator)
+        x_t, gamma = self._point(column, x0, x1, xi)
+        return t, x_t, gamma, xi
+
+    def _drawn(
+        self, x0: Tensor, x1: Tensor, t: float | Tensor | None, xi: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Times inside (0, 1), shape ``(B,)`` and as a column, and the noise, None where there is none.
+
+        What is given is checked, what is not is drawn; the ends are checked as well.
+        """
+        noisy = self.gamma2 is not None
+        check_ends(x0, x1, xi, noisy=noisy and xi is not None)
+        if t is None:
+            t = inside(torch.rand(x0.shape[:1], **source(generator), dtype=x0.dtype, device=x0.device))
+        else:
+            t = check_time(t, x0).flatten().expand(len(x0)).contiguous()
+        if noisy and xi is None:
+            xi = torch.randn(x0.shape, **source(generator), dtype=x0.dtype, device=x0.device)
+        return t, t.reshape(-1, *[1] * (x0.ndim - 1)), xi if noisy else None
+
+    def _point(self, t: Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        r"""The point :math:`x_t` and the noise :math:`\gamma`, for arguments that are checked."""
+        x_t = self.alpha(t) * x0 + self.beta(t) * x1
+        if self.gamma2 is None:
+            return x_t, None
+        gamma = root(self.gamma2(t))
+        return x_t + gamma * xi, gamma
+
+    def _schedules(self, t: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         r""":math:`\alpha, \beta` and, where there is noise, :math:`\gamma^2` at t; and their rates."""
+        gamma2 = self.gamma2
         schedules = (self.alpha, self.beta) if gamma2 is None else (self.alpha, self.beta, gamma2)
         rates = [getattr(f, "rate", None) for f in schedules]
         if all(map(callable, rates)):
             return [f(t) for f in schedules], [f(t) for f in rates]
-        t = t.contiguous()
-        return jvp(lambda t: tuple(f(t) for f in schedules), (t,), (torch.ones_like(t),))
-
-    def _check(self, t: float | Tensor, x0: Tensor, x1: Tensor, xi: Tensor | None) -> Tensor:
-        """Check the arguments and return t as a tensor that broadcasts against them."""
-        check_ends(x0, x1)
-        if self.gamma2 is not None:
-            check_noise(xi, x0)
-        return check_time(t, x0)
+        return with_rate(lambda t: tuple(f(t) for f in schedules), t)

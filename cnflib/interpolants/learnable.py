@@ -28,8 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from cnflib._check import check_positive_int
-from cnflib.interpolants._derived import with_rate
-from cnflib.interpolants._pairs import check_path
+from cnflib.interpolants._schedules import with_rate
 from cnflib.interpolants.interpolant import Interpolant, Schedule
 from cnflib.interpolants.paths import Linear
 
@@ -102,7 +101,7 @@ class LearnableInterpolant(nn.Module):
         alpha, beta: The two :class:`FourierSchedule`.
 
     Raises:
-        ValueError: If ``order`` is not a positive int, or ``start`` no interpolant.
+        ValueError: If ``order`` is not a positive int.
 
     References:
         Building Normalizing Flows with Stochastic Interpolants, Albergo & Vanden-Eijnden, 2022, arXiv:2209.15571.
@@ -120,7 +119,6 @@ class LearnableInterpolant(nn.Module):
 
     def __init__(self, order: int = 4, start: Interpolant = _START) -> None:
         super().__init__()
-        check_path(start, "start")
         self.alpha = FourierSchedule(start.alpha, order)
         self.beta = FourierSchedule(start.beta, order)
         self.interpolant = Interpolant(self.alpha, self.beta, start.gamma2)

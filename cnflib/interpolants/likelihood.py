@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from cnflib._check import check_context, check_event, check_velocity
+from cnflib._check import check_event
 from cnflib._field import uniform
 from cnflib.continuous import Exact
-from cnflib.interpolants._checks import check_time
+from cnflib.interpolants._checks import check_time, evaluate
 from cnflib.nets import VectorField
 
 __all__ = ["TimeLogDensity", "best_diffusion", "continuity_residual", "path_measure_bound", "score_residual"]
@@ -27,7 +27,7 @@ __all__ = ["TimeLogDensity", "best_diffusion", "continuity_residual", "path_meas
 TimeLogDensity = Callable[..., Tensor]
 r"""``log_prob(t, x)`` or ``log_prob(t, x, context)``, the log-density :math:`\log p_t(x)` in nats, shape ``(B,)``."""
 
-_EXACT = Exact()
+_DIVERGENCE = Exact()
 
 
 def continuity_residual(
@@ -56,7 +56,7 @@ def continuity_residual(
         Nats per unit of time, shape ``(B,)``.
 
     Raises:
-        ValueError: If t, x or context has a wrong shape, or ``log_prob`` or ``field`` returns one.
+        ValueError: If t or x has a wrong shape, or ``log_prob`` or ``field`` returns one.
 
     References:
         Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
@@ -68,8 +68,8 @@ def continuity_residual(
         >>> continuity_residual(shrinking, log_prob, 0.5, torch.ones(3, 2))
         tensor([0., 0., 0.])
     """
-    t, field, log_prob = _time(t, x, context), uniform(field), uniform(log_prob)
-    b, divergence, _ = _EXACT(x)(field, t, x, context)
+    t, field, log_prob = _time_at(t, x), uniform(field), uniform(log_prob)
+    b, divergence, _ = _DIVERGENCE(x)(field, t, x, context)
     along = (torch.ones_like(t), b.contiguous())
     value, rate = jvp(lambda t, x: log_prob(t, x, context), (t, x.contiguous()), along)
     if value.shape != x.shape[:1]:
@@ -105,7 +105,7 @@ def score_residual(
         The residual, shape ``(B, *event)``, in units of the score per unit of time.
 
     Raises:
-        ValueError: If t, x or context has a wrong shape, or ``field`` or ``score`` returns one.
+        ValueError: If t or x has a wrong shape, or ``field`` or ``score`` returns one.
 
     References:
         FP-Diffusion: Improving Score-based Diffusion Models by Enforcing the Underlying Score Fokker-Planck Equation,
@@ -118,13 +118,12 @@ def score_residual(
         >>> score_residual(shrinking, score, 0.5, torch.ones(1, 2))
         tensor([[0., 0.]])
     """
-    t, field, score = _time(t, x, context), uniform(field), uniform(score)
+    t, field, score = _time_at(t, x), uniform(field), uniform(score)
     x = x.contiguous()
-    s, rate = jvp(lambda t: score(t, x, context), (t,), (torch.ones_like(t),))
-    check_velocity(s, x, "score")
+    _, rate = jvp(lambda t: evaluate(score, "score", t, x, context), (t,), (torch.ones_like(t),))
 
     def total(x: Tensor) -> Tensor:
-        b, divergence, _ = _EXACT(x)(field, t, x, context)
+        b, divergence, _ = _DIVERGENCE(x)(field, t, x, context)
         return (divergence + (b * score(t, x, context)).flatten(1).sum(1)).sum()
 
     return rate + grad(total)(x)
@@ -151,11 +150,11 @@ def path_measure_bound(gap_b: float | Tensor, gap_s: float | Tensor, eps: float 
             times and :math:`\varepsilon` at these times, elementwise, and average the result.
 
     Returns:
-        The bound in nats, elementwise.
+        The bound in nats, elementwise; infinite where eps is 0, as no loss of the velocity bounds the divergence of the
+        ODE.
 
     Raises:
-        ValueError: If a gap is negative, or ``eps`` is not positive: at 0 the SDE is the ODE, of which no loss of the
-            velocity bounds the divergence.
+        ValueError: If a gap or ``eps`` is negative.
 
     References:
         Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797; its losses carry a
@@ -165,13 +164,7 @@ def path_measure_bound(gap_b: float | Tensor, gap_s: float | Tensor, eps: float 
         >>> path_measure_bound(gap_b=0.02, gap_s=0.5, eps=0.2)
         tensor(0.1000)
     """
-    gap_b, gap_s = _gap(gap_b, "gap_b"), _gap(gap_s, "gap_s")
-    eps = torch.as_tensor(eps)
-    if not (eps > 0).all():
-        raise ValueError(
-            f"Expected eps > 0; got {eps.min().item():g}. The law of the ODE, eps = 0, has no such bound: "
-            "compare likelihoods, Flow(CNF(field), base).log_prob."
-        )
+    gap_b, gap_s, eps = _at_least_0(gap_b, "gap_b"), _at_least_0(gap_s, "gap_s"), _at_least_0(eps, "eps")
     return gap_b / (2 * eps) + eps * gap_s / 2
 
 
@@ -191,22 +184,21 @@ def best_diffusion(gap_b: float | Tensor, gap_s: float | Tensor) -> Tensor:
         >>> best_diffusion(gap_b=0.02, gap_s=0.5)
         tensor(0.2000)
     """
-    return (_gap(gap_b, "gap_b") / _gap(gap_s, "gap_s")).sqrt()
+    return (_at_least_0(gap_b, "gap_b") / _at_least_0(gap_s, "gap_s")).sqrt()
 
 
-def _time(t: float | Tensor, x: Tensor, context: Tensor | None) -> Tensor:
-    """Check the arguments of a residual and return t as a tensor."""
+def _time_at(t: float | Tensor, x: Tensor) -> Tensor:
+    """Check points and their time, and return it as a tensor."""
     check_event(x, None)
-    check_context(context, x)
     check_time(t, x)
     return torch.as_tensor(t, dtype=x.dtype, device=x.device).contiguous()
 
 
-def _gap(gap: float | Tensor, name: str) -> Tensor:
-    gap = torch.as_tensor(gap)
-    if not (gap >= 0).all():
+def _at_least_0(value: float | Tensor, name: str) -> Tensor:
+    value = torch.as_tensor(value)
+    if not (value >= 0).all():
         raise ValueError(
-            f"Expected {name} >= 0, a mean of squares; got {gap.min().item():g}. From losses: subtract the least "
-            "loss, not the loss of another model."
+            f"Expected {name} >= 0; got {value.min().item():g}. A gap is a mean of squares: from a loss subtract the "
+            "least that it can be, not the loss of another model."
         )
-    return gap
+    return value

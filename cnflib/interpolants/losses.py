@@ -1,17 +1,21 @@
-r"""Losses that learn the velocity :math:`b(t, x) = E[\dot x_t | x_t = x]` of an interpolant by regression.
+r"""Losses that learn by regression, at a drawn point of each pair, what an interpolant does there on average.
 
-:func:`velocity_loss` is the plain squared error. :func:`velocity_objective` has the same minimiser and stays finite
-where :math:`\dot\gamma` is not. :func:`monitor` tells a field that is not at the minimum.
+.. math:: b(t, x) = E[\dot x_t | x_t = x], \qquad \bar\xi(t, x) = E[\xi | x_t = x] = -\gamma(t)\, s(t, x), \qquad
+          s = \nabla_x \log p_t
+
+:func:`velocity_loss` is the plain squared error of the velocity b. :func:`velocity_objective` has the same minimiser
+and stays finite where :math:`\dot\gamma` is not. :func:`monitor` tells a field that is not at the minimum.
+:func:`denoiser_loss` and :func:`score_loss` learn the denoiser :math:`\bar\xi` and the score s.
 """
 
 import torch
 from torch import Generator, Tensor
 
-from cnflib.interpolants._pairs import check, dot, evaluate
-from cnflib.interpolants.interpolant import Interpolant
+from cnflib.interpolants._checks import check_step, evaluate
+from cnflib.interpolants.interpolant import Interpolant, _Motion
 from cnflib.nets import VectorField
 
-__all__ = ["monitor", "velocity_loss", "velocity_objective"]
+__all__ = ["denoiser_loss", "monitor", "score_loss", "velocity_loss", "velocity_objective"]
 
 
 def velocity_loss(
@@ -63,9 +67,9 @@ def velocity_loss(
         >>> velocity_loss(MLP(2), Linear(), x0, x1).shape
         torch.Size([64])
     """
-    f = check(field, "field", interpolant, x0, x1, context)
-    p = interpolant._point(x0, x1, t, xi, generator)
-    return (evaluate(f, "field", p.t, p.x, context) - p.rate).square().flatten(1).sum(1)
+    check_step(interpolant, x0, context)
+    p = interpolant.draw(x0, x1, t, xi, generator)
+    return (evaluate(field, "field", p.t, p.x, context) - p.rate).square().flatten(1).sum(1)
 
 
 def velocity_objective(
@@ -120,7 +124,8 @@ def velocity_objective(
         >>> velocity_objective(MLP(2), Linear(Bridge()), x0, x1).shape
         torch.Size([64])
     """
-    square, product = _moments(field, interpolant, x0, x1, t, xi, context, generator)
+    check_step(interpolant, x0, context)
+    square, product = _square_and_product(field, interpolant._motion(x0, x1, t, xi, generator), context)
     return square - 2 * product
 
 
@@ -155,28 +160,120 @@ def monitor(
         >>> monitor(lambda t, x: 0 * x, Linear(), *torch.randn(2, 3, 2)).tolist()  # and yet not learned
         [0.0, 0.0, 0.0]
     """
-    square, product = _moments(field, interpolant, x0, x1, t, xi, context, generator)
+    check_step(interpolant, x0, context)
+    square, product = _square_and_product(field, interpolant._motion(x0, x1, t, xi, generator), context)
     return 2 * (square - product)
 
 
-def _moments(
-    field: VectorField,
+def _square_and_product(field: VectorField, p: _Motion, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    r"""The rows :math:`|f|^2` and :math:`\dot x_t \cdot f`, with noise the means over :math:`\pm \xi`."""
+    if p.xi is None:
+        f = evaluate(field, "field", p.t, p.x, context)
+        return _row_dot(f, f), _row_dot(p.rate, f)
+    both = None if context is None else torch.cat([context, context])
+    x = torch.cat([p.x + p.gamma * p.xi, p.x - p.gamma * p.xi])
+    plus, minus = evaluate(field, "field", torch.cat([p.t, p.t]), x, both).chunk(2)
+    product = _row_dot(p.rate, plus + minus) + _row_dot(p.gamma_rate * p.xi, plus - minus)
+    return (_row_dot(plus, plus) + _row_dot(minus, minus)) / 2, product / 2
+
+
+def _row_dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).flatten(1).sum(1)
+
+
+def denoiser_loss(
+    denoiser: VectorField,
     interpolant: Interpolant,
     x0: Tensor,
     x1: Tensor,
-    t: Tensor | None,
-    xi: Tensor | None,
-    context: Tensor | None,
-    generator: Generator | None,
-) -> tuple[Tensor, Tensor]:
-    r"""The rows :math:`|f|^2` and :math:`\dot x_t \cdot f`, with noise the means over :math:`\pm \xi`."""
-    model = check(field, "field", interpolant, x0, x1, context)
-    t, x, rate, xi, gamma, gamma_rate = interpolant._motion(x0, x1, t, xi, generator)
-    if xi is None:
-        f = evaluate(model, "field", t, x, context)
-        return dot(f, f), dot(rate, f)
-    both = None if context is None else torch.cat([context, context])
-    x = torch.cat([x + gamma * xi, x - gamma * xi])
-    plus, minus = evaluate(model, "field", torch.cat([t, t]), x, both).chunk(2)
-    product = dot(rate, plus + minus) + dot(gamma_rate * xi, plus - minus)
-    return (dot(plus, plus) + dot(minus, minus)) / 2, product / 2
+    t: Tensor | None = None,
+    xi: Tensor | None = None,
+    context: Tensor | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    r"""The squared error :math:`|\bar\xi(t, x_t, c) - \xi|^2` at one time for each pair.
+
+    Its mean is least at the denoiser :math:`E[\xi | x_t = x]`, between 0 and the dimension of the event. No rate
+    enters: it is finite for every noise and at every time, the ends too.
+
+    Args:
+        denoiser: The net ``denoiser(t, x)`` or ``denoiser(t, x, context)``; t arrives with shape ``(B,)``.
+        interpolant: An interpolant with noise.
+        x0: Base points, shape ``(B, *event)``.
+        x1: Data points, shape ``(B, *event)``.
+        t: Times in [0, 1], shape ``(B,)``; drawn uniformly on the open interval by default.
+        xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default.
+        context: What the net is conditioned on, a tensor with B rows, labels of shape ``(B,)`` too; the net gets it
+            untouched.
+        generator: Source of t and xi.
+
+    Returns:
+        The error summed over the event, no factor ½, shape ``(B,)``, without a unit.
+
+    Raises:
+        ValueError: If the interpolant has no noise, or if ends, times, noise, context or the net's result disagree.
+
+    References:
+        Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import Bridge, Linear
+        >>> from cnflib.nets import MLP
+        >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
+        >>> denoiser_loss(MLP(2), Linear(Bridge()), x0, x1).shape
+        torch.Size([64])
+    """
+    check_step(interpolant, x0, context, "of which a denoiser is learned")
+    t, x_t, _, xi = interpolant._noisy_point(x0, x1, t, xi, generator)
+    return (evaluate(denoiser, "denoiser", t, x_t, context) - xi).square().flatten(1).sum(1)
+
+
+def score_loss(
+    score: VectorField,
+    interpolant: Interpolant,
+    x0: Tensor,
+    x1: Tensor,
+    t: Tensor | None = None,
+    xi: Tensor | None = None,
+    context: Tensor | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    r"""The squared error of the score, weighted by :math:`\gamma^2`: :math:`|\gamma\, s(t, x_t, c) + \xi|^2`.
+
+    Along one pair the score is :math:`-\xi / \gamma`, infinite where :math:`\gamma = 0`; the weight makes the loss
+    that of the denoiser :math:`-\gamma s`, finite at all times. Its mean is least at :math:`s = \nabla \log p_t`. It
+    asks for little near the ends, where :math:`\gamma` is small and the score is not; there a net for the denoiser,
+    divided by :math:`-\gamma`, is no better.
+
+    Args:
+        score: The net ``s(t, x)`` or ``s(t, x, context)``; t arrives with shape ``(B,)``.
+        interpolant: An interpolant with noise.
+        x0: Base points, shape ``(B, *event)``.
+        x1: Data points, shape ``(B, *event)``.
+        t: Times in [0, 1], shape ``(B,)``; drawn uniformly on the open interval by default.
+        xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default.
+        context: What the net is conditioned on, a tensor with B rows, labels of shape ``(B,)`` too; the net gets it
+            untouched.
+        generator: Source of t and xi.
+
+    Returns:
+        The error summed over the event, no factor ½, shape ``(B,)``, without a unit.
+
+    Raises:
+        ValueError: As :func:`denoiser_loss`.
+
+    References:
+        Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
+
+    Example:
+        >>> import torch
+        >>> from cnflib.interpolants import Linear, Parabola
+        >>> from cnflib.nets import MLP
+        >>> x0, x1 = torch.randn(64, 2), torch.rand(64, 2)
+        >>> score_loss(MLP(2), Linear(Parabola()), x0, x1).shape
+        torch.Size([64])
+    """
+    check_step(interpolant, x0, context, "of which a score is learned")
+    t, x_t, gamma, xi = interpolant._noisy_point(x0, x1, t, xi, generator)
+    return (gamma * evaluate(score, "score", t, x_t, context) + xi).square().flatten(1).sum(1)

@@ -13,19 +13,32 @@ Each is called with t and gives :math:`\gamma^2`, not :math:`\gamma`; ``rate`` i
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 
 import torch
 from torch import Tensor
 
-from cnflib.interpolants._ready import ReadySchedule
+from cnflib.interpolants._schedules import ReadySchedule
 
 __all__ = ["Bridge", "Constant", "Parabola", "Sigmoid", "SineSquared"]
 
 
+class _Noise(ReadySchedule):
+    """A noise, whose settings are positive numbers."""
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if not isinstance(value, Real) or not 0 < value < math.inf:
+                raise ValueError(
+                    f"Expected {setting.name} to be a positive number; got {value!r}. For no noise take gamma=None; "
+                    "for a noise that is learned write an nn.Module whose value at t is gamma²."
+                )
+
+
 @dataclass(frozen=True, repr=False)
-class Bridge(ReadySchedule):
+class Bridge(_Noise):
     r"""The noise of a Brownian bridge, :math:`\gamma^2 = a^2\, t (1 - t)`.
 
     :math:`\dot\gamma` is infinite at both ends, and with it the mean of
@@ -48,9 +61,6 @@ class Bridge(ReadySchedule):
 
     a: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check_scale(self.a, "a")
-
     def __call__(self, t: Tensor) -> Tensor:
         r""":math:`\gamma^2` at t."""
         return self.a**2 * t * (1 - t)
@@ -61,7 +71,7 @@ class Bridge(ReadySchedule):
 
 
 @dataclass(frozen=True, repr=False)
-class Parabola(ReadySchedule):
+class Parabola(_Noise):
     r"""The noise :math:`\gamma = a\, t (1 - t)`, of finite rate.
 
     Args:
@@ -78,9 +88,6 @@ class Parabola(ReadySchedule):
 
     a: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check_scale(self.a, "a")
-
     def __call__(self, t: Tensor) -> Tensor:
         r""":math:`\gamma^2` at t."""
         return (self.a * t * (1 - t)) ** 2
@@ -91,7 +98,7 @@ class Parabola(ReadySchedule):
 
 
 @dataclass(frozen=True, repr=False)
-class SineSquared(ReadySchedule):
+class SineSquared(_Noise):
     r"""The noise :math:`\gamma = a \sin^2 \pi t`, which starts and ends at rest.
 
     Args:
@@ -108,25 +115,22 @@ class SineSquared(ReadySchedule):
 
     a: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check_scale(self.a, "a")
-
     def __call__(self, t: Tensor) -> Tensor:
         r""":math:`\gamma^2` at t."""
-        return (self.a * _sine(t) ** 2) ** 2
+        return (self.a * _sine_of_pi(t) ** 2) ** 2
 
     def rate(self, t: Tensor) -> Tensor:
         r""":math:`d\gamma^2 / dt` at t."""
-        return 4 * math.pi * self.a**2 * _sine(t) ** 3 * torch.cos(math.pi * t)
+        return 4 * math.pi * self.a**2 * _sine_of_pi(t) ** 3 * torch.cos(math.pi * t)
 
 
-def _sine(t: Tensor) -> Tensor:
+def _sine_of_pi(t: Tensor) -> Tensor:
     """sin πt by the nearer end, so that it is exactly 0 at both."""
     return torch.sin(math.pi * torch.where(t < 0.5, t, 1 - t))
 
 
 @dataclass(frozen=True, repr=False)
-class Sigmoid(ReadySchedule):
+class Sigmoid(_Noise):
     r"""A bump of noise about t = ½ between two sigmoids, less what they are at the ends.
 
     .. math:: \gamma = a\,[h(t) - h(0)], \qquad
@@ -151,10 +155,6 @@ class Sigmoid(ReadySchedule):
     a: float = 1.0
     steepness: float = 10.0
 
-    def __post_init__(self) -> None:
-        _check_scale(self.a, "a")
-        _check_scale(self.steepness, "steepness")
-
     def __call__(self, t: Tensor) -> Tensor:
         r""":math:`\gamma^2` at t."""
         return self._bump(t) ** 2
@@ -175,7 +175,7 @@ class Sigmoid(ReadySchedule):
 
 
 @dataclass(frozen=True, repr=False)
-class Constant(ReadySchedule):
+class Constant(_Noise):
     r"""The same noise at all times, :math:`\gamma = \sigma`: the path joins the two ends *smoothed* by it.
 
     At t = 0 and t = 1 the point is :math:`x_0 + \sigma\xi` and :math:`x_1 + \sigma\xi`, not base and data.
@@ -198,9 +198,6 @@ class Constant(ReadySchedule):
 
     sigma: float
 
-    def __post_init__(self) -> None:
-        _check_scale(self.sigma, "sigma")
-
     def __call__(self, t: Tensor) -> Tensor:
         r""":math:`\gamma^2` at t."""
         return torch.full_like(t, self.sigma**2)
@@ -208,11 +205,3 @@ class Constant(ReadySchedule):
     def rate(self, t: Tensor) -> Tensor:
         r""":math:`d\gamma^2 / dt` at t, which is 0."""
         return torch.zeros_like(t)
-
-
-def _check_scale(value: float, name: str) -> None:
-    if not isinstance(value, Real) or not 0 < value < math.inf:
-        raise ValueError(
-            f"Expected {name} to be a positive number; got {value!r}. For no noise take gamma=None; for a noise that "
-            "is learned write an nn.Module whose value at t is gamma²."
-        )

@@ -16,9 +16,9 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_finite
+from cnflib._check import check_context
 from cnflib._settings import compact_repr
-from cnflib.interpolants._checks import check_conditions, check_ends, refusing_points
+from cnflib.interpolants._checks import check_ends
 
 __all__ = ["ConditionalPairing", "IndependentPairing", "Paired", "Pairing", "RowPairing"]
 
@@ -75,34 +75,25 @@ class RowPairing(ABC):
         Raises:
             ValueError: If the ends differ in shape, dtype or device, or the pairing ignores a context that is given.
         """
-        self._check(x0, x1, context, generator)
-        return (x0 if self.keeps else x0[self._rows(x0, x1, context, generator)]), x1
+        rows = self.rows(x0, x1, context, generator)
+        return (x0 if self.keeps else x0[rows]), x1
 
     def rows(
         self, x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> Tensor:
         r"""The picks :math:`\sigma`, shape ``(B,)``: ``x0[rows]`` is paired with x1. Arguments as for the pairs."""
-        self._check(x0, x1, context, generator)
-        return self._rows(x0, x1, context, generator)
-
-    @torch.no_grad()
-    def _rows(self, x0: Tensor, x1: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
-        return self.pick(x0, x1, context, generator) if len(x0) else _in_place(x0)
-
-    def _check(self, x0: Tensor, x1: Tensor, context: Tensor | None, generator: Generator | None) -> None:
         check_ends(x0, x1)
-        check_conditions(x1, context, generator)
-        if self.conditions and context is None:
-            raise ValueError(f"Expected a context, as the pairing is {self}; got None. Pass context=labels.")
+        check_context(context, x1, "x1")
         if context is not None and not (self.conditions or self.keeps):
             raise ValueError(
                 f"Expected no context, as the pairing {self} ignores it: the base points it picks would depend on the "
                 "context, while sampling draws them from the whole base. "
                 f"Use ConditionalPairing({self}), or IndependentPairing()."
             )
+        with torch.no_grad():
+            return self.pick(x0, x1, context, generator) if len(x0) else _in_place(x0)
 
 
-@refusing_points
 @dataclass(frozen=True, repr=False)
 class IndependentPairing(RowPairing):
     r"""The product law :math:`x_0 \perp x_1`: rows drawn independently are paired as they come, in any context.
@@ -125,7 +116,6 @@ class IndependentPairing(RowPairing):
         return _in_place(x0)
 
 
-@refusing_points
 @dataclass(frozen=True, repr=False)
 class Paired(RowPairing):
     r"""The law of data that come in pairs :math:`(x_0^i, x_1^i)`, a blurred image and a sharp one: left as they come.
@@ -151,7 +141,6 @@ class Paired(RowPairing):
         return _in_place(x0)
 
 
-@refusing_points
 @dataclass(frozen=True, repr=False)
 class ConditionalPairing(RowPairing):
     r"""A pairing that takes the context :math:`c` of the data into account, so that :math:`p(x_0 | c)` stays the base.
@@ -195,18 +184,10 @@ class ConditionalPairing(RowPairing):
     __repr__ = compact_repr
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pairing, RowPairing):
+        if not isinstance(self.pairing, RowPairing) or self.pairing.conditions or not self.weight > 0:
             raise ValueError(
-                f"Expected pairing to be a RowPairing, such as OptimalTransport(); got {self.pairing!r}. "
-                "Is it to be called first?"
-            )
-        if self.pairing.conditions:
-            raise ValueError(
-                f"Expected pairing to take no context of its own; got {self.pairing}, which is conditional already."
-            )
-        if not isinstance(self.weight, int | float) or not self.weight > 0:
-            raise ValueError(
-                f"Expected weight > 0, or math.inf to mix equal contexts only; got {self.weight!r}."
+                "Expected pairing to be a RowPairing that takes no context, like OptimalTransport(), and weight > 0, "
+                f"math.inf to mix equal contexts only; got {self.pairing!r} and {self.weight!r}."
             )
 
     @property
@@ -248,6 +229,5 @@ def _near(
     generator: Generator | None,
 ) -> Tensor:
     """Rows picked with the context, scaled, as further coordinates of both ends."""
-    check_finite(context, "context")
     c = weight**0.5 * context.reshape(len(x0), -1).to(x0)
     return pairing.pick(torch.cat([x0.flatten(1), c], 1), torch.cat([x1.flatten(1), c], 1), None, generator)

@@ -15,14 +15,26 @@ What is handed over as ``gamma`` is an object whose value at t is :math:`\gamma^
 :mod:`cnflib.interpolants.noise`, like ``Bridge()``, or a function of one's own, like ``lambda t: t * (1 - t)``.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cnflib.interpolants._ready import ReadySchedule, traceable
+from cnflib._settings import traceable
+from cnflib.interpolants._schedules import (
+    FALLING,
+    RISING,
+    SMOOTH,
+    SMOOTH_COSINE,
+    SMOOTH_SINE,
+    Cosine,
+    Decoding,
+    Encoding,
+    Flat,
+    Sine,
+    Smooth,
+)
 from cnflib.interpolants.interpolant import Interpolant, Schedule
 from cnflib.interpolants.noise import Bridge, SineSquared
 
@@ -37,33 +49,6 @@ __all__ = [
 
 # A ready path says by ClassVar which of alpha, beta and gamma2 are no settings of it.
 _given = property(lambda path: path.gamma)  # gamma2 of a path that is handed its noise
-
-
-@dataclass(frozen=True)
-class _Falling(ReadySchedule):
-    def __call__(self, t: Tensor) -> Tensor:
-        return torch.rsub(t, 1)  # 1 - t without a detour through Python, at every training step
-
-    def rate(self, t: Tensor) -> Tensor:
-        return torch.full_like(t, -1.0)
-
-    def __repr__(self) -> str:
-        return "Linear().alpha"
-
-
-@dataclass(frozen=True)
-class _Rising(ReadySchedule):
-    def __call__(self, t: Tensor) -> Tensor:
-        return t
-
-    def rate(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def __repr__(self) -> str:
-        return "Linear().beta"
-
-
-_FALLING, _RISING = _Falling(), _Rising()
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,37 +73,9 @@ class Linear(Interpolant):
     """
 
     gamma: Schedule | None = None
-    alpha: ClassVar[Schedule] = _FALLING
-    beta: ClassVar[Schedule] = _RISING
+    alpha: ClassVar[Schedule] = FALLING
+    beta: ClassVar[Schedule] = RISING
     gamma2: ClassVar[Schedule | None] = _given
-
-
-def _quarter(t: Tensor) -> Tensor:
-    return torch.sin(math.pi / 2 * t)
-
-
-@dataclass(frozen=True)
-class _Cosine(ReadySchedule):
-    def __call__(self, t: Tensor) -> Tensor:
-        return _quarter(1 - t)  # exactly 0 at t = 1
-
-    def rate(self, t: Tensor) -> Tensor:
-        return -math.pi / 2 * _quarter(t)
-
-    def __repr__(self) -> str:
-        return "Trigonometric().alpha"
-
-
-@dataclass(frozen=True)
-class _Sine(ReadySchedule):
-    def __call__(self, t: Tensor) -> Tensor:
-        return _quarter(t)
-
-    def rate(self, t: Tensor) -> Tensor:
-        return math.pi / 2 * _quarter(1 - t)
-
-    def __repr__(self) -> str:
-        return "Trigonometric().beta"
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,53 +98,9 @@ class Trigonometric(Interpolant):
     """
 
     gamma: Schedule | None = None
-    alpha: ClassVar[Schedule] = _Cosine()
-    beta: ClassVar[Schedule] = _Sine()
+    alpha: ClassVar[Schedule] = Cosine()
+    beta: ClassVar[Schedule] = Sine()
     gamma2: ClassVar[Schedule | None] = _given
-
-
-@dataclass(frozen=True)
-class _Smooth(ReadySchedule):
-    r"""The angle :math:`\tfrac\pi2 t^2 (3 - 2t)`, which at 1 - t is :math:`\pi/2` less that at t."""
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return math.pi / 2 * t**2 * (3 - 2 * t)
-
-    def rate(self, t: Tensor) -> Tensor:
-        return 3 * math.pi * t * (1 - t)
-
-    def __repr__(self) -> str:
-        return "VariancePreserving().angle"
-
-
-_SMOOTH = _Smooth()
-
-
-@dataclass(frozen=True)
-class _SmoothCosine(ReadySchedule):
-    def __call__(self, t: Tensor) -> Tensor:
-        return torch.sin(_SMOOTH(1 - t))  # exactly 0 at t = 1
-
-    def rate(self, t: Tensor) -> Tensor:
-        return -_SMOOTH.rate(t) * torch.sin(_SMOOTH(t))
-
-    def __repr__(self) -> str:
-        return "VariancePreserving().alpha"
-
-
-@dataclass(frozen=True)
-class _SmoothSine(ReadySchedule):
-    def __call__(self, t: Tensor) -> Tensor:
-        return torch.sin(_SMOOTH(t))
-
-    def rate(self, t: Tensor) -> Tensor:
-        return _SMOOTH.rate(t) * torch.sin(_SMOOTH(1 - t))
-
-    def __repr__(self) -> str:
-        return "VariancePreserving().beta"
-
-
-_SMOOTH_COSINE, _SMOOTH_SINE = _SmoothCosine(), _SmoothSine()
 
 
 @dataclass(frozen=True)
@@ -207,11 +120,11 @@ class _SineOf:
 
 
 def _cosine(path: "VariancePreserving") -> Schedule:
-    return _SMOOTH_COSINE if isinstance(path.angle, _Smooth) else _CosineOf(path.angle)
+    return SMOOTH_COSINE if isinstance(path.angle, Smooth) else _CosineOf(path.angle)
 
 
 def _sine(path: "VariancePreserving") -> Schedule:
-    return _SMOOTH_SINE if isinstance(path.angle, _Smooth) else _SineOf(path.angle)
+    return SMOOTH_SINE if isinstance(path.angle, Smooth) else _SineOf(path.angle)
 
 
 @traceable
@@ -239,7 +152,7 @@ class VariancePreserving(Interpolant):
         tensor([[0.8000]])
     """
 
-    angle: Schedule = _SMOOTH
+    angle: Schedule = SMOOTH
     gamma: Schedule | None = None
     alpha: ClassVar[Schedule] = property(_cosine)
     beta: ClassVar[Schedule] = property(_sine)
@@ -271,42 +184,10 @@ class OneSided(Interpolant):
         tensor([[0.2500]])
     """
 
-    alpha: Schedule = _FALLING
-    beta: Schedule = _RISING
+    alpha: Schedule = FALLING
+    beta: Schedule = RISING
     gamma: Schedule | None = None
     gamma2: ClassVar[Schedule | None] = _given
-
-
-def _square(t: Tensor) -> Tensor:  # cos² πt, exactly 0 at t = ½
-    return torch.sin(math.pi * (t - 0.5)) ** 2
-
-
-def _square_rate(t: Tensor) -> Tensor:
-    return math.pi * torch.sin(2 * math.pi * (t - 0.5))
-
-
-@dataclass(frozen=True)
-class _Encoding(ReadySchedule):
-    def __call__(self, t: Tensor) -> Tensor:
-        return torch.where(t < 0.5, _square(t), 0)
-
-    def rate(self, t: Tensor) -> Tensor:
-        return torch.where(t < 0.5, _square_rate(t), 0)
-
-    def __repr__(self) -> str:
-        return "EncodingDecoding().alpha"
-
-
-@dataclass(frozen=True)
-class _Decoding(ReadySchedule):
-    def __call__(self, t: Tensor) -> Tensor:
-        return torch.where(t < 0.5, 0, _square(t))
-
-    def rate(self, t: Tensor) -> Tensor:
-        return torch.where(t < 0.5, 0, _square_rate(t))
-
-    def __repr__(self) -> str:
-        return "EncodingDecoding().beta"
 
 
 @dataclass(frozen=True, repr=False)
@@ -326,23 +207,9 @@ class EncodingDecoding(Interpolant):
         tensor([[0.5000]])
     """
 
-    alpha: ClassVar[Schedule] = _Encoding()
-    beta: ClassVar[Schedule] = _Decoding()
+    alpha: ClassVar[Schedule] = Encoding()
+    beta: ClassVar[Schedule] = Decoding()
     gamma2: ClassVar[Schedule] = SineSquared()
-
-
-@dataclass(frozen=True)
-class _Flat(ReadySchedule):
-    value: float
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return torch.full_like(t, self.value)
-
-    def rate(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
-
-    def __repr__(self) -> str:
-        return "Mirror().beta" if self.value else "Mirror().alpha"
 
 
 _BRIDGE = Bridge()
@@ -373,6 +240,6 @@ class Mirror(Interpolant):
     """
 
     gamma: Schedule = _BRIDGE
-    alpha: ClassVar[Schedule] = _Flat(0.0)
-    beta: ClassVar[Schedule] = _Flat(1.0)
+    alpha: ClassVar[Schedule] = Flat(0.0)
+    beta: ClassVar[Schedule] = Flat(1.0)
     gamma2: ClassVar[Schedule] = _given

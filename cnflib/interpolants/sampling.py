@@ -15,18 +15,11 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import (
-    check_context,
-    check_deterministic,
-    check_event,
-    check_like,
-    check_velocity,
-    eager,
-    reference,
-)
+from cnflib._check import check_context, check_deterministic, check_event, eager
 from cnflib._field import uniform
 from cnflib._random import source
 from cnflib.continuous import carry
+from cnflib.interpolants._checks import evaluate
 from cnflib.interpolants.interpolant import Schedule
 from cnflib.nets import VectorField
 from cnflib.ode import Adaptive, Fixed, Solver, euler, heun
@@ -35,15 +28,15 @@ __all__ = ["reflow", "sample_ode", "sample_sde"]
 
 ROUNDING = 1e-6  # of the largest eps: what a schedule may fall below 0 where it should vanish
 
-_ADAPTIVE = Adaptive()
-_HEUN = Fixed(100, heun)
+_ODE_SOLVER = Adaptive()
+_SDE_SOLVER = Fixed(100, heun)
 
 
 @torch.no_grad()
 def sample_ode(
     field: VectorField,
     x0: Tensor,
-    solver: Solver = _ADAPTIVE,
+    solver: Solver = _ODE_SOLVER,
     context: Tensor | None = None,
     *,
     t0: float = 0.0,
@@ -73,8 +66,7 @@ def sample_ode(
         >>> x1 = sample_ode(lambda t, x: x, torch.ones(1, 2))  # x1 = e x0
         >>> x0 = sample_ode(lambda t, x: x, x1, t0=1.0, t1=0.0)
     """
-    check_event(x0, None, "x0")
-    return carry(field, x0, t0, t1, solver, _for_all(context, x0))
+    return carry(field, x0, t0, t1, solver, _a_row_each(context, x0))
 
 
 @torch.no_grad()
@@ -83,7 +75,7 @@ def sample_sde(
     score: VectorField,
     x0: Tensor,
     eps: float | Schedule,
-    solver: Fixed = _HEUN,
+    solver: Fixed = _SDE_SOLVER,
     context: Tensor | None = None,
     generator: Generator | None = None,
     *,
@@ -143,25 +135,26 @@ def sample_sde(
     """
     check_event(x0, None, "x0")
     field, score = uniform(field), uniform(score)
-    for part, name in ((field, "field"), (score, "score")):
-        if not torch.compiler.is_compiling():  # which has no modules() of a module built inside
+    if not torch.compiler.is_compiling():  # which has no modules() of a module built inside
+        for part in (field, score):
             check_deterministic(part.field)
-        check_like(x0, reference(part.field), "x0", name)
-    context = _for_all(context, x0)
+    context = _a_row_each(context, x0)
     check_context(context, x0, "x0")
-    step = _step(solver)
-    times = _grid(t0, t1, solver.steps, x0)
+    step = _noisy_step(solver)
+    if not (0 <= t0 <= 1 and 0 <= t1 <= 1):
+        raise ValueError(
+            f"Expected t0 and t1 in [0, 1], from base to data; got {t0} and {t1}. Rescale the fields."
+        )
+    times = torch.linspace(t0, t1, solver.steps + 1, dtype=x0.dtype, device=x0.device)
     diffusion = _diffusion(eps, times)
     asked = (diffusion > 0).tolist() if eager(diffusion) else [True] * len(times)
     h, x = (t1 - t0) / solver.steps, x0
 
     def drift(k: int, x: Tensor) -> Tensor:
-        b = field(times[k], x, context)
-        check_velocity(b, x, "field")
+        b = evaluate(field, "field", times[k], x, context)
         if not asked[k]:
             return b
-        s = score(times[k], x, context)
-        check_velocity(s, x, "score")
+        s = evaluate(score, "score", times[k], x, context)
         return b + math.copysign(1, h) * torch.where(diffusion[k] > 0, diffusion[k] * s, 0)
 
     for k in range(solver.steps):
@@ -170,7 +163,7 @@ def sample_sde(
     return x
 
 
-def _heun(
+def _heun_step(
     drift: Callable[[int, Tensor], Tensor], diffusion: Tensor, k: int, h: float, x: Tensor, dw: Tensor
 ) -> Tensor:
     noise = (diffusion[k] + diffusion[k + 1]).sqrt() * dw
@@ -178,30 +171,23 @@ def _heun(
     return x + noise + h / 2 * (slope + drift(k + 1, x + h * slope + noise))
 
 
-def _euler(
+def _euler_step(
     drift: Callable[[int, Tensor], Tensor], diffusion: Tensor, k: int, h: float, x: Tensor, dw: Tensor
 ) -> Tensor:
     return x + h * drift(k, x) + (2 * diffusion[k]).sqrt() * dw
 
 
-def _step(solver: Fixed) -> Callable[..., Tensor]:
+def _noisy_step(solver: Fixed) -> Callable[..., Tensor]:
     """The step with noise of a method, of which there is one for Heun's and one for Euler's."""
-    if not isinstance(solver, Fixed) or solver.tableau not in (heun, euler):
-        steps = solver if isinstance(solver, int) else getattr(solver, "steps", 100)
+    if not isinstance(solver, Fixed) or solver.tableau not in (heun, euler) or solver.project is not None:
         raise ValueError(
-            "Expected solver to be Fixed(steps, heun) or Fixed(steps, euler), which have a form with noise; got "
-            f"{solver!r}. With noise another method loses its order, and adaptive steps would depend on the noise. "
-            f"Take Fixed({steps}, heun)."
+            f"Expected solver to be Fixed(steps, heun) or Fixed(steps, euler), without project; got {solver!r}. With "
+            "noise other methods lose their order, adaptive steps depend on it, and a projection changes the law."
         )
-    if solver.project is not None:
-        raise ValueError(
-            f"Expected solver without project; got {solver!r}. A projection after each step changes the law that the "
-            "noise gives. Project the points at the end, or take sample_ode."
-        )
-    return _heun if solver.tableau == heun else _euler
+    return _heun_step if solver.tableau == heun else _euler_step
 
 
-def _for_all(context: Tensor | None, x0: Tensor) -> Tensor | None:
+def _a_row_each(context: Tensor | None, x0: Tensor) -> Tensor | None:
     """A context of one row as one for each point."""
     if not isinstance(context, Tensor) or context.ndim == 0 or context.shape[0] != 1:
         return context
@@ -209,7 +195,7 @@ def _for_all(context: Tensor | None, x0: Tensor) -> Tensor | None:
 
 
 def reflow(
-    field: VectorField, x0: Tensor, solver: Solver = _ADAPTIVE, context: Tensor | None = None
+    field: VectorField, x0: Tensor, solver: Solver = _ODE_SOLVER, context: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Pair base points with where the flow carries them, :math:`(x_0, x_1 = X_1(x_0))`, for a second training.
 
@@ -237,24 +223,10 @@ def reflow(
     return x0.detach(), sample_ode(field, x0, solver, context)
 
 
-def _grid(t0: float, t1: float, steps: int, x: Tensor) -> Tensor:
-    """Times from t0 to t1, both met exactly."""
-    if not (0 <= t0 <= 1 and 0 <= t1 <= 1):
-        raise ValueError(
-            f"Expected t0 and t1 in [0, 1], from base to data; got {t0} and {t1}. Rescale the fields to unit time."
-        )
-    return torch.linspace(t0, t1, steps + 1, dtype=x.dtype, device=x.device)
-
-
 def _diffusion(eps: float | Schedule, times: Tensor) -> Tensor:
     """The diffusion at all times of the grid, checked."""
-    value = eps(times) if callable(eps) else torch.ones_like(times) * eps
-    if not isinstance(value, Tensor) or value.shape != times.shape:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(
-            f"Expected eps to be a number or to act elementwise on t, with a result of t's shape {tuple(times.shape)}; "
-            f"got {got}. For a constant pass the number itself."
-        )
+    value = torch.as_tensor(eps(times) if callable(eps) else eps, dtype=times.dtype, device=times.device)
+    value = value.expand_as(times)
     value = torch.where((value < 0) & (value > -ROUNDING * value.abs().max()), 0, value)
     if eager(value) and not ((value >= 0) & (value < torch.inf)).all():
         raise ValueError(

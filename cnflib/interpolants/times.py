@@ -15,12 +15,22 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._settings import compact_repr
-from cnflib.interpolants._pairs import inside
 
-__all__ = ["BetaTimes", "ImportanceTimes", "TimeLaw", "UniformTimes"]
+__all__ = ["BetaTimes", "ImportanceTimes", "TimeLaw", "UniformTimes", "inside"]
+
+
+def inside(t: Tensor) -> Tensor:
+    """Times of [0, 1] moved into the open interval: an end moves by half the precision of its dtype.
+
+    Example:
+        >>> import torch
+        >>> inside(torch.tensor([0.0, 0.5])).tolist()
+        [5.960464477539063e-08, 0.5]
+    """
+    least = torch.finfo(t.dtype).eps / 2
+    return t.clamp(least, 1 - least)
 
 
 class TimeLaw(ABC):
@@ -66,11 +76,8 @@ class TimeLaw(ABC):
             like: A tensor whose dtype and device the times have; by default the default dtype, and the generator's
                 device.
             generator: Source of randomness.
-
-        Raises:
-            ValueError: If ``n`` is not a positive int, or ``like`` is not a tensor.
         """
-        t = inside(self.draw(check_positive_int(n, "n"), _like(like, generator), generator))
+        t = inside(self.draw(n, _like(like, generator), generator))
         return t, 1 / self.density(t) if self.unbiased else torch.ones_like(t)
 
 
@@ -129,11 +136,10 @@ class BetaTimes(TimeLaw):
     __repr__ = compact_repr
 
     def __post_init__(self) -> None:
-        for name, value in (("a", self.a), ("b", self.b)):
-            if not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(
-                    f"Expected {name} to be a positive number; got {value!r}. Beta(1, 1) is uniform."
-                )
+        if not (0 < self.a < math.inf and 0 < self.b < math.inf):
+            raise ValueError(
+                f"Expected a and b to be positive numbers; got {self}. BetaTimes(1, 1) is uniform."
+            )
 
     def draw(self, n: int, like: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw n times, shape ``(n,)``: a ratio of Gamma variates, on the scale of logarithms."""
@@ -164,7 +170,7 @@ class ImportanceTimes(nn.Module):
         memory: Number of recorded batches over which the average runs, about.
 
     Raises:
-        ValueError: If ``bins`` is not a positive int, or ``uniform`` or ``memory`` is out of range.
+        ValueError: If ``uniform`` or ``memory`` is out of range.
 
     References:
         Improved Denoising Diffusion Probabilistic Models, Nichol & Dhariwal, 2021, arXiv:2102.09672.
@@ -181,14 +187,11 @@ class ImportanceTimes(nn.Module):
 
     def __init__(self, bins: int = 64, uniform: float = 0.1, memory: float = 100.0) -> None:
         super().__init__()
-        check_positive_int(bins, "bins")
-        if not 0 < uniform <= 1:
+        if not (0 < uniform <= 1 <= memory < math.inf):
             raise ValueError(
-                f"Expected 0 < uniform <= 1, the share of uniform times; got {uniform!r}. It bounds the weights by "
-                "1 / uniform."
+                f"Expected 0 < uniform <= 1, the share that bounds the weights by 1 / uniform, and memory of at least "
+                f"1 batch; got uniform={uniform!r} and memory={memory!r}."
             )
-        if not 1 <= memory < math.inf:
-            raise ValueError(f"Expected memory of at least 1 batch; got {memory!r}. 100 is a good start.")
         self.uniform, self.memory = uniform, memory
         self.register_buffer("squares", torch.zeros(bins, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(bins, dtype=torch.float64))
@@ -202,11 +205,8 @@ class ImportanceTimes(nn.Module):
             n: How many.
             like: A tensor whose dtype the times have; by default the default dtype.
             generator: Source of randomness.
-
-        Raises:
-            ValueError: If ``n`` is not a positive int, or ``like`` is not a tensor.
         """
-        n, dtype = check_positive_int(n, "n"), _like(like, generator).dtype
+        dtype = _like(like, generator).dtype
         p = self._density()
         u = torch.rand(n, **source(generator), dtype=torch.float64, device=p.device)
         upper = p.cumsum(0) / len(p)
@@ -222,13 +222,11 @@ class ImportanceTimes(nn.Module):
         Raises:
             ValueError: If the shapes differ or a loss is not finite.
         """
-        if t.ndim != 1 or t.shape != loss.shape:
+        if t.ndim != 1 or t.shape != loss.shape or not loss.isfinite().all():
             raise ValueError(
-                f"Expected t and loss of the same shape (n,); got {tuple(t.shape)} and {tuple(loss.shape)}. "
-                "Record the loss of each row, before the mean."
+                f"Expected t and finite losses of the same shape (n,); got {tuple(t.shape)} and {tuple(loss.shape)}, "
+                f"with {(~loss.isfinite()).sum().item()} NaN or inf. Record the loss of each row, before the mean."
             )
-        if not torch.isfinite(loss).all():
-            raise ValueError("Expected finite losses to record; got NaN or inf. Look at the loss itself.")
         k, square = self._bin(t), loss.to(self.squares).square()
         decay = 1 - 1 / self.memory
         self.squares.mul_(decay).index_add_(0, k, square)
@@ -256,13 +254,8 @@ class ImportanceTimes(nn.Module):
 
 def _like(like: Tensor | None, generator: Generator | None) -> Tensor:
     """The tensor whose dtype and device times have."""
-    if isinstance(like, Tensor):
-        return like
     if like is not None:
-        raise ValueError(
-            f"Expected like to be a tensor, of which times take dtype and device; got {type(like).__name__}. A "
-            "generator goes by name: generator=generator."
-        )
+        return like
     return torch.empty(0, device="cpu" if generator is None else generator.device)
 
 

@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 
 from cnflib._check import check_finite
 from cnflib._settings import compact_repr
-from cnflib.interpolants._checks import refusing_points
 from cnflib.interpolants.pairing import RowPairing
 
 __all__ = ["OptimalTransport"]
@@ -26,7 +25,6 @@ COARSE = [
 FINE = (0.02, 0.003)  # those of the prices on all rows
 
 
-@refusing_points
 @dataclass(frozen=True, repr=False)
 class OptimalTransport(RowPairing):
     r"""The permutation :math:`\sigma` of the base points that makes :math:`\sum_i |x_0^{\sigma(i)} - x_1^i|^2` least.
@@ -75,7 +73,7 @@ def _assigned(x0: Tensor, x1: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment  # takes a while to import, and only this needs it
 
     cost = (
-        -_centred(x0) @ _centred(x1).T
+        -_at_the_origin(x0) @ _at_the_origin(x1).T
     )  # the search is shorter from a base, which is smooth, to data that cluster
     if len(cost) > SMALL:
         cost -= _prices(cost.float())
@@ -83,7 +81,7 @@ def _assigned(x0: Tensor, x1: Tensor) -> Tensor:
     return partner.argsort()
 
 
-def _centred(x: Tensor) -> Tensor:
+def _at_the_origin(x: Tensor) -> Tensor:
     """Neither a shift nor a scale of one end changes the optimum; without them float32 suffices for the prices."""
     x = x / x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)
     return x - x.mean(0)

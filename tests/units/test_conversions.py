@@ -81,7 +81,7 @@ def test_score_follows_from_velocity_where_it_does(case):
     for t in near:
         if t in lost:
             with pytest.raises(
-                ValueError, match="Expected times at which the velocity fixes the score.*at rest"
+                ValueError, match="Expected times t at which the velocity fixes the score.*at rest"
             ):
                 score(t, x)
         else:
@@ -113,7 +113,7 @@ def test_denoiser_and_score_are_the_same_thing(name):
         assert_close(score(t, x), oracle.score(t, x), 1e-9)
     assert_close(denoiser(0.0, x), oracle.denoiser(0.0, x), 1e-9)
     if "constant" not in name:
-        with pytest.raises(ValueError, match="gamma > 0; got gamma = 0 at t = 0: a denoiser says nothing"):
+        with pytest.raises(ValueError, match="Expected times t at which gamma > 0.*got t = 0"):
             score(torch.linspace(0, 1, 5, dtype=torch.float64), x)
 
 
@@ -136,7 +136,7 @@ def test_denoiser_and_score_pass_images_context_and_parameters_through(convert, 
 def test_a_noise_that_vanishes_up_to_rounding_gives_no_score():
     path = Linear(lambda t: torch.sin(torch.pi * t) ** 2)
     assert path.gamma2(torch.ones((), dtype=torch.float64)) > 0
-    with pytest.raises(ValueError, match="gamma > 0; got gamma = 0 at t = 1"):
+    with pytest.raises(ValueError, match="Expected times t at which gamma > 0.*got t = 1"):
         score_from_denoiser(lambda t, x: x, path)(1.0, draw())
 
 
@@ -171,7 +171,9 @@ def test_a_dependent_pairing_breaks_the_conversion_and_is_refused():
     assert abs(false.item() + 1 / 1.5**2) > 0.8
     refused = {"doubled": doubled, "OptimalTransport": OptimalTransport(), "Paired": Paired()}
     for (name, pairing), convert in product(refused.items(), (score_from_velocity, velocity_from_score)):
-        with pytest.raises(ValueError, match=f"(?s)Expected an independent pairing.*got {name}.*score_loss"):
+        with pytest.raises(
+            ValueError, match=f"(?s)Expected an independent pairing.*got .*{name}.*score_loss"
+        ):
             convert(velocity, Linear(), pairing=pairing)
 
 
@@ -188,8 +190,6 @@ def test_a_pairing_that_says_it_is_independent_is_accepted():
     for pairing in (IndependentPairing(), shuffled, None):
         score = score_from_velocity(field, Linear(), pairing=pairing)
         assert_close(score(half, x), (half * 3 - 1) * x / half)
-    with pytest.raises(ValueError, match="Expected an independent pairing, e.g. IndependentPairing()"):
-        score_from_velocity(field, Linear(), pairing=IndependentPairing)
     apart = score_from_velocity(field, Mirror(), gaussian_end=None, pairing=doubled)
     assert_close(apart(0.25, x), -3 * x / 0.25)  # s = -b / (γ γ'), and γ γ' = (1 - 2t) / 2
 
@@ -257,7 +257,9 @@ def test_an_sde_with_a_converted_score_compiles():
 
 def test_a_velocity_is_refused_where_a_schedule_has_no_rate():
     velocity = velocity_from_score(lambda t, x: -x, VariancePreserving(torch.asin))
-    with pytest.raises(ValueError, match="finite rate; at t = 1 one has none"):
+    with pytest.raises(
+        ValueError, match="Expected times t at which the schedules have a finite rate; got t = 1"
+    ):
         velocity(1.0, draw())
     assert velocity(0.99, draw()).isfinite().all()
 

@@ -211,14 +211,9 @@ def test_samples_have_the_default_dtype_and_no_gradient():
         torch.set_default_dtype(old)
 
 
-def test_an_oracle_refuses_what_it_does_not_know():
-    for arguments, message in {
-        (rho0, rho0, rho1): "Expected interpolant to be an Interpolant",
-        (Linear(), torch.distributions.Normal(0.0, 1.0), rho1): "Expected rho0 to be a Gaussian mixture",
-        (Linear(), StandardNormal(3), rho1): "Expected rho0 and rho1 in the same dimension; got 3 and 2",
-    }.items():
-        with pytest.raises(ValueError, match=message):
-            Oracle(*arguments)
+def test_an_oracle_refuses_ends_of_two_dimensions():
+    with pytest.raises(ValueError, match="Expected rho0 and rho1 in the same dimension; got 3 and 2"):
+        Oracle(Linear(), StandardNormal(3), rho1)
 
 
 def test_a_standard_normal_is_a_mixture():

@@ -192,7 +192,7 @@ def test_prices_bring_the_search_near_the_dual_optimum(dim, monkeypatch):
     x0, x1 = ends(512, dim)
     OT(x0, x1)
     gap = lambda matrix: matrix[linear_sum_assignment(matrix)].sum() - matrix.min(1).sum()
-    without = -(transport._centred(x1) @ transport._centred(x0).T).numpy()
+    without = -(transport._at_the_origin(x1) @ transport._at_the_origin(x0).T).numpy()
     assert 0 < gap(seen[0]) < 0.05 * gap(without)
 
 
@@ -475,43 +475,24 @@ def test_a_pairing_of_ones_own_meets_the_same_checks():
     x0, x1 = ends(60, 2)
     assert torch.equal(Reverse()(x0, x1)[0], x0.flip(0)) and not Reverse().independent
     assert ConditionalPairing(Reverse()).rows(x0, x1, labels)[0] == 57
-    with pytest.raises(ValueError, match="Expected as many x0 as x1"):
+    with pytest.raises(ValueError, match="Expected x1 of shape"):
         Reverse()(*(draw(n, 2) for n in (3, 4)))
     with pytest.raises(ValueError, match="Expected no context"):
         Reverse()(x0, x1, labels)
 
 
-@pytest.mark.parametrize(
-    "build",
-    [IndependentPairing, Paired, OptimalTransport, Sinkhorn, ConditionalPairing],
-    ids=lambda build: build.__name__,
-)
-def test_points_go_to_the_pairing_not_to_its_constructor(build):
-    with pytest.raises(ValueError, match=rf"Build it, then call it: {build.__name__}\(.*\)\(x0, x1\)"):
-        build(*ends(4, 2))
-
-
 @every
-def test_a_context_and_a_generator_are_not_taken_for_each_other(pairing, context):
+def test_a_generator_is_not_taken_for_a_context(pairing, context):
     x0, x1 = ends(60, 2)
     for call in (pairing, pairing.rows):
-        with pytest.raises(ValueError, match="context.*got a torch.Generator.*generator=generator"):
+        with pytest.raises(ValueError, match="Expected context.*got Generator.*generator="):
             call(x0, x1, rng())
-        with pytest.raises(
-            ValueError, match="generator to be a torch.Generator; got a tensor.*context=labels"
-        ):
-            call(x0, x1, generator=labels)
-    with pytest.raises(ValueError, match="context.*got a torch.Generator"):
-        cost_by_batch(pairing, x0, x1, [30], rng())
 
 
 def test_settings_are_checked_when_they_are_built_and_print_without_defaults():
     for build, name in (
-        (lambda: Sinkhorn("0.1"), "regularization"),
-        (lambda: Sinkhorn(iterations=0), "iterations"),
-        (lambda: Sinkhorn(tolerance=math.inf), "tolerance"),
         (lambda: ConditionalPairing(OptimalTransport), "pairing"),
-        (lambda: ConditionalPairing(OT, -1.0), "weight"),
+        (lambda: ConditionalPairing(OT, -1.0), "pairing .*weight > 0"),
     ):
         with pytest.raises(ValueError, match=f"Expected {name}"):
             build()

@@ -195,12 +195,6 @@ def test_laws_of_time_are_built_inside_a_compiled_function():
     torch.testing.assert_close(found, wanted)
 
 
-@every
-def test_a_generator_is_not_taken_for_a_tensor(law):
-    with pytest.raises(ValueError, match="Expected like to be a tensor.*got Generator.*generator=generator"):
-        law(3, rng())
-
-
 class Late(TimeLaw):
     """One's own, by its two methods."""
 
