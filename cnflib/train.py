@@ -56,6 +56,8 @@ class EMA:
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"Expected decay in [0, 1); got {decay}. Usual values are 0.99 to 0.9999.")
         self.source = module
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay

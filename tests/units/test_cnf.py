@@ -563,7 +563,7 @@ wrong = {
     "time": (lambda: CNF(field).solve(draw(3, 2).float(), 1.5, 0.0), "Expected times"),
     "one time": (
         lambda: CNF(field).trajectory(draw(3, 2).float(), [0.5]),
-        "at least two times.*got \\[0.5\\]",
+        "at least two times",
     ),
     "times of no order": (
         lambda: CNF(field).solve_along(draw(3, 2).float(), [0.0, 1.0, 0.5]),

@@ -354,7 +354,7 @@ def test_targets_survive_copies(name):
 @pytest.mark.parametrize("name", ["moons", "gaussian_mixture"])
 @pytest.mark.parametrize("n", [0, -3, 2.0, True, None, (5,)])
 def test_n_is_a_positive_int(name, n):
-    with pytest.raises(ValueError, match="Expected n to be a positive int; got"):
+    with pytest.raises(ValueError, match="Expected n"):
         toy.targets[name].sample(n)
 
 
@@ -374,7 +374,7 @@ def test_a_target_is_a_density_that_ignores_a_context(name):
 
 @every
 def test_a_generator_in_the_place_of_the_context_is_refused(name):
-    with pytest.raises(ValueError, match="Expected context .*got a Generator.*generator="):
+    with pytest.raises(ValueError, match="Expected context"):
         toy.targets[name].sample(3, generator())
 
 
@@ -403,13 +403,11 @@ def test_an_oracle_takes_the_two_mixtures(name):
 @pytest.mark.parametrize("name", ["moons", "gaussian_mixture"])
 def test_wrong_arguments_are_refused(name):
     target = toy.targets[name]
-    with pytest.raises(
-        ValueError, match=r"Expected x of shape \(B, 2\); got \(2,\). Add a batch dimension: x\[None\]."
-    ):
+    with pytest.raises(ValueError, match="Expected x"):
         target.log_prob(torch.zeros(2))
-    with pytest.raises(ValueError, match=r"Expected x of shape \(B, 2\); got \(4, 3\)."):
+    with pytest.raises(ValueError, match="Expected x"):
         target.log_prob(torch.zeros(4, 3))
-    with pytest.raises(ValueError, match="Expected x of a floating dtype; got torch.int64.*x.float"):
+    with pytest.raises(ValueError, match="Expected x"):
         target.log_prob(torch.zeros(4, 2, dtype=torch.int64))
 
 
@@ -447,10 +445,10 @@ def test_the_running_target_is_unequal_and_correlated():
 @pytest.mark.parametrize(
     ("weights", "means", "covariances", "message"),
     [
-        ([1.0], [[0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], r"Expected weights \(K,\), means \(K, D\)"),
+        ([1.0], [[0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], "Expected weights"),
         ([0.5, 0.5], [[0.0]], [[[1.0]]], r"got \(2,\), \(1, 1\), \(1, 1, 1\)"),
-        ([0.5, 0.6], [[0.0], [1.0]], [[[1.0]], [[1.0]]], "Expected positive weights of sum 1"),
-        ([1.5, -0.5], [[0.0], [1.0]], [[[1.0]], [[1.0]]], "Expected positive weights of sum 1"),
+        ([0.5, 0.6], [[0.0], [1.0]], [[[1.0]], [[1.0]]], "Expected positive weights"),
+        ([1.5, -0.5], [[0.0], [1.0]], [[[1.0]], [[1.0]]], "Expected positive weights"),
         ([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.0, 1.0]]], "Expected symmetric positive definite"),
         ([1.0], [[0.0, 0.0]], [[[1.0, 2.0], [2.0, 1.0]]], "Expected symmetric positive definite"),
     ],
@@ -516,5 +514,5 @@ def test_breast_cancer_is_standardised_by_its_train_rows():
     assert table.train.dtype == table.mean.dtype == torch.float32
     torch.testing.assert_close(z.mean(0), torch.zeros(10), rtol=0, atol=1e-5)
     torch.testing.assert_close(z.square().mean(0), torch.ones(10), rtol=1e-4, atol=0)
-    with pytest.raises(ValueError, match="Expected a floating dtype; got torch.int64."):
+    with pytest.raises(ValueError, match="Expected a floating dtype"):
         tables.breast_cancer(dtype=torch.int64)

@@ -159,9 +159,9 @@ def test_the_bottleneck_has_the_variance_of_the_exchanged_product(skewed):
 
 def test_the_bottleneck_refuses_what_is_no_bottleneck():
     x = torch.zeros(3, D).double()
-    with pytest.raises(ValueError, match=r"at most 6 numbers.*has 8.*Hutchinson\(\)"):
+    with pytest.raises(ValueError, match="at most 6 numbers"):
         Bottleneck()(x, rng())(narrow(H=8), zero, x, None)
-    with pytest.raises(ValueError, match=r"factors\(t, context\).*got function"):
+    with pytest.raises(ValueError, match=r"factors\(t, context\)"):
         Bottleneck()(x, rng())(linear, zero, x, None)
 
 

@@ -398,7 +398,7 @@ wrong = {
     "wrong shape": (lambda: concat(3)(t, torch.zeros(2, 4)), "Expected x"),
     "no context": (lambda: concat(3, context=2)(t, torch.zeros(2, 3)), "Expected a context of"),
     "context": (lambda: concat_squash(3)(t, torch.zeros(2, 3), torch.zeros(2, 1)), "Expected no context"),
-    "no factors": (lambda: factors(Plain(), t, None), r"factors\(t, context\).*got Plain.*Hutchinson\(\)"),
+    "no factors": (lambda: factors(Plain(), t, None), r"factors\(t, context\)"),
 }  # fmt: skip
 
 

@@ -280,7 +280,7 @@ def test_realnvp_on_images_starts_as_the_identity():
 
 def test_realnvp_on_images_takes_as_many_scales_as_asked():
     assert not [m for m in realnvp(shape=(1, 8, 8), hidden=(2,), scales=1).modules() if isinstance(m, Split)]
-    with pytest.raises(ValueError, match=r"halved 3 times; got \(28, 28\).*scales=3"):
+    with pytest.raises(ValueError, match=r"halved 3 times; got \(28, 28\)"):
         realnvp(shape=(1, 28, 28), scales=4)
 
 

@@ -298,11 +298,11 @@ wrong = {
     ),
     "no costs": (
         lambda: log_prob_and_costs(linear(), draw()),
-        r"at least one; got 0\..*costs=\(KineticEnergy\(\),\)",
+        r"at least one; got 0\.",
     ),
     "costs of two kinds": (
         lambda: log_prob_and_costs(Flow(Chain(costly(), costly(KineticEnergy())), normal), draw()),
-        "same number of costs.*got 2, 1",
+        "same number of costs",
     ),
     "CNF passed by": (
         lambda: log_prob_and_costs(Flow(Chain(costly()), Skips(costly())), draw()),

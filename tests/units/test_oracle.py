@@ -212,7 +212,7 @@ def test_samples_have_the_default_dtype_and_no_gradient():
 
 
 def test_an_oracle_refuses_ends_of_two_dimensions():
-    with pytest.raises(ValueError, match="Expected rho0 and rho1 in the same dimension; got 3 and 2"):
+    with pytest.raises(ValueError, match="Expected rho0"):
         Oracle(Linear(), StandardNormal(3), rho1)
 
 

@@ -315,7 +315,7 @@ def test_draws_come_from_the_generator():
 
 
 def test_sinkhorn_says_when_it_has_not_converged():
-    with pytest.raises(ValueError, match=r"tolerance=1e-06 in iterations=20; got .* Raise iterations"):
+    with pytest.raises(ValueError, match="tolerance=1e-06 in iterations=20; got"):
         Sinkhorn(0.01, 20, 1e-6)(*ends(50, 2))
 
 
@@ -475,7 +475,7 @@ def test_a_pairing_of_ones_own_meets_the_same_checks():
     x0, x1 = ends(60, 2)
     assert torch.equal(Reverse()(x0, x1)[0], x0.flip(0)) and not Reverse().independent
     assert ConditionalPairing(Reverse()).rows(x0, x1, labels)[0] == 57
-    with pytest.raises(ValueError, match="Expected x1 of shape"):
+    with pytest.raises(ValueError, match="Expected x1"):
         Reverse()(*(draw(n, 2) for n in (3, 4)))
     with pytest.raises(ValueError, match="Expected no context"):
         Reverse()(x0, x1, labels)
@@ -485,14 +485,14 @@ def test_a_pairing_of_ones_own_meets_the_same_checks():
 def test_a_generator_is_not_taken_for_a_context(pairing, context):
     x0, x1 = ends(60, 2)
     for call in (pairing, pairing.rows):
-        with pytest.raises(ValueError, match="Expected context.*got Generator.*generator="):
+        with pytest.raises(ValueError, match="Expected context"):
             call(x0, x1, rng())
 
 
 def test_settings_are_checked_when_they_are_built_and_print_without_defaults():
     for build, name in (
         (lambda: ConditionalPairing(OptimalTransport), "pairing"),
-        (lambda: ConditionalPairing(OT, -1.0), "pairing .*weight > 0"),
+        (lambda: ConditionalPairing(OT, -1.0), "pairing"),
     ):
         with pytest.raises(ValueError, match=f"Expected {name}"):
             build()

@@ -115,13 +115,13 @@ def test_values_are_not_looked_at_under_a_transform():
     torch.compiler.reset()
     compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)
     assert compiled(y).isfinite().all()
-    with pytest.raises(ValueError, match="Expected integers from 0 to 3"):
+    with pytest.raises(ValueError, match="Expected integers"):
         flow.log_prob(y)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_dtype_too_coarse_for_the_levels_is_refused(dtype):
-    with pytest.raises(ValueError, match="Expected x of a dtype in which a cell of 256 levels.*float32"):
+    with pytest.raises(ValueError, match="Expected x"):
         Dequantize(256)(torch.zeros(2, 3, dtype=dtype))
     assert Dequantize(4)(torch.zeros(2, 3, dtype=torch.float16))[0].dtype == torch.float16
 

@@ -393,7 +393,7 @@ FAULTS = {
     "one axis": (lambda ax: plot.samples(ax, torch.zeros(5)), r"got \(5,\)"),
     "pair": (
         lambda ax: plot.grid_warp(ax, lambda x: (x, x[:, 0]), BOX),
-        r"bijection\(x\) of shape.*got tuple",
+        r"bijection\(x\) of shape",
     ),
     "path": (lambda ax: plot.trajectories(ax, torch.zeros(5, 2)), r"path of shape \(T, B, 2\)"),
     "1-D box": (lambda ax: plot.density(ax, gaussian, ((-1, 1),)), "In 1-D use curve"),
@@ -408,7 +408,7 @@ FAULTS = {
         "finite in the box; got NaN or inf",
     ),
     "channels last": (lambda ax: plot.images(ax, torch.zeros(2, 8, 8, 3)), r"movedim\(-1, 1\)"),
-    "one image": (lambda ax: plot.images(ax, torch.zeros(8, 8)), r"got \(8, 8\).*x\[None\]"),
+    "one image": (lambda ax: plot.images(ax, torch.zeros(8, 8)), r"got \(8, 8\)"),
     "no image": (lambda ax: plot.images(ax, torch.zeros(0, 8, 8)), "one image at least"),
     "a list": (lambda ax: plot.images(ax, [1.0]), "got list"),
     "NaN in an image": (lambda ax: plot.images(ax, torch.full((2, 8, 8), math.nan)), "finite x; got NaN"),

@@ -509,10 +509,10 @@ def test_a_log_determinant_is_a_value_that_prints_as_the_call_that_makes_it(logd
     [
         (lambda: RussianRoulette(0), "terms"),
         (lambda: RussianRoulette("exact"), "terms"),
-        (lambda: RussianRoulette(ratio=1), r"ratio.*TruncatedSeries\(terms\)"),
+        (lambda: RussianRoulette(ratio=1), "ratio"),
         (lambda: TruncatedSeries(1.5), "terms"),
-        (lambda: Residual(Contraction(2), ExactLogDet), r"logdet.*Call it: ExactLogDet\(\)"),
-        (lambda: residual_flow(dim=2, logdet=RussianRoulette), r"logdet.*Call it: RussianRoulette\(\)"),
+        (lambda: Residual(Contraction(2), ExactLogDet), "logdet"),
+        (lambda: residual_flow(dim=2, logdet=RussianRoulette), "logdet"),
     ],
 )
 def test_a_log_determinant_is_checked_when_it_is_built(build, match):
