@@ -160,11 +160,14 @@ def of_density(density) -> Calls:
     return calls
 
 
-mixture = GaussianMixture([0.3, 0.7], [[-1.0, 0.0], [1.0, 0.0]], [torch.eye(2).tolist()] * 2)
+def mixture() -> GaussianMixture:
+    return GaussianMixture([0.3, 0.7], [[-1.0, 0.0], [1.0, 0.0]], [torch.eye(2).tolist()] * 2)
+
+
 densities = {
     "standard": lambda: StandardNormal(2),
     "diagonal": lambda: DiagonalNormal(2),
-    "mixture": lambda: mixture,
+    "mixture": mixture,
     "of torch": lambda: MultivariateNormal(torch.zeros(2), torch.eye(2)),
     "of torch, heavy": lambda: Independent(StudentT(5.0, torch.zeros(2), torch.ones(2)), 1),
     "a flow as a base": lambda: tempered(flows["realnvp dim"].build(), 0.7),
@@ -237,9 +240,9 @@ def of_continuous() -> Calls:
 
 
 def of_oracle() -> Calls:
-    oracle = Oracle(Linear(Bridge()), StandardNormal(2), mixture)
+    oracles = [Oracle(path, StandardNormal(2), mixture()) for path in (Linear(), Linear(Bridge()))]
     calls = ("velocity", "score", "denoiser", "ends", "log_prob")
-    return {name: lambda name=name: getattr(oracle, name)(t, x) for name in calls}
+    return {name: lambda name=name: [getattr(oracle, name)(t, x) for oracle in oracles] for name in calls}
 
 
 def of_pixels() -> Calls:
