@@ -116,6 +116,7 @@ def of_bijection(name: str) -> Calls:
 
 def of_flow(name: str) -> Calls:
     flow, x, context = moved(flows[name])
+    flow, x = flow.requires_grad_(False), x.detach()  # a gradient is that of its bijections
     return {
         "log_prob": lambda: flow.log_prob(x, context),
         "encode": lambda: flow.encode(x, context),
