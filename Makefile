@@ -18,7 +18,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: book lab site-check test lint bench serve clean distclean help
+.PHONY: book lab site-check test test-fast lint bench serve clean distclean help
 
 book: $(READY) ## run the chapters that changed and build the HTML
 	$(RUN) book/build.py --jobs $(JOBS)
@@ -32,6 +32,9 @@ site-check: $(READY) ## look at every built page in headless Chromium
 
 test: $(READY) ## run the unit tests and every notebook
 	$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-fast: $(READY) ## run the laws and unit tests that take no second each
+	$(RUN) -m pytest tests/laws tests/units -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## check style and formatting
 	$(RUN) -m ruff check .

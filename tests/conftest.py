@@ -1,6 +1,17 @@
-"""One thread for each process: tests run side by side, one process on every core."""
+"""One thread for each process: tests run side by side, one process on every core. And the mark of slow tests."""
 
 import os
 
+import pytest
+from slow import slow
+
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what tests/slow.txt names."""
+    names = slow()
+    for item in items:
+        if getattr(item, "originalname", None) in names:
+            item.add_marker(pytest.mark.slow)

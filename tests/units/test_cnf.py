@@ -60,7 +60,7 @@ def assert_close(a, b, tolerance=1e-7):
 
 
 @solvers
-@pytest.mark.parametrize("dim", range(1, 9))
+@pytest.mark.parametrize("dim", [1, 2, 3, 8])
 @pytest.mark.parametrize("kind", ["random", "rotation", "defective"])
 def test_the_flow_of_a_linear_field_is_the_matrix_exponential(kind, dim, solver):
     A, x = matrix(kind, dim), draw(4, dim)
