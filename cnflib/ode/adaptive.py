@@ -209,7 +209,7 @@ class _Run:
         left = np.ones_like(self.pace)
         while left.any():
             part = _share(self.pace / way / self.pieces, left)
-            self.go_on(part, left, self.tries - since, start, end, state)
+            self.check_progress(part, left, self.tries - since, start, end, state)
             at = _stages(self.tableau, part, left, start)
             if self.slope is None:  # the method does not end its steps in the slope there
                 self.slope, self.nfe = self.rhs(torch.lerp(start, end, at[0]), state), self.nfe + 1
@@ -236,7 +236,7 @@ class _Run:
         accepted = int(self.accepted.max())
         return Stats(self.nfe, accepted, self.tries - accepted, Work())
 
-    def go_on(
+    def check_progress(
         self, part: np.ndarray, left: np.ndarray, tries: int, start: Tensor, end: Tensor, state: State
     ) -> None:
         """Give up where the step no longer moves the time, or after too many."""
@@ -289,7 +289,7 @@ def _row_by_row(parts: State) -> Tensor:
 
 def _share(step: np.ndarray, left: np.ndarray) -> np.ndarray:
     """A step no longer than the given one that fits a whole number of times into what is left."""
-    return left / np.ceil(left / step - 1e-6).clip(1)
+    return left / np.ceil(left / step - 1e-6).clip(1)  # what rounding leaves over is no step of its own
 
 
 def _stages(tableau: Tableau, part: np.ndarray, left: np.ndarray, like: Tensor) -> Tensor:
