@@ -57,6 +57,7 @@ def layer(name, *args):
 
 
 @cache
+@torch.enable_grad()  # whoever asks first
 def trained(name):
     """A density of the family's data."""
     family = families[name]
@@ -65,6 +66,7 @@ def trained(name):
 
 
 @cache
+@torch.enable_grad()  # whoever asks first
 def posterior(name):
     family = families[name]
     build = lambda: Flow(Inverse(family.flow(dim=2, layers=8).bijection), StandardNormal(2))
