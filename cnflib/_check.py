@@ -73,6 +73,11 @@ def event_of(bijection: object, x: Tensor) -> Shape:
     return (channels, *getattr(x, "shape", ())[2:])
 
 
+def rearranged(bijection: object, shape: tuple[int, ...], method: str) -> tuple[int, ...]:
+    """The shape that an event has on the other side of a bijection, by a method of it; the same if it has none."""
+    return getattr(bijection, method, lambda shape: shape)(shape)
+
+
 def eager(x: Tensor) -> bool:
     """Whether Python may look at x's values: not in torch.compile, torch.func or the capture of a CUDA graph."""
     if torch.compiler.is_compiling() or torch.func.debug_unwrap(x) is not x:
@@ -220,9 +225,10 @@ def check_plain(state: Iterable[Tensor]) -> None:
 def check_finite(x: Tensor, name: str) -> None:
     """Check that every number in x is finite."""
     if not (finite := torch.isfinite(x)).all():
+        rows = finite.reshape(len(x), -1).all(1) if x.ndim else finite.reshape(1)
         raise ValueError(
-            f"Expected finite {name}; got NaN or inf in {(~finite).reshape(len(x), -1).any(1).sum().item()} of "
-            f"{len(x)} rows. Drop or repair them: {name}[torch.isfinite({name}).flatten(1).all(1)]."
+            f"Expected finite {name}; got NaN or inf in {(~rows).sum().item()} of {len(rows)} rows. Drop or repair "
+            "them: x[torch.isfinite(x).flatten(1).all(1)]."
         )
 
 

@@ -42,6 +42,14 @@ class Uniform:
             f"{tuple(context.shape)}. Give it a third argument: f(t, x, context)."
         )
 
+    @torch.no_grad()
+    def _runs(self, t: Tensor, x: Tensor, context: Tensor | None) -> bool:
+        try:
+            self.field(t, x, *(() if context is None and not self.needs_context else (context,)))
+        except Exception:
+            return False
+        return True
+
     def _diagnose(self, t: Tensor, x: Tensor, context: Tensor | None, error: Exception) -> None:
         """Raise a ValueError where x is no event of the field, a context is missing, or t has a shape it fails at."""
         event = getattr(self.field, "shape", None)
@@ -57,10 +65,9 @@ class Uniform:
         if not isinstance(t, Tensor) or t.ndim > 1:
             return
         other = t.expand(x.shape[0]) if t.ndim == 0 else t[:1].reshape(())
-        try:
-            with torch.no_grad():
-                self.field(other, x, *(() if context is None and not self.needs_context else (context,)))
-        except Exception:
+        if self._runs(t, x, context) or not self._runs(
+            other, x, context
+        ):  # memory that ran out is no matter of t
             return
         wanted, got = ("(B,)", "()") if t.ndim == 0 else ("()", "(B,)")
         raise ValueError(

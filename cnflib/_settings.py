@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from cnflib._check import check_positive_int
 
-__all__ = ["Default", "compact_repr", "settle", "traceable"]
+__all__ = ["Default", "compact_repr", "check_settings", "traceable"]
 
 Settings = TypeVar("Settings", bound=type)
 
@@ -29,7 +29,7 @@ def compact_repr(settings: object) -> str:
 
 
 class Default:
-    """What an argument left out is until ``__post_init__`` begins, in a dataclass that is :func:`traceable`."""
+    """The mark of an omitted argument of a :func:`traceable` dataclass; ``__post_init__`` replaces it."""
 
 
 def traceable(settings: Settings) -> Settings:
@@ -55,8 +55,8 @@ def traceable(settings: Settings) -> Settings:
     return settings
 
 
-def settle(settings: object, **examples: object) -> None:
-    """Refuse settings that cannot be called like their examples, or counted where the example is a number."""
+def check_settings(settings: object, **examples: object) -> None:
+    """Check that settings are callable like their examples, or positive ints where the example is a number."""
     for name, example in examples.items():
         value = getattr(settings, name)
         if isinstance(example, int):

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import METHODS, check_bijection, check_call, check_returned, event_of
+from cnflib._check import METHODS, check_bijection, check_call, check_returned, event_of, rearranged
 
 __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 
@@ -96,6 +96,14 @@ class Bijection(nn.Module, ABC):
         r"""Map latent to data, :math:`x = g^{-1}(z)`, without the log-determinant."""
         return self.decode_and_logdet(z, context, generator)[0]
 
+    def latent_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a latent event for data of a shape: the same, but for maps that rearrange an event."""
+        return event
+
+    def data_shape(self, latent: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a data event for latents of a shape; see :meth:`latent_shape`."""
+        return latent
+
 
 class Chain(Bijection):
     r"""The composition :math:`g = g_n \circ \dots \circ g_1`; data enters at the first layer.
@@ -114,7 +122,7 @@ class Chain(Bijection):
         for k, layer in enumerate(layers):
             check_bijection(layer, f"layer {k}")
         self.layers = nn.ModuleList(
-            layer if isinstance(layer, nn.Module) else _Held(layer) for layer in layers
+            layer if isinstance(layer, nn.Module) else _HeldMethods(layer) for layer in layers
         )
         first = layers[0] if layers else None
         self.event_shape = getattr(first, "event_shape", None)
@@ -150,6 +158,16 @@ class Chain(Bijection):
             z = layer.decode(z, context, generator)
         return z
 
+    def latent_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        for layer in self.layers:
+            event = rearranged(layer, event, "latent_shape")
+        return event
+
+    def data_shape(self, latent: tuple[int, ...]) -> tuple[int, ...]:
+        for layer in reversed(self.layers):
+            latent = rearranged(layer, latent, "data_shape")
+        return latent
+
 
 class Inverse(Bijection):
     r"""The inverse of a bijection: what it encodes the other decodes, and the reverse.
@@ -181,6 +199,12 @@ class Inverse(Bijection):
 
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self.bijection.encode(z, context, generator)
+
+    def latent_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return rearranged(self.bijection, event, "data_shape")
+
+    def data_shape(self, latent: tuple[int, ...]) -> tuple[int, ...]:
+        return rearranged(self.bijection, latent, "latent_shape")
 
 
 class Standardize(Bijection):
@@ -268,8 +292,8 @@ class Standardize(Bijection):
         return f"event_shape={self.event_shape}"
 
 
-class _Held(nn.Module):
-    """What has the four methods of a bijection and is no module, as a part of one."""
+class _HeldMethods(nn.Module):
+    """A module with the methods of a bijection that is none, so that a chain can register it."""
 
     def __init__(self, bijection: object) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from cnflib._check import (
     check_positive_int,
     check_returned,
     described,
+    rearranged,
     reference,
 )
 from cnflib._random import learning
@@ -63,7 +64,7 @@ class Flow(nn.Module):
         self.base = as_density(base)
         event, channels = (getattr(bijection, name, None) for name in ("event_shape", "channels"))
         latent = self.base.event_shape
-        aligned = channels is None or latent[:1] == (channels,)
+        aligned = channels is None or rearranged(bijection, latent, "data_shape")[:1] == (channels,)
         if math.prod(event or latent) != math.prod(latent) or not aligned:
             raise ValueError(
                 f"Expected a base of as many coordinates as the bijection has; got events of shape {latent}, where "
@@ -77,7 +78,8 @@ class Flow(nn.Module):
     @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of an event of the data."""
-        return getattr(self.bijection, "event_shape", None) or self.base.event_shape
+        event = getattr(self.bijection, "event_shape", None)
+        return event or rearranged(self.bijection, self.base.event_shape, "data_shape")
 
     def forward(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """The same as :meth:`log_prob`."""

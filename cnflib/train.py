@@ -52,7 +52,7 @@ class EMA:
 
     Args:
         module: The module in training; the average starts at its weights, dtype and device.
-        decay: d in [0, 1]; 0 copies the last weights, 1 - 1/m averages over about m steps.
+        decay: d in [0, 1); 0 copies the last weights, 1 - 1/m averages over about m steps.
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:

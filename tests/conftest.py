@@ -13,5 +13,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what tests/slow.txt names."""
     names = slow()
     for item in items:
-        if getattr(item, "originalname", None) in names:
+        if item.nodeid.partition("[")[0] in names:
             item.add_marker(pytest.mark.slow)

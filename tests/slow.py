@@ -15,7 +15,7 @@ LEAST = 0.65  # seconds
 
 
 def slow() -> set[str]:
-    """The names of the test functions."""
+    """The test functions, each as file::name."""
     return set(LIST.read_text().split())
 
 
@@ -23,7 +23,7 @@ def named(lines: list[str], least: float = LEAST) -> list[str]:
     """The functions that take at least so many seconds together, by the lines of `--durations=0`."""
     seconds: Counter[str] = Counter()
     for line in lines:
-        if found := re.match(r"([\d.]+)s (?:call|setup|teardown) +\S+::(\w+)", line):
+        if found := re.match(r"([\d.]+)s (?:call|setup|teardown) +(\S+::\w+)", line):
             seconds[found[2]] += float(found[1])
     return sorted(name for name, total in seconds.items() if total >= least)
 

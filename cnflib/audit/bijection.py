@@ -181,7 +181,8 @@ def _audit_reach(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
     check = "gradient reaches every parameter"
     try:
         z, logdet = g.encode_and_logdet(x, context, seeded(x.device))
-        loss = z.square().sum() - logdet.sum()
+        weights = torch.randn(z.shape, generator=seeded(z.device), dtype=z.dtype, device=z.device)
+        loss = (weights * z).sum() - logdet.sum()  # no rotation leaves it as it is
         reached = wanted and loss.requires_grad
         grads = torch.autograd.grad(loss, wanted, allow_unused=True) if reached else [None] * len(wanted)
     except Exception as error:

@@ -159,7 +159,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 def _ways(flow: Flow) -> Iterator[str]:
-    """Names of the ways to differentiate the flow, each in force while it is handed out; one without a name without."""
+    """Set the flow's solvers to each way to differentiate in turn and yield its name; "" where there is only one."""
     cnfs = [module for module in flow.modules() if isinstance(module, CNF)]
     ways = [alternatives(_tight(cnf.solver)) for cnf in cnfs]
     for name in dict.fromkeys(name for way in ways for name in way) or [""]:

@@ -19,7 +19,7 @@ ONE_STEP = Fixed(1, euler)
 """For a solve of no length whose times are learned: it moves nothing, and its times get their gradients."""
 
 
-def wanting(owner: object, context: Tensor | None) -> list[Tensor]:
+def inputs_of(owner: object, context: Tensor | None) -> list[Tensor]:
     """What a right-hand side may depend on besides time and state: parameters and the context."""
     parameters = owner.parameters() if isinstance(owner, nn.Module) else ()
     return [*parameters, *([] if context is None else [context])]

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._check import check_velocity
-from cnflib._settings import compact_repr, settle, traceable
+from cnflib._settings import check_settings, compact_repr, traceable
 from cnflib.continuous.divergence import Estimator, Local
 from cnflib.continuous.probes import Gaussian, Probe
 from cnflib.continuous.products import dot, factors
@@ -63,7 +63,7 @@ class Bottleneck:
     __repr__ = compact_repr
 
     def __post_init__(self) -> None:
-        settle(self, probe=_GAUSSIAN, probes=1)
+        check_settings(self, probe=_GAUSSIAN, probes=1)
 
     def __call__(self, x: Tensor, generator: Generator | None = None) -> Estimator:
         """The estimator of a solve from points x, with probes drawn for each row."""

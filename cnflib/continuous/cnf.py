@@ -22,8 +22,8 @@ from cnflib.continuous._boundary import (
     as_times,
     check_parts,
     check_points,
+    inputs_of,
     same_time,
-    wanting,
 )
 from cnflib.continuous.costs import Cost
 from cnflib.continuous.divergence import Divergence, Exact
@@ -263,7 +263,7 @@ class CNF(Bijection):
         zero = x.new_zeros(x.shape[0])
         start = (x, zero, *[zero] * len(self.costs))
         (path, logdet, *costs), stats = integrate(
-            solver or self.solver, rhs, start, times, wanting(self, context)
+            solver or self.solver, rhs, start, times, inputs_of(self, context)
         )
         if eager(logdet) and not logdet.any():
             check_differentiable(field, times[0], x, context)

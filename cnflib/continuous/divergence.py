@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._settings import compact_repr, settle, traceable
+from cnflib._settings import check_settings, compact_repr, traceable
 from cnflib.continuous._boundary import check_divergence
 from cnflib.continuous.probes import Probe, Rademacher
 from cnflib.continuous.products import Automatic, Product, dot
@@ -74,7 +74,7 @@ class Exact:
     __repr__ = compact_repr
 
     def __post_init__(self) -> None:
-        settle(self, product=_AUTOMATIC)
+        check_settings(self, product=_AUTOMATIC)
 
     def __call__(self, x: Tensor, generator: Generator | None = None) -> Estimator:
         """The estimator of a solve from points x, of which shape, dtype and device matter; nothing is drawn."""
@@ -124,7 +124,7 @@ class Hutchinson:
     __repr__ = compact_repr
 
     def __post_init__(self) -> None:
-        settle(self, probe=_RADEMACHER, probes=1, product=_AUTOMATIC)
+        check_settings(self, probe=_RADEMACHER, probes=1, product=_AUTOMATIC)
 
     def __call__(self, x: Tensor, generator: Generator | None = None) -> Estimator:
         """The estimator of a solve from points x, with a probe drawn for each row."""
@@ -143,7 +143,7 @@ _HUTCHINSON, _EXACT = Hutchinson(), Exact()
 class TrainEval(nn.Module):
     """One divergence while the flow is trained and another while it is evaluated, as FFJORD does it.
 
-    A flow with it in it switches by ``flow.train()`` and ``flow.eval()``, as dropout does. A new flow is in training
+    ``flow.train()`` and ``flow.eval()`` select between the two, as for dropout. A new flow is in training
     mode; after ``flow.eval()`` its log-density is exact.
 
     Args:

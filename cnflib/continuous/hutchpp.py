@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from cnflib._settings import compact_repr, settle, traceable
+from cnflib._settings import check_settings, compact_repr, traceable
 from cnflib.continuous.divergence import Estimator, Local
 from cnflib.continuous.probes import Gaussian, Rademacher
 from cnflib.continuous.products import Automatic, Product, dot
@@ -55,7 +55,7 @@ class HutchPP:
     __repr__ = compact_repr
 
     def __post_init__(self) -> None:
-        settle(self, sketch=1, probes=1, product=_AUTOMATIC)
+        check_settings(self, sketch=1, probes=1, product=_AUTOMATIC)
 
     def __call__(self, x: Tensor, generator: Generator | None = None) -> Estimator:
         """The estimator of a solve from points x, with a sketch and probes drawn for each row."""

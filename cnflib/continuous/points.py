@@ -4,7 +4,7 @@ from torch import Tensor
 
 from cnflib._check import check_deterministic, check_velocity
 from cnflib._field import uniform
-from cnflib.continuous._boundary import ONE_STEP, as_times, check_parts, check_points, same_time, wanting
+from cnflib.continuous._boundary import ONE_STEP, as_times, check_parts, check_points, inputs_of, same_time
 from cnflib.nets import VectorField
 from cnflib.ode import Adaptive, Solver
 from cnflib.ode.solver import State, integrate
@@ -63,7 +63,7 @@ def carry_along(
 ) -> Tensor:
     """Carry points from the first of several times through all others, shape ``(T, B, *event)``.
 
-    Arguments are those of :func:`carry` and as a tensor of x's dtype, at least two, in strict order, the times.
+    Arguments are those of :func:`carry`; ``times`` is a strictly monotone tensor of x's dtype, of length 2 or more.
 
     Example:
         >>> import torch
@@ -79,5 +79,5 @@ def carry_along(
         check_velocity(velocity, x)
         return (velocity,)
 
-    (path,), _ = integrate(solver, rhs, (x,), times, wanting(field, context))
+    (path,), _ = integrate(solver, rhs, (x,), times, inputs_of(field, context))
     return path

@@ -78,7 +78,7 @@ class RussianRoulette:
         probes: Number of probes for each row that are averaged.
 
     Raises:
-        ValueError: If ``terms`` is not a positive int, or the ratio is not in (0, 1).
+        ValueError: If ``terms`` or ``probes`` is not a positive int, or the ratio is not in (0, 1).
 
     References:
         Residual Flows for Invertible Generative Modeling, Chen et al., 2019, arXiv:1906.02735;
@@ -97,6 +97,7 @@ class RussianRoulette:
 
     def __post_init__(self) -> None:
         check_positive_int(self.terms, "terms")
+        check_positive_int(self.probes, "probes")
         if not 0 < self.ratio < 1:
             raise ValueError(
                 f"Expected 0 < ratio < 1; got {self.ratio!r}. The variance is finite where ratio > coefficient "
@@ -131,7 +132,7 @@ class TruncatedSeries:
         probes: Number of probes for each row that are averaged.
 
     Raises:
-        ValueError: If ``terms`` is not a positive int.
+        ValueError: If ``terms`` or ``probes`` is not a positive int.
 
     References:
         Invertible Residual Networks, Behrmann et al., 2018, arXiv:1811.00995.
@@ -147,6 +148,7 @@ class TruncatedSeries:
 
     def __post_init__(self) -> None:
         check_positive_int(self.terms, "terms")
+        check_positive_int(self.probes, "probes")
 
     def __call__(self, product: JacobianProduct, x: Tensor, generator: Generator | None = None) -> Tensor:
         """A biased estimate in nats, shape ``(B,)``.

@@ -11,10 +11,12 @@ put before the split: :math:`x_b = m(x_a) + \sigma(x_a) z_b` with a standard nor
 :math:`N(m(x_a), \sigma(x_a)^2)`.
 """
 
+import math
+
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import event_shape
+from cnflib._check import check_bijection, event_shape
 from cnflib.bijection import Bijection
 
 __all__ = ["Flatten", "Split", "Squeeze"]
@@ -48,6 +50,12 @@ class Flatten(Bijection):
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         return z.unflatten(1, self.event_shape), z.new_zeros(z.shape[0])
+
+    def latent_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return (math.prod(event),)
+
+    def data_shape(self, latent: tuple[int, ...]) -> tuple[int, ...]:
+        return self.event_shape
 
     def extra_repr(self) -> str:
         return f"event={self.event_shape}"
@@ -94,6 +102,14 @@ class Squeeze(Bijection):
         blocks = z.unflatten(1, (z.shape[1] // 4, 2, 2))
         return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3), z.new_zeros(z.shape[0])
 
+    def latent_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        channels, height, width = event
+        return 4 * channels, height // 2, width // 2
+
+    def data_shape(self, latent: tuple[int, ...]) -> tuple[int, ...]:
+        channels, height, width = latent
+        return channels // 4, 2 * height, 2 * width
+
 
 class Split(Bijection):
     r"""Apply a bijection :math:`g` to the first half of the channels and pass the second half on unchanged.
@@ -126,6 +142,7 @@ class Split(Bijection):
 
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
+        check_bijection(inner, "inner")
         self.inner = inner
         half = getattr(inner, "event_shape", None)
         self.event_shape = (2 * half[0], *half[1:]) if half else None

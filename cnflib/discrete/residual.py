@@ -35,7 +35,7 @@ class Residual(Bijection):
 
     Args:
         net: The contraction, most often a :class:`Contraction`. Any module called as ``net(x, context)`` serves, if its
-            Lipschitz constant in x is below 1: that is for its author to see to.
+            Lipschitz constant in x is below 1, which is not checked.
         logdet: :class:`ExactLogDet`, :class:`RussianRoulette` or another.
         iterations: Bound on the iterations of decoding.
 
@@ -83,10 +83,10 @@ class Residual(Bijection):
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self._solve(self._settle(context), z)
 
-    def _settle(self, context: Tensor | None) -> "Settled | _Plain":
-        return self.net.at(context) if hasattr(self.net, "at") else _Plain(self.net, context)
+    def _settle(self, context: Tensor | None) -> "Settled | _WithContext":
+        return self.net.at(context) if hasattr(self.net, "at") else _WithContext(self.net, context)
 
-    def _solve(self, r: "Settled | _Plain", z: Tensor) -> Tensor:
+    def _solve(self, r: "Settled | _WithContext", z: Tensor) -> Tensor:
         with torch.no_grad():
             x = _fixed_point(lambda x: z - r(x), z, self.iterations, "z")
         # At the fixed point z - r(x) is x again, now with gradients: those with respect to z and to what r holds, at x
@@ -123,7 +123,7 @@ class _Implicit(torch.autograd.Function):
         return ctx.solve(v), None
 
 
-class _Plain:
+class _WithContext:
     """A net of any kind with its context."""
 
     def __init__(self, net: nn.Module, context: Tensor | None) -> None:

@@ -48,7 +48,7 @@ def check_time(t: float | Tensor, x: Tensor) -> Tensor:
 
 def check_path(interpolant: object, use: str | None = None) -> None:
     """Refuse what is no interpolant, like the class of one or the field; for some uses also one without noise."""
-    if isinstance(interpolant, type) or not hasattr(interpolant, "coefficients"):
+    if isinstance(interpolant, type) or not hasattr(interpolant, "draw"):
         raise ValueError(
             f"Expected interpolant to be an Interpolant, e.g. Linear(); got {interpolant!r}. Is it to be called first? "
             "A field comes before it. Of a LearnableInterpolant pass path.interpolant."
@@ -92,9 +92,8 @@ def check_schedule(schedule: Callable[[Tensor], Tensor], name: str) -> None:
             f"Expected {name} to be finite, and gamma² to be at least 0 and more than 0 somewhere; got {value} at "
             f"t = {t}. For no noise take None."
         )
-    stepped = (
-        value != value[0]
-    ).any() and not rate.any()  # between two of the times, where no difference sees it
+    # A step between two of the times: no difference sees it, but the values differ and the rate is 0.
+    stepped = (value != value[0]).any() and not rate.any()
     if stepped or not torch.allclose(rate, difference, rtol=1e-2, atol=1e-2 * value.abs().max().item()):
         raise ValueError(
             f"Expected {name} to be differentiable in t; its derivative is {rate} where differences give {difference} "

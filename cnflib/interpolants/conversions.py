@@ -26,7 +26,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_event, eager
+from cnflib._check import check_event, eager, reference
 from cnflib._field import Uniform, uniform
 from cnflib.interpolants._checks import check_path, check_time, evaluate
 from cnflib.interpolants._schedules import root, with_rate
@@ -208,6 +208,10 @@ def _velocity_of_score(
 def _check_bound(interpolant: Interpolant, gaussian_end: int | None, pairing: Pairing | None) -> None:
     """Refuse a pairing and a path with which the velocity does not fix the score."""
     check_path(interpolant, _NOISE if gaussian_end is None else None)
+    if gaussian_end not in (0, 1, None):
+        raise ValueError(
+            f"Expected gaussian_end to be 0, 1 or None, the time of an end; got {gaussian_end!r}."
+        )
     if gaussian_end is not None and getattr(pairing, "independent", pairing is None) is not True:
         raise ValueError(
             f"Expected an independent pairing, e.g. IndependentPairing(); got {pairing!r}. Where the Gaussian end "
@@ -221,7 +225,8 @@ def _check_bound(interpolant: Interpolant, gaussian_end: int | None, pairing: Pa
 
 
 def _ends_meet(path: Interpolant) -> bool:
-    t = torch.linspace(0, 1, 101)
+    like = reference(path.alpha, path.beta)
+    t = torch.linspace(0, 1, 101) if like is None else torch.linspace(0, 1, 101).to(like)
     return (path.alpha(t) * path.beta(t)).abs().max().item() > 1e-6
 
 

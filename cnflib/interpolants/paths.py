@@ -225,7 +225,7 @@ class Mirror(Interpolant):
 
     Args:
         gamma: The noise, whose value at t is :math:`\gamma^2`, from :mod:`cnflib.interpolants.noise` or one's own;
-            not None, of which the path would stand still.
+            it must not be None, without which the path would be constant.
 
     Raises:
         ValueError: If there is no noise.

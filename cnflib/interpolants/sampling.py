@@ -44,8 +44,8 @@ def sample_ode(
 ) -> Tensor:
     r"""Carry base points to data by the probability flow :math:`\dot x = b(t, x)`, or data to base.
 
-    For their density hand the field to a flow: ``Flow(CNF(field), base).log_prob``. The points carry no gradient; who
-    wants one, in x0 or in the field, takes ``CNF(field).decode(x0)``, or :func:`cnflib.ode.solve`.
+    For their density hand the field to a flow: ``Flow(CNF(field), base).log_prob``. The points carry no
+    gradient; for gradients in x0 or in the field use ``CNF(field).decode(x0)`` or :func:`cnflib.ode.solve`.
 
     Args:
         field: The velocity ``b(t, x)``, or ``b(t, x, context)``.
@@ -135,7 +135,7 @@ def sample_sde(
     """
     check_event(x0, None, "x0")
     field, score = uniform(field), uniform(score)
-    if not torch.compiler.is_compiling():  # which has no modules() of a module built inside
+    if not torch.compiler.is_compiling():  # modules() fails there for modules that were created while tracing
         for part in (field, score):
             check_deterministic(part.field)
     context = _a_row_each(context, x0)

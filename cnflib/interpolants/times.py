@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._settings import compact_repr
 
@@ -187,6 +188,7 @@ class ImportanceTimes(nn.Module):
 
     def __init__(self, bins: int = 64, uniform: float = 0.1, memory: float = 100.0) -> None:
         super().__init__()
+        check_positive_int(bins, "bins")
         if not (0 < uniform <= 1 <= memory < math.inf):
             raise ValueError(
                 f"Expected 0 < uniform <= 1, the share that bounds the weights by 1 / uniform, and memory of at least "

@@ -99,7 +99,9 @@ def vjps(
     return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(known, pulled, strict=True))
 
 
-def once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+def first_order_only(
+    backward: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., tuple[Tensor | None, ...]]:
     """A backward pass that refuses to be differentiated, also where the gradient that comes in is a constant."""
 
     @wraps(backward)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from cnflib.ode._backward import once
+from cnflib.ode._backward import first_order_only
 from cnflib.ode._checks import gave_up
 from cnflib.ode.solver import RightHandSide, State, Work
 
@@ -50,7 +50,7 @@ def _stops(options: Options, times: Tensor, dtype: torch.dtype) -> dict[str, Ten
 
 
 class _Way:
-    """A way through the times: turned by ``sign`` they go up; what torchdiffeq calls back with does by ``turn``."""
+    """Signs that make times increase: ``sign`` for the requested ones, ``turn`` for those of the callbacks."""
 
     def __init__(self, times: Tensor, stops: dict[str, Tensor], sign: int, turn: int, where: str) -> None:
         self.sign, self.turn, self.where = sign, turn, where
@@ -93,10 +93,9 @@ class Counted:
     def _try(self, way: "_Way", t: Tensor, state: State, h: Tensor) -> None:
         """Called before each step; the time goes up through the ends."""
         now = way.turn * t
-        if (
-            now + h
-        ).item() in way.stops:  # a step that ends there by itself would make torchdiffeq forget what follows
-            h.detach().mul_(1.01)  # and this one is cut to end there
+        if (now + h).item() in way.stops:
+            # A step that ends at a stop by itself makes torchdiffeq forget the next one; a longer step is cut to it.
+            h.detach().mul_(1.01)
         place = bisect(way.ends, now.item())
         self.place, self.tries = place, self.tries + 1 if place == self.place else 1
         missing = h <= self.options.get("min_step", 0) and not all(torch.isfinite(y).all() for y in state)
@@ -135,7 +134,7 @@ class Guard(Function):
         return tuple(y.view_as(y) for y in states)
 
     @staticmethod
-    @once
+    @first_order_only
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
             ctx.check()

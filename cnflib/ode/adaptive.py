@@ -65,8 +65,7 @@ class Adaptive:
         compiled: Whether a whole step, field and all, is compiled by ``torch.compile``: seconds to minutes at the first
             step and for every new shape, then faster. Not for a field that torch cannot compile in one piece. What was
             compiled stays with the object and is no part of a copy.
-        adjoint: Whether gradients come by a second solve; not with ``per_row`` or ``compiled``, which the backward
-            solve, whose parameters have no rows and which differentiates inside a step, cannot keep to.
+        adjoint: Whether gradients come by a second solve; incompatible with ``per_row`` and ``compiled``.
 
     Raises:
         ValueError: On a tableau without an error, a tolerance that is not positive, or options that exclude each
@@ -121,8 +120,7 @@ class Adaptive:
         self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = ()
     ) -> tuple[State, Stats]:
         """The states at all times, as a :class:`Solver` is called."""
-        march = partial(_march, self, 1)
-        return by_adjoint(rhs, state, times, inputs, march) if self.adjoint else march(rhs, state, times)
+        return _solved(self, 1, rhs, state, times, inputs)
 
     def halved(self) -> "_Halved":
         """The same solver with steps of half the length: each that the tolerance allows is cut in two."""
@@ -151,13 +149,17 @@ class _Halved:
     def __call__(
         self, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor] = ()
     ) -> tuple[State, Stats]:
-        march = partial(_march, self.solver, self.pieces)
-        return (
-            by_adjoint(rhs, state, times, inputs, march) if self.solver.adjoint else march(rhs, state, times)
-        )
+        return _solved(self.solver, self.pieces, rhs, state, times, inputs)
 
     def halved(self) -> "_Halved":
         return replace(self, pieces=2 * self.pieces)
+
+
+def _solved(
+    solver: Adaptive, pieces: int, rhs: RightHandSide, state: State, times: Tensor, inputs: Sequence[Tensor]
+) -> tuple[State, Stats]:
+    march = partial(_march, solver, pieces)
+    return by_adjoint(rhs, state, times, inputs, march) if solver.adjoint else march(rhs, state, times)
 
 
 def _march(
@@ -173,7 +175,7 @@ def _march(
     The first ``chosen_by`` parts of the state choose the steps, by default all.
     """
     check_plain(state)
-    check_finite(state[0], "x")
+    check_finite(state[0], "the starting state")
     norm = _row_by_row if solver.per_row else partial(_largest, count=chosen_by) if chosen_by else _largest
     size = partial(_size, norm=norm, rtol=solver.rtol, atol=solver.atol)
     run = _Run(solver, pieces, rhs, size)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from cnflib.ode._backward import autocast, check_hooks, check_same, check_visible, once, vjps
+from cnflib.ode._backward import autocast, check_hooks, check_same, check_visible, first_order_only, vjps
 from cnflib.ode.solver import RightHandSide, SolveError, State, Stats
 
 __all__ = ["by_adjoint"]
@@ -86,7 +86,7 @@ class _Adjoint(Function):
         return states
 
     @staticmethod
-    @once
+    @first_order_only
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         times, *tensors = ctx.saved_tensors
         states, inputs = tensors[: ctx.n], tensors[ctx.n :]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from cnflib.ode._backward import autocast, check_hooks, check_same, once, vjps
+from cnflib.ode._backward import autocast, check_hooks, check_same, first_order_only, vjps
 from cnflib.ode.solver import State, Work
 
 __all__ = ["Step", "checkpointed"]
@@ -29,7 +29,7 @@ def checkpointed(step: Step, stages: int, inputs: Sequence[Tensor], used: set[in
         step: ``step(t, h, state)``.
         stages: Evaluations of the right-hand side in a step.
         inputs: What a step depends on besides, and wants a gradient.
-        used: Places of those that the first step is known to use; refused if it does so no more.
+        used: Indices of the inputs that the first step uses; the backward pass raises if it misses one of them.
         work: Where the backward pass counts what it does.
 
     References:
@@ -72,7 +72,7 @@ class _Step(Function):
         return step(t, h, tensors[:n])
 
     @staticmethod
-    @once
+    @first_order_only
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         t, h, *tensors = ctx.saved_tensors
         inputs = tensors[ctx.n :]

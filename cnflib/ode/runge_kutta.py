@@ -37,6 +37,7 @@ def runge_kutta_step(
         slope: The first slope, where it is known.
 
     Example:
+        >>> import torch
         >>> from cnflib.ode import rk4
         >>> t = torch.tensor([0.0, 0.5, 0.5, 1.0])
         >>> (y,), slopes = runge_kutta_step(lambda t, state: (-state[0],), rk4, t, torch.tensor(1.0), (torch.ones(2),))
@@ -73,6 +74,7 @@ def embedded_step(
     The step goes from the part ``at[0]`` of the way to ``at[-1]``, through the stages between them.
 
     Example:
+        >>> import torch
         >>> from cnflib.ode import adaptive_heun
         >>> way, at = torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.0, 0.5, 0.5])
         >>> f, y, size = lambda t, state: (-state[0],), (torch.ones(1),), lambda error, before, after: error[0].abs()
@@ -82,7 +84,7 @@ def embedded_step(
     h = (at[-1] - at[0]) * span
     y, slopes = runge_kutta_step(rhs, tableau, torch.lerp(start, end, at), h, state, slope)
     with torch.no_grad():
-        error = size(_times(h, _weighted(tableau.e, slopes)), state, y)
+        error = size(_by_length(h, _weighted(tableau.e, slopes)), state, y)
     return y, slopes[-1] if _ends_in_slope(tableau) else None, error
 
 
@@ -95,6 +97,7 @@ def begin(
     :math:`h^{p+1} |f| L^p / (p+1)!`.
 
     Example:
+        >>> import torch
         >>> from cnflib.ode import dopri5
         >>> f, size = lambda t, state: (-state[0],), lambda error, before, after: 1e5 * error[0].abs().max()
         >>> slope, part = begin(f, dopri5, size, *torch.tensor([0.0, 1.0, 1.0]), (torch.ones(1),))
@@ -103,15 +106,13 @@ def begin(
     """
     slope, p = rhs(start, state), tableau.order
     with torch.no_grad():
-        speed = size(_times(span, slope), state, state)
+        speed = size(_by_length(span, slope), state, state)
         # How far to look for the rate of change: a hundredth of the way the state would take to move by its own size.
-        probe = (0.01 * size(state, state, state) / speed).nan_to_num(0.01).clamp(1e-4, 0.01)
-        near = rhs(torch.lerp(start, end, probe), _combined(state, probe * span, (1,), [slope]))
+        ahead = (0.01 * size(state, state, state) / speed).nan_to_num(0.01).clamp(1e-4, 0.01)
+        near = rhs(torch.lerp(start, end, ahead), _combined(state, ahead * span, (1,), [slope]))
         change = tuple(b - a for a, b in zip(slope, near, strict=True))
-        bend = size(_times(span / probe, change), state, state)
-        speed = speed.double().maximum(
-            1e-3 * bend
-        )  # a field at rest at the start must not make the step infinite
+        bend = size(_by_length(span / ahead, change), state, state)
+        speed = speed.double().maximum(1e-3 * bend)  # at rest at the start, the step must stay finite
         part = (math.factorial(p + 1) / (speed * (bend / speed) ** p)) ** (1 / (p + 1))
         return slope, torch.where(bend == 0, 1.0, part).nan_to_num(1e-3).clamp(1e-6, 1.0)
 
@@ -133,5 +134,5 @@ def _weighted(weights: Sequence[float], slopes: Sequence[State]) -> State:
     return tuple(total)
 
 
-def _times(h: Tensor, parts: State) -> State:
+def _by_length(h: Tensor, parts: State) -> State:
     return tuple(spread(h, y) * y for y in parts)

@@ -110,5 +110,5 @@ def integrate(
     """
     if not any(y.numel() for y in state):
         return tuple(torch.stack([y] * len(times)) for y in state), Stats(0, 0, 0, Work())
-    wanting = {id(p): p for p in depends if p.requires_grad}
-    return solver(rhs, state, times, tuple(wanting.values()))
+    inputs = {id(p): p for p in depends if p.requires_grad}
+    return solver(rhs, state, times, tuple(inputs.values()))

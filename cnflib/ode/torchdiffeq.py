@@ -46,10 +46,10 @@ class TorchDiffEq:
             ``jump_t``, ... of an adaptive method; ``step_size``, which must be given, ``perturb``, ... of fixed steps.
 
     Raises:
-        ValueError: On an unknown method or option, a method of fixed steps without ``step_size``, of which torchdiffeq
-            would silently take one, or a tolerance that is not positive. When called: on NaN or inf in the starting
-            state, and with ``adjoint`` if the right-hand side depends on a tensor that wants a gradient and is not in
-            ``inputs``.
+        ValueError: On an unknown method or option, a method of fixed steps without ``step_size`` (torchdiffeq
+            would silently take a single step), or a tolerance that is not positive. When called: on NaN or inf in the
+            starting state, and with ``adjoint`` if the right-hand side depends on a tensor that wants a gradient and is
+            not in ``inputs``.
         SolveError: When called: the step underflows, or ``max_num_steps`` are not enough.
 
     References:
@@ -96,7 +96,7 @@ class TorchDiffEq:
     ) -> tuple[State, Stats]:
         """The states at all times, as a :class:`Solver` is called."""
         check_plain(state)
-        check_finite(state[0], "x")
+        check_finite(state[0], "the starting state")
         times = times.to(state[0].device, torch.float64)
         rhs = within(rhs, times.to(state[0]))
         check = partial(check_visible, rhs, state, times[0].to(state[0]), inputs)

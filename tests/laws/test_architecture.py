@@ -42,16 +42,6 @@ ALLOWED = {  # each group may import itself, and these
     "models": {"foundation", "ode", "discrete", "continuous", "interpolants"},
     "adapters": {"foundation"},
     "audit": {"foundation", "ode", "discrete", "continuous", "interpolants"},
-    "applications": {
-        "foundation",
-        "discrete",
-        "continuous",
-        "interpolants",
-        "models",
-        "audit",
-        "metrics",
-        "data",
-    },
 }
 EXCEPTIONS = {
     ("cnflib.interpolants.sampling", "continuous"),

@@ -422,6 +422,11 @@ calls = {
     ),
     "kernel 0": (lambda: Contraction((1, 4, 4), kernel=0), "Expected an odd kernel"),
     "roulette terms": (lambda: RussianRoulette(terms=0), "Expected terms"),
+    "roulette probes": (lambda: RussianRoulette(probes=0), "Expected probes"),
+    "end in between": (
+        lambda: score_from_velocity(lambda t, x: x, Linear(), gaussian_end=0.5),
+        "Expected gaussian_end",
+    ),
     "roulette ratio 1": (
         lambda: RussianRoulette(ratio=1.0),
         "Expected 0",

@@ -146,3 +146,16 @@ def test_an_error_of_the_field_itself_stays_what_it_is():
 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         uniform(broken)(t, x)
+
+
+def test_a_failure_that_has_nothing_to_do_with_t_stays_what_it_was():
+    calls = []
+
+    def tired(t, x):
+        calls.append(t)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory")
+        return -x
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        uniform(tired)(t, x)

@@ -9,10 +9,10 @@ import torch
 from fitting import log_volumes
 from registry import built, devices, flows, points, rng
 
-from cnflib import Chain, Flow, Standardize, StandardNormal, as_density
+from cnflib import Chain, Flow, Inverse, Standardize, StandardNormal, as_density
 from cnflib.audit import audit_gradients
 from cnflib.continuous import CNF, Exact
-from cnflib.discrete import ExactLogDet, Residual
+from cnflib.discrete import ActNorm, ExactLogDet, Flatten, Logit, Planar, Residual, Squeeze
 from cnflib.ode import Fixed, euler
 
 every = pytest.mark.parametrize("name", flows)
@@ -267,3 +267,21 @@ def test_coarse_steps_fake_likelihood():
     x = torch.linspace(-2, 2, 401, dtype=torch.float64)[:, None]
     mass = flow.log_prob(x).exp().sum() * 0.01
     assert mass.item() == pytest.approx(4 / (1 + rate / 4) ** 4, rel=1e-6)
+
+
+rearranging = {
+    "squeeze": (lambda: Chain(Squeeze(), ActNorm(4).eval()), (4, 4, 4), (1, 8, 8)),
+    "squeeze behind channels": (lambda: Chain(ActNorm(1).eval(), Squeeze()), (4, 4, 4), (1, 8, 8)),
+    "flatten": (lambda: Chain(Logit(), Flatten((2, 2)), Planar(4)), (4,), (2, 2)),
+    "unflatten": (lambda: Inverse(Flatten((2, 2))), (2, 2), (4,)),
+    "there and back": (lambda: Chain(Flatten((2, 2)), Inverse(Flatten((2, 2)))), (2, 2), (2, 2)),
+}
+
+
+@pytest.mark.parametrize(("build", "latent", "event"), rearranging.values(), ids=rearranging)
+def test_a_flow_takes_its_own_samples_where_the_bijection_rearranges_an_event(build, latent, event):
+    flow = Flow(build(), StandardNormal(latent))
+    assert flow.event_shape == event
+    x = flow.sample(3, generator=rng())
+    assert x.shape == (3, *event) and flow.log_prob(x).isfinite().all()
+    assert flow.bijection.latent_shape(event) == latent == tuple(flow.encode(x).shape[1:])
