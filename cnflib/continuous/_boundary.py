@@ -47,9 +47,15 @@ def check_divergence(divergence: object, name: str = "divergence") -> None:
         )
 
 
+def event_of_field(field: VectorField) -> tuple[int, ...] | None:
+    """The shape of the events that a field is for, where it says so by an attribute ``shape``."""
+    shape = getattr(field, "shape", None)
+    return shape if isinstance(shape, tuple) else None
+
+
 def check_points(field: VectorField, x: Tensor, context: Tensor | None) -> None:
     """Refuse points or a context that do not fit the field."""
-    check_event(x, None)
+    check_event(x, event_of_field(field))
     check_like(x, reference(field), "x", "field")
     check_context(context, x)
 

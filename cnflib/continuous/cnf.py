@@ -22,6 +22,7 @@ from cnflib.continuous._boundary import (
     as_times,
     check_parts,
     check_points,
+    event_of_field,
     inputs_of,
     same_time,
 )
@@ -132,6 +133,11 @@ class CNF(Bijection):
         learned = [cost for cost in self.costs if isinstance(cost, nn.Module)]
         if learned:
             self.learned_costs = nn.ModuleList(learned)
+
+    @property
+    def event_shape(self) -> tuple[int, ...] | None:
+        """The shape of an event, where the field says it; else None."""
+        return event_of_field(self.field)
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set a part; a module may be replaced by one that is none, which torch alone refuses."""

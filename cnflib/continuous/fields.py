@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_widths, event_shape
 from cnflib.nets import Tanh, TimeEmbedding, push
 from cnflib.nets.embeddings import conditions
 
@@ -198,6 +198,7 @@ def convolutional(
     event = event_shape(None, shape)
     if len(event) != 3:
         raise ValueError(f"Expected shape (C, H, W); got {event}. For vectors use concat_squash(shape).")
+    check_widths(channels)
     widths = [event[0], *channels, event[0]]
     layers = [
         nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in zip(widths[:-1], widths[1:], strict=True)
@@ -213,6 +214,7 @@ def _dense(
     activation: Callable[[], nn.Module],
 ) -> ModulatedNet:
     event = event_shape(None, shape)
+    check_widths(hidden)
     widths = [math.prod(event), *hidden, math.prod(event)]
     layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
     return ModulatedNet(event, layers, context, gated, activation)

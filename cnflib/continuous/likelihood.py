@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_positive_int
+from cnflib._check import check_event, check_positive_int
 from cnflib._random import source
 from cnflib.continuous.cnf import CNF, Solution
 from cnflib.flow import Flow
@@ -119,6 +119,7 @@ def log_prob_at(
             f"Expected a flow of a single CNF; got {type(flow.bijection).__name__}. For a CNF inside a chain: "
             "log_prob_at(Flow(cnf, flow.base), x, t), with x in the coordinates of the CNF."
         )
+    check_event(x, flow.event_shape)
     solution = flow.bijection.solve(x, t, 0.0, context, generator)
     return flow.base.log_prob(solution.x, context, generator) + solution.logdet
 

@@ -175,7 +175,7 @@ def _march(
     The first ``chosen_by`` parts of the state choose the steps, by default all.
     """
     check_plain(state)
-    check_finite(state[0], "the starting state")
+    check_finite(state[0], "starting state")
     norm = _row_by_row if solver.per_row else partial(_largest, count=chosen_by) if chosen_by else _largest
     size = partial(_size, norm=norm, rtol=solver.rtol, atol=solver.atol)
     run = _Run(solver, pieces, rhs, size)

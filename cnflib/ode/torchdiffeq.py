@@ -96,7 +96,7 @@ class TorchDiffEq:
     ) -> tuple[State, Stats]:
         """The states at all times, as a :class:`Solver` is called."""
         check_plain(state)
-        check_finite(state[0], "the starting state")
+        check_finite(state[0], "starting state")
         times = times.to(state[0].device, torch.float64)
         rhs = within(rhs, times.to(state[0]))
         check = partial(check_visible, rhs, state, times[0].to(state[0]), inputs)

@@ -794,7 +794,7 @@ def test_the_audit_names_a_hidden_tensor(way):
 
 @saving
 def test_the_audit_names_inputs_that_were_dropped(way, monkeypatch):
-    monkeypatch.setattr("cnflib.continuous.cnf.inputs", lambda owner, context: ())
+    monkeypatch.setattr("cnflib.continuous.cnf.inputs_of", lambda owner, context: ())
     (fault,) = audit_gradients(flow(ways[way]), torch.eye(2)).faults
     assert "gradient by" in fault.check and "Expected every tensor" in fault.hint
 

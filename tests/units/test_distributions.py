@@ -222,7 +222,7 @@ def test_a_diagonal_normal_is_torch_s_normal_and_learns_by_its_samples():
     base = DiagonalNormal(3).double()
     with torch.no_grad():
         base.mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
-        base.log_scale.copy_(torch.tensor([-1.0, 0.0, 1.0]))
+        base.log_scale.copy_(torch.tensor([-1.0, 0.0, 2.0]))  # of a sum that is not 0
     x = base.sample(50, generator=rng())
     wanted = Normal(base.mean, base.log_scale.exp()).log_prob(x).sum(1)
     torch.testing.assert_close(base.log_prob(x), wanted, rtol=1e-12, atol=1e-12)

@@ -395,7 +395,6 @@ wrong = {
     ),
     "spread 1": (lambda: random_end(MLP(2), 1.0), "Expected spread"),
     "image of two axes": (lambda: convolutional((4, 4)), "Expected shape"),
-    "wrong shape": (lambda: concat(3)(t, torch.zeros(2, 4)), "Expected x"),
     "no context": (lambda: concat(3, context=2)(t, torch.zeros(2, 3)), "Expected a context of"),
     "context": (lambda: concat_squash(3)(t, torch.zeros(2, 3), torch.zeros(2, 1)), "Expected no context"),
     "no factors": (lambda: factors(Plain(), t, None), r"factors\(t, context\)"),

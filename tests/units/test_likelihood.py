@@ -305,7 +305,6 @@ wrong = {
         lambda: log_prob_and_costs(Flow(Chain(costly()), Skips(costly())), draw()),
         "Expected log_prob",
     ),
-    "costs of a bijection": (lambda: log_prob_and_costs(costly(), draw()), "Expected a flow"),
     "costs of another shape": (
         lambda: log_prob_and_costs(Flow(costly(), normal), draw()[:, :2]),
         "Expected x",

@@ -8,7 +8,7 @@ from registry import Member, built, points, rng, seeded
 from torch import nn
 
 from cnflib.discrete import MADE, Contraction
-from cnflib.nets import MLP, Conditioner, ConvNet, FourierFeatures, TimeEmbedding, UNet, feedforward
+from cnflib.nets import MLP, Conditioner, ConvNet, FourierFeatures, Tanh, TimeEmbedding, UNet, feedforward
 
 fields = {
     "plain": Member(lambda: MLP(2, (8,))),
@@ -152,3 +152,8 @@ def test_a_net_wants_rows_of_as_many_features_as_declared_and_says_so(build, cal
 def test_a_context_of_one_feature_is_a_column():
     with pytest.raises(ValueError, match=r"context of shape \(B, 1\)"):
         Conditioner(2, 3, (4,), 1)(torch.zeros(4, 2), torch.ones(4))
+
+
+def test_tanh_is_tanh():
+    a = torch.linspace(-9, 9, 101, dtype=torch.float64)
+    torch.testing.assert_close(Tanh()(a), torch.tanh(a), rtol=0, atol=1e-15)

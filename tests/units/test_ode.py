@@ -780,7 +780,7 @@ mistakes = {
     "a table of times": (lambda: solve(swing, y0, torch.ones(2, 2)), "times"),
     "whole numbers": (lambda: solve(swing, torch.ones(2, dtype=int), (0, 1)), "y0 of a floating dtype"),
     "a list": (lambda: solve(swing, [1.0, 2.0], (0, 1)), "y0"),
-    "NaN": (lambda: solve(swing, torch.nan * y0, (0, 1)), "finite x"),
+    "NaN": (lambda: solve(swing, torch.nan * y0, (0, 1)), "finite starting state"),
     "two dtypes": (lambda: solve(swing, (y0, y0.float()), (0, 1)), "y0 of one dtype"),
     "another shape": (lambda: solve(lambda t, y: y[:, None] * y, y0, (0, 1)), r"f\(t, y\)"),
     "another dtype": (lambda: solve(lambda t, y: y.float(), y0, (0, 1)), r"f\(t, y\)"),
