@@ -131,7 +131,7 @@ def test_a_trained_flow_is_a_bijection_with_the_log_determinant_of_its_jacobian(
 @pytest.mark.parametrize("name", [n for n, m in flows.items() if m.noisy])
 def test_an_estimated_log_prob_is_unbiased(name):
     flow, x, context = setup(name)
-    draws = 4000
+    draws = 1000
     many, contexts = (None if a is None else a.repeat(draws, *[1] * (a.ndim - 1)) for a in (x, context))
     samples = flow.log_prob(many, contexts, rng()).reshape(draws, -1)
     for module in flow.modules():
