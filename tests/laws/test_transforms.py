@@ -87,7 +87,7 @@ def test_log_prob_and_its_training_step_compile_without_a_graph_break(divergence
 @pytest.mark.parametrize("noise", [Rademacher(), Gaussian()])
 def test_a_probe_is_drawn_for_batches_of_any_size_without_compiling_anew(noise):
     flow = flow_of(Hutchinson(noise), solver=Fixed(1, euler))
-    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True, dynamic=True)
+    compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True, dynamic=True)
     assert [compiled(draw(n)).shape for n in (3, 5, 9)] == [(3,), (5,), (9,)]
 
 
@@ -143,9 +143,9 @@ def test_samples_and_images_compile():
     one = Fixed(1, euler)
     flow = ffjord(shape=(1, 2, 2), hidden=(3,), divergence=Hutchinson(steady), solver=one, blocks=1)
     x = torch.randn(2, 1, 2, 2, generator=rng())
-    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)
     assert_close(compiled(x), flow.log_prob(x), 1e-5)
-    decode = torch.compile(flow.bijection.decode, backend="aot_eager", fullgraph=True)
+    decode = torch.compile(flow.bijection.decode, backend="eager", fullgraph=True)
     assert_close(decode(x), flow.bijection.decode(x), 1e-5)
 
 
