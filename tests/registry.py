@@ -226,7 +226,7 @@ bijections: dict[str, Member] = {
     ),
     "CNF of a learnable end time": Member(lambda: CNF(EndTime(concat_squash(2, (8,)), 0.5), solver=precise)),
     "CNF of a narrow net": Member(
-        lambda: CNF(field((3,), hidden=(8, 2)), Bottleneck(), precise), (3,), noisy=True
+        lambda: CNF(field((3,), hidden=(2,)), Bottleneck(), Fixed(3)), (3,), noisy=True
     ),
     "CNF hutch++": Member(lambda: CNF(field((3,)), HutchPP(), precise), (3,), noisy=True),
     "CNF hutchinson": Member(lambda: CNF(field(), Hutchinson(), precise), noisy=True),

@@ -78,7 +78,7 @@ def test_logdet_is_that_of_the_jacobian(name, way):
 @both_ways
 def test_estimated_logdet_is_unbiased(name, way):
     g, x, context = setup(name, n=2)
-    draws = 4000
+    draws = 1000
     many = [None if a is None else a.repeat(draws, *[1] * (a.ndim - 1)) for a in (x, context)]
     there = maps[way](g)
     samples = there(*many, rng())[1].reshape(draws, -1)

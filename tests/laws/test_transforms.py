@@ -79,18 +79,15 @@ def fresh_compiler():
 )
 def test_log_prob_and_its_training_step_compile_without_a_graph_break(divergence, net):
     flow, x = flow_of(divergence, net, Fixed(1, euler)), draw()
-    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
-    with torch.no_grad():
-        assert_close(compiled(x), flow.log_prob(x))
-    leaves = list(flow.parameters())
-    grads = [torch.autograd.grad(f(x).mean(), leaves) for f in (compiled, flow.log_prob)]
-    assert_close(*grads)
+    values = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)(x), flow.log_prob(x)
+    assert_close(*values)
+    assert_close(*(torch.autograd.grad(value.mean(), list(flow.parameters())) for value in values))
 
 
 @pytest.mark.parametrize("noise", [Rademacher(), Gaussian()])
 def test_a_probe_is_drawn_for_batches_of_any_size_without_compiling_anew(noise):
-    flow = flow_of(Hutchinson(noise))
-    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True, dynamic=True)
+    flow = flow_of(Hutchinson(noise), solver=Fixed(1, euler))
+    compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True, dynamic=True)
     assert [compiled(draw(n)).shape for n in (3, 5, 9)] == [(3,), (5,), (9,)]
 
 
@@ -128,7 +125,7 @@ def test_solvers_that_transforms_do_not_pass_through_say_so(solver):
 
 
 def test_costs_context_and_a_given_time_compile():
-    cnf = CNF(MLP(2, (8,), 3), Exact(), Fixed(2), (KineticEnergy(), JacobianFrobenius())).double()
+    cnf = CNF(MLP(2, (8,), 3), Exact(), Fixed(1, midpoint), (KineticEnergy(), JacobianFrobenius())).double()
     x, context = draw(), torch.randn(5, 3, generator=rng(1), dtype=torch.float64)
     end = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
 
@@ -146,9 +143,9 @@ def test_samples_and_images_compile():
     one = Fixed(1, euler)
     flow = ffjord(shape=(1, 2, 2), hidden=(3,), divergence=Hutchinson(steady), solver=one, blocks=1)
     x = torch.randn(2, 1, 2, 2, generator=rng())
-    compiled = torch.compile(flow.log_prob, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)
     assert_close(compiled(x), flow.log_prob(x), 1e-5)
-    decode = torch.compile(flow.bijection.decode, backend="aot_eager", fullgraph=True)
+    decode = torch.compile(flow.bijection.decode, backend="eager", fullgraph=True)
     assert_close(decode(x), flow.bijection.decode(x), 1e-5)
 
 

@@ -27,14 +27,14 @@ from cnflib.continuous import (
     log_prob_at,
 )
 from cnflib.nets import MLP
-from cnflib.ode import Adaptive, Fixed, euler, heun, midpoint, rk4
+from cnflib.ode import Adaptive, Fixed, dopri8, euler, heun, midpoint, rk4
 
 precise = Adaptive(rtol=1e-9, atol=1e-9)
 kinds = {
     "adaptive": precise,
     "adjoint": Adaptive(rtol=1e-9, atol=1e-9, adjoint=True),
-    "fixed": Fixed(100),
-    "checkpointed": Fixed(100, checkpoint=True),
+    "fixed": Fixed(12, dopri8),
+    "checkpointed": Fixed(12, dopri8, checkpoint=True),
 }
 solvers = pytest.mark.parametrize("solver", kinds.values(), ids=kinds)
 orders = {"euler": (euler, 1), "midpoint": (midpoint, 2), "heun": (heun, 2), "rk4": (rk4, 4)}
@@ -60,7 +60,7 @@ def assert_close(a, b, tolerance=1e-7):
 
 
 @solvers
-@pytest.mark.parametrize("dim", [1, 2, 3, 8])
+@pytest.mark.parametrize("dim", [1, 3])
 @pytest.mark.parametrize("kind", ["random", "rotation", "defective"])
 def test_the_flow_of_a_linear_field_is_the_matrix_exponential(kind, dim, solver):
     A, x = matrix(kind, dim), draw(4, dim)
@@ -98,7 +98,7 @@ def test_a_gaussian_becomes_the_gaussian_of_the_matrix_exponential(t):
 def test_point_logdet_and_cost_converge_at_the_order_of_the_method(tableau, order):
     """x' = x (1 - x), whose flow and log-det are known; the energy is compared with a fine solve."""
     x = torch.rand(4, 3, generator=rng(), dtype=torch.float64)
-    cnf = CNF(lambda t, x, c: x * (1 - x), costs=(KineticEnergy(),), solver=Fixed(400))
+    cnf = CNF(lambda t, x, c: x * (1 - x), costs=(KineticEnergy(),), solver=Fixed(20, dopri8))
     energy = cnf.solve(x, 0.0, 1.0).costs[0]
     below = 1 + x * (math.e - 1)
     errors = []
@@ -427,7 +427,7 @@ def test_points_are_carried_in_one_compiled_piece():
 
 
 def test_a_solve_compiles_in_one_piece():
-    cnf, x = CNF(MLP(2, (4,)), Hutchinson(), Fixed(2)), draw(3, 2).float()
+    cnf, x = CNF(MLP(2, (4,)), Hutchinson(), Fixed(1, midpoint)), draw(3, 2).float()
     compiled = torch.compile(cnf.encode_and_logdet, fullgraph=True, backend="eager")
     with torch.random.fork_rng():
         torch.manual_seed(0)

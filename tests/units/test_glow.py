@@ -28,7 +28,7 @@ from cnflib.models import glow, nice, realnvp
 from cnflib.models.images import convolutional_coupling
 from cnflib.nets import ConvNet
 
-events = [(3,), (2, 3), (1, 8, 8), (3, 8, 8), (1, 28, 28), (1, 7, 7), (3, 5, 5), (1, 2, 2)]
+events = [(3,), (2, 3), (1, 8, 8), (3, 4, 4), (1, 12, 12), (1, 7, 7), (3, 5, 5), (1, 2, 2)]
 
 
 def assert_close(a, b, tolerance=1e-9):
@@ -37,7 +37,7 @@ def assert_close(a, b, tolerance=1e-9):
 
 def setup(build, event, context=0, training=0):
     """A flow at random weights, or after some steps on correlated data, and fresh points."""
-    hidden = (3,) if event == (1, 28, 28) else (5, 4)
+    hidden = (3,) if event == (1, 12, 12) else (5, 4)
     with seeded(), torch.no_grad():
         flow = started(build(shape=event, layers=1, hidden=hidden, context=context), event, context).double()
         for p in flow.parameters():
@@ -57,8 +57,6 @@ def setup(build, event, context=0, training=0):
 @pytest.mark.parametrize("event", events, ids=str)
 @pytest.mark.parametrize("build", [glow, realnvp])
 def test_inverse_and_logdet_to_rounding_both_ways(build, event, context, training):
-    if event == (1, 28, 28) and context and training:
-        training = 2  # its Jacobians take a second each
     flow, x, c = setup(build, event, context, training)
     check_both_ways(flow.bijection, x, c, 1)
 
@@ -212,7 +210,7 @@ def test_a_class_conditional_glow_knows_which_class_it_sees():
         x = stripes[:, None, None, :] + 0.3 * torch.randn(n, 1, 4, 4, generator=generator)
         return x, F.one_hot(labels, 2).float()
 
-    for _ in range(150):
+    for _ in range(80):
         x, c = draw(64)
         optimizer.zero_grad()
         (-flow.log_prob(x, c).mean()).backward()

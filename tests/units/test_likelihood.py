@@ -41,7 +41,9 @@ def test_the_standard_error_is_that_of_the_probes():
     """Along a linear field every probe is one draw of Hutchinson's estimate of tr A."""
     S = (A + A.T) / 2
     variance = 2 * (S.square().sum() - S.diagonal().square().sum())
-    likelihood = log_prob_with_error(linear(Hutchinson()), draw(200), probes=64, generator=rng())
+    likelihood = log_prob_with_error(
+        linear(Hutchinson(), Fixed(1, euler)), draw(200), probes=64, generator=rng()
+    )
     squares = 64 * likelihood.standard_error.square()
     assert abs(squares.mean() - variance) < 4 * squares.std() / 200**0.5
 
@@ -61,10 +63,10 @@ def test_without_draws_there_is_no_standard_error():
 
 def test_the_discretisation_error_is_seen():
     """For a first-order method the difference to half the step is half the error."""
-    x, flow = draw(), linear(solver=Fixed(800, euler))
+    x, flow = draw(), linear(solver=Fixed(200, euler))
     likelihood = log_prob_with_error(flow, x, probes=2)
     error = (flow.log_prob(x) - linear(solver=Fixed(64)).log_prob(x)).abs()
-    torch.testing.assert_close(likelihood.discretisation, error / 2, rtol=0.02, atol=1e-9)
+    torch.testing.assert_close(likelihood.discretisation, error / 2, rtol=0.1, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +116,9 @@ def test_the_finer_flow_shares_its_weights_and_leaves_the_other_alone():
     [
         (Fixed(5), 2, 2),
         (Fixed(5, checkpoint=True), 2, 2),
-        (Adaptive(rtol=1e-9, atol=1e-9), 1.8, 2.1),
-        (Adaptive(bosh3, rtol=1e-6, atol=1e-6), 1.8, 2.1),
-        (Adaptive(rtol=1e-9, atol=1e-9, adjoint=True), 1.8, 2.1),
+        (Adaptive(rtol=1e-8, atol=1e-8), 1.8, 2.1),
+        (Adaptive(bosh3, rtol=1e-5, atol=1e-5), 1.8, 2.1),
+        (Adaptive(rtol=1e-8, atol=1e-8, adjoint=True), 1.8, 2.1),
     ],
     ids=["fixed", "checkpointed", "dopri5", "bosh3", "adjoint"],
 )
@@ -269,7 +271,7 @@ def test_costs_of_a_compiled_part_and_of_a_compiled_flow():
 
 
 def test_costs_are_taken_in_one_compiled_piece():
-    flow, x = Flow(costly(), normal).after(units()), draw()
+    flow, x = Flow(costly(solver=Fixed(1, euler)), normal).after(units()), draw()
     compiled = torch.compile(lambda x: log_prob_and_costs(flow, x), fullgraph=True, backend="eager")
     assert_close(compiled(x), log_prob_and_costs(flow, x))
 

@@ -198,8 +198,11 @@ def started_if_glow(build, event, **options):
     return started(flow, event, options.get("context", 0)) if build is glow else flow
 
 
-@builders
-@pytest.mark.parametrize("event", [(4,), (1, 2, 4)], ids=["vector", "image"])
+@pytest.mark.parametrize(
+    ("build", "event"),
+    [(build, (4,)) for build in BUILDERS]
+    + [(build, (1, 2, 4)) for build in (nice, realnvp, glow, residual_flow, ffjord)],  # others flatten images
+)
 def test_a_density_compiles_without_a_graph_break(build, event):
     options = {gaussian: {}, ffjord: {"solver": Fixed(1, euler), "scales": 1, "blocks": 1}}.get(
         build, {"layers": 1}

@@ -34,8 +34,8 @@ def scale(shape, context=0, depth=0):
 scales = {
     "one scale of (1, 4, 4)": Member(lambda: scale((1, 4, 4)), (1, 4, 4)),
     "one scale of (2, 4, 8)": Member(lambda: scale((2, 4, 8)), (2, 4, 8)),
-    "one scale of (3, 8, 8)": Member(lambda: scale((3, 8, 8)), (3, 8, 8)),
-    "nested": Member(lambda: scale((1, 8, 8), depth=1), (1, 8, 8)),
+    "one scale of (3, 4, 6)": Member(lambda: scale((3, 4, 6)), (3, 4, 6)),
+    "nested": Member(lambda: scale((1, 4, 4), depth=1), (1, 4, 4)),
     "nested twice": Member(lambda: scale((1, 8, 8), depth=2), (1, 8, 8)),
     "nested with context": Member(lambda: scale((1, 4, 4), 3, depth=1), (1, 4, 4), 3),
     "inverse of nested": Member(lambda: Inverse(scale((1, 4, 4), depth=1)), (1, 4, 4)),
@@ -237,10 +237,10 @@ def test_an_empty_batch_of_a_scale_stays_empty(name, way):
     assert y.shape == g.decode(x, context).shape == x.shape and logdet.shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["nested with context"])
 @both_ways
-def test_a_scale_compiles_without_a_graph_break(name, way):
-    g, x, context = setup(name)
+def test_a_scale_compiles_without_a_graph_break(way):
+    member = Member(lambda: scale((1, 2, 2), 3), (1, 2, 2), 3)
+    g, (x, context) = built(member), points(member)
     compiled = torch.compile(maps[way](g), backend="eager", fullgraph=True)
     assert_close(compiled(x, context), maps[way](g)(x, context))
 

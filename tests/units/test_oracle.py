@@ -58,7 +58,7 @@ def assert_vanishes(sample):
 @ready
 def test_means_given_the_point_are_those_of_the_paths(name):
     """E[φ(t, x_t) (y - E[y | x_t])] = 0 for y the rate, the noise and both ends, and several φ."""
-    n = 20_000
+    n = 5000
     t = 0.05 + 0.9 * torch.rand(n, generator=rng(3), dtype=torch.float64)
     x0, x1, xi, x_t, rate = path(name, n, t)
     exact = oracle(name)

@@ -62,15 +62,15 @@ def trained(name):
     """A density of the family's data."""
     family = families[name]
     loss = lambda flow, generator: -flow.log_prob(family.data(256, generator)).mean()
-    return train(lambda: family.flow(dim=2, layers=family.layers), loss, 250, family.rate)
+    return train(lambda: family.flow(dim=2, layers=family.layers), loss, 150, family.rate)
 
 
 @cache
 @torch.enable_grad()  # whoever asks first
 def posterior(name):
     family = families[name]
-    build = lambda: Flow(Inverse(family.flow(dim=2, layers=8).bijection), StandardNormal(2))
-    return train(build, lambda flow, generator: -elbo(flow, generator).mean(), 250, family.rate)
+    build = lambda: Flow(Inverse(family.flow(dim=2, layers=6).bijection), StandardNormal(2))
+    return train(build, lambda flow, generator: -elbo(flow, generator).mean(), 150, family.rate)
 
 
 @every
@@ -98,7 +98,7 @@ def test_inverse_and_logdets_at_trained_weights(name, way):
             z, logdet = there(x)
             again, undone = back(z)
         assert (again - x).abs().max() < 1e-9 and (logdet + undone).abs().max() < 1e-9
-        for i in range(20):
+        for i in range(4):
             assert (logdet[i] - log_volume(there, x[i])).abs() < 1e-9
 
 
@@ -134,7 +134,8 @@ class Way(torch.nn.Module):
 @both_ways
 @pytest.mark.parametrize("context", [0, 1])
 def test_first_and_second_derivatives_in_everything(name, way, context):
-    g, (x, c) = layer(name, (2,), context), draw((2,), context, 2)
+    g = built(Member(lambda: families[name].layer((2,), (2,), context)), scale=0.5)
+    x, c = draw((2,), context, 2)
     names = [f"g.{name}" for name, _ in g.named_parameters()]
     leaves = [leaf.requires_grad_() for leaf in (x, c) if leaf is not None] + list(g.parameters())
 
@@ -216,10 +217,10 @@ def test_maximum_likelihood_fits_a_core_in_a_halo():
 
 @every
 def test_the_trained_density_integrates_to_one(name):
-    line = (torch.arange(600, dtype=torch.float64) + 0.5) / 600 * 24 - 12
+    line = (torch.arange(400, dtype=torch.float64) + 0.5) / 400 * 24 - 12
     with torch.no_grad():
         for flow in (trained(name), posterior(name)):
-            mass = flow.log_prob(torch.cartesian_prod(line, line)).exp().sum() * 0.04**2
+            mass = flow.log_prob(torch.cartesian_prod(line, line)).exp().sum() * 0.06**2
             assert abs(mass.item() - 1) < 1e-3
 
 
@@ -272,7 +273,7 @@ def test_a_conditional_flow_follows_its_context(name):
         x = torch.cat([c, -c], 1) + 0.5 * torch.randn(256, 2, generator=generator, dtype=torch.float64)
         return -flow.log_prob(x, c).mean()
 
-    flow = train(lambda: families[name].flow(dim=2, layers=6, hidden=(16,), context=1), loss, 250)
+    flow = train(lambda: families[name].flow(dim=2, layers=4, hidden=(8,), context=1), loss, 200, 2e-2)
     with torch.no_grad():
         nll = torch.stack([loss(flow, rng(seed)) for seed in range(8)]).mean()
         means = [

@@ -200,8 +200,8 @@ def bent(size):
 @pytest.mark.parametrize("divergence", [Exact(), Hutchinson()], ids=["exact", "hutchinson"])
 @pytest.mark.parametrize("direction", [(0.0, 1.0), (1.0, 0.5, 0.0)], ids=["up", "down"])
 def test_with_steps_of_its_own_a_row_does_not_depend_on_its_batch(divergence, direction):
-    cnf, x = CNF(bent(3), divergence, Adaptive(per_row=True)), torch.randn(9, 2, generator=rng()).double()
-    probes = torch.randint(0, 2, (1, 9, 2), generator=rng()).double() * 2 - 1
+    cnf, x = CNF(bent(3), divergence, Adaptive(per_row=True)), torch.randn(4, 2, generator=rng()).double()
+    probes = torch.randint(0, 2, (1, 4, 2), generator=rng()).double() * 2 - 1
 
     def path(rows):
         cnf.divergence = (
@@ -212,7 +212,7 @@ def test_with_steps_of_its_own_a_row_does_not_depend_on_its_batch(divergence, di
         solution = cnf.solve_along(x[rows], direction)
         return solution.x, solution.logdet
 
-    together, apart = path(slice(None)), [path(slice(k, k + 1)) for k in range(9)]
+    together, apart = path(slice(None)), [path(slice(k, k + 1)) for k in range(4)]
     for part, whole in enumerate(together):
         torch.testing.assert_close(torch.cat([a[part] for a in apart], 1), whole, rtol=1e-12, atol=1e-12)
     with_mates = CNF(bent(3), solver=Adaptive())
@@ -269,14 +269,14 @@ def test_a_row_that_gives_up_is_said_with_its_own_time():
 def test_half_the_steps_length_cuts_every_step_in_two(per_row):
     flow = Flow(CNF(bent(2), solver=Adaptive(rtol=1e-4, atol=1e-4, per_row=per_row)), StandardNormal(2))
     x = torch.randn(6, 2, generator=rng()).double()
-    truth = Flow(CNF(bent(2), solver=Fixed(200)), StandardNormal(2)).log_prob(x)
+    truth = Flow(CNF(bent(2), solver=Fixed(20, dopri8)), StandardNormal(2)).log_prob(x)
     coarse, fine = (f.bijection.solve(x, 1.0, 0.0).accepted for f in (flow, refined(flow)))
     assert 2 * coarse <= fine <= 2 * coarse + 2
     errors = [(f.log_prob(x) - truth).abs().max().item() for f in (flow, refined(flow))]
     assert errors[1] < errors[0] / 4
 
 
-@pytest.mark.parametrize(("method", "per_row"), [(dopri5, False), (adaptive_heun, True)], ids=repr)
+@pytest.mark.parametrize(("method", "per_row"), [(bosh3, False), (adaptive_heun, True)], ids=repr)
 def test_a_compiled_step_is_the_same_step_and_is_compiled_once(monkeypatch, method, per_row):
     """With a backend that runs the captured graph as it is: the graph is what could be wrong here.
 
