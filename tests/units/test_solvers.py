@@ -276,7 +276,7 @@ def test_half_the_steps_length_cuts_every_step_in_two(per_row):
     assert errors[1] < errors[0] / 4
 
 
-@pytest.mark.parametrize(("method", "per_row"), [(bosh3, False), (adaptive_heun, True)], ids=repr)
+@pytest.mark.parametrize(("method", "per_row"), [(dopri5, False), (adaptive_heun, True)], ids=repr)
 def test_a_compiled_step_is_the_same_step_and_is_compiled_once(monkeypatch, method, per_row):
     """With a backend that runs the captured graph as it is: the graph is what could be wrong here.
 
