@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from types import FunctionType, MethodType
+from types import FunctionType
 from weakref import WeakKeyDictionary
 
 import torch
@@ -86,7 +86,10 @@ def uniform(field: Callable[..., Tensor]) -> Uniform:
     """
     if isinstance(field, Uniform):
         return field
-    two, three = _accepts(field) if callable(field) and not isinstance(field, type) else (False, False)
+    inner = _unwrapped(field)
+    own = not isinstance(inner, nn.Module) or "forward" in inner.__dict__
+    known = callable(inner) and not isinstance(inner, type)
+    two, three = _accepts(inner if own else type(inner)) if known else (False, False)
     if not two and not three:
         raise ValueError(
             f"Expected field to be a function f(t, x) or f(t, x, context), or a module like MLP(dim); got "
@@ -97,25 +100,22 @@ def uniform(field: Callable[..., Tensor]) -> Uniform:
 
 
 @torch.compiler.assume_constant_result  # dynamo does not trace signatures
-def _accepts(field: Callable[..., Tensor]) -> tuple[bool, bool]:
-    """Whether a field can be called with two, and with three, positional arguments."""
-    inner = _unwrapped(field)
-    if isinstance(inner, nn.Module):
-        own = "forward" in vars(inner)
-        call, key = inner.forward, None if own else type(inner)
+def _accepts(field: Callable[..., Tensor] | type[nn.Module]) -> tuple[bool, bool]:
+    """Whether a field, or the modules of a class, can be called with two, and with three, positional arguments."""
+    if isinstance(field, type):
+        call, known, selves = field.forward, _OF_CLASSES, 1
     else:
-        call, key = inner, getattr(inner, "__func__", inner if isinstance(inner, FunctionType) else None)
-    if key is None:
+        call, known, selves = field.forward if isinstance(field, nn.Module) else field, _OF_FUNCTIONS, 0
+    if not isinstance(call, FunctionType):
         return _takes(call, 2), _takes(call, 3)
-    known = _BOUND if isinstance(call, MethodType) else _PLAIN
-    if key not in known:
-        known[key] = _takes(call, 2), _takes(call, 3)
-    return known[key]
+    if call not in known:
+        known[call] = _takes(call, 2 + selves), _takes(call, 3 + selves)
+    return known[call]
 
 
 # What was found of functions and of classes: a signature takes longer to read than a small net to call.
-_PLAIN: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
-_BOUND: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
+_OF_FUNCTIONS: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
+_OF_CLASSES: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
 
 
 def _takes(function: Callable[..., object], count: int) -> bool:

@@ -18,6 +18,9 @@ from cnflib.ode.tableaus import Tableau, rk4
 
 __all__ = ["Fixed"]
 
+Projection = Callable[[Tensor, Tensor], Tensor]
+"""``project(t, y)``: the nearest point to y, or one near it, of where the exact solution stays."""
+
 
 @dataclass(frozen=True, repr=False)
 class Fixed:
@@ -59,7 +62,7 @@ class Fixed:
     steps: int
     tableau: Tableau = rk4
     checkpoint: bool = False
-    project: Callable[[Tensor, Tensor], Tensor] | None = None
+    project: Projection | None = None
 
     __repr__ = compact_repr
 
@@ -75,7 +78,7 @@ class Fixed:
         total = self.steps * len(spans)
         stats = Stats(total * len(self.tableau.b), total, 0, Work())
         rhs, project = within(rhs, ends), self.project and within(self.project, ends)
-        step = self._step(rhs, project)
+        step = _one_step(rhs, self.tableau, project)
         if self.checkpoint:
             seen = rhs if project is None else lambda t, y: rhs(t, (project(t, y[0]), *y[1:]))
             used = check_visible(seen, state, ends[0], inputs)
@@ -86,13 +89,14 @@ class Fixed:
         """The same solver with steps of half the length."""
         return replace(self, steps=2 * self.steps)
 
-    def _step(self, rhs: RightHandSide, project: Callable[[Tensor, Tensor], Tensor] | None) -> Step:
-        def step(t: Tensor, h: Tensor, state: State) -> State:
-            times = [torch.add(t, h, alpha=c) for c in self.tableau.c]
-            y, _ = runge_kutta_step(rhs, self.tableau, times, h, state)
-            return y if project is None else (_projected(project, t + h, y[0]), *y[1:])
 
-        return step
+def _one_step(rhs: RightHandSide, tableau: Tableau, project: Projection | None) -> Step:
+    def step(t: Tensor, h: Tensor, state: State) -> State:
+        times = [torch.add(t, h, alpha=c) for c in tableau.c]
+        y, _ = runge_kutta_step(rhs, tableau, times, h, state)
+        return y if project is None else (_projected(project, t + h, y[0]), *y[1:])
+
+    return step
 
 
 def _equal_steps(step: Step, state: State, ends: Tensor, lengths: Tensor, steps: int) -> State:
@@ -104,7 +108,7 @@ def _equal_steps(step: Step, state: State, ends: Tensor, lengths: Tensor, steps:
     return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
 
 
-def _projected(project: Callable[[Tensor, Tensor], Tensor], t: Tensor, y: Tensor) -> Tensor:
+def _projected(project: Projection, t: Tensor, y: Tensor) -> Tensor:
     on = project(t, y)
     if on.shape != y.shape:
         raise ValueError(

@@ -28,7 +28,6 @@ from cnflib.continuous import (
 from cnflib.data import toy
 from cnflib.discrete import Dequantize, mean_log_prob
 from cnflib.interpolants import (
-    BetaTimes,
     Bridge,
     ConditionalPairing,
     ImportanceTimes,
@@ -198,7 +197,7 @@ def of_samplers() -> Calls:
 
 def of_times() -> Calls:
     importance = ImportanceTimes(4).to("meta")
-    laws = {"uniform": UniformTimes(), "beta": BetaTimes(1.0, 0.5, unbiased=True), "importance": importance}
+    laws = {"uniform": UniformTimes(), "importance": importance}
     return {
         **{name: lambda law=law: law(5, x) for name, law in laws.items()},
         "record": lambda: [importance.record(t, t), importance.squares][1],

@@ -37,17 +37,16 @@ theta = {
 }
 
 
-def solve_with(solver):
-    return lambda x: solver(lambda t, state: (field(t, state[0]),), (x,), torch.tensor([0.0, 1.0]).double())[
-        0
-    ][0]
+def solved_by_heun(x):
+    solver, times = Fixed(2, heun), torch.tensor([0.0, 1.0]).double()
+    return solver(lambda t, state: (field(t, state[0]),), (x,), times)[0][0]
 
 
 inside = {  # settings built inside of what is compiled
     "Exact": lambda x: Exact()(x, None)(field, t, x, None).divergence,
     "Hutchinson": lambda x: Hutchinson(probes=2)(x, None)(field, t, x, None).velocity,
     "HutchPP": lambda x: HutchPP(1, 2)(x, None)(field, t, x, None).velocity,
-    "Fixed": lambda x: solve_with(Fixed(2, heun))(x),
+    "Fixed": solved_by_heun,
     "Fixed, checkpoint is a setting too": lambda x: x * Fixed(2, checkpoint=True).steps,
     "Affine": lambda x: Affine(2.0).encode(x, theta[Affine(2.0)].double())[0],
     "RationalQuadratic": lambda x: RationalQuadratic(4, 3.0).encode(
