@@ -41,6 +41,9 @@ class Flow(nn.Module):
         base: The density :math:`p_Z` of the latent: whatever :func:`as_density` takes. A module is held as it is;
             anything else is copied, to dtype and device of the bijection.
 
+    Attributes:
+        event_shape: The shape of an event of the data.
+
     Raises:
         ValueError: If the one is no bijection or the other no density.
 
@@ -64,22 +67,17 @@ class Flow(nn.Module):
         self.base = as_density(base)
         event, channels = (getattr(bijection, name, None) for name in ("event_shape", "channels"))
         latent = self.base.event_shape
-        aligned = channels is None or rearranged(bijection, latent, "data_shape")[:1] == (channels,)
-        if math.prod(event or latent) != math.prod(latent) or not aligned:
+        data = event or rearranged(bijection, latent, "data_shape")
+        if math.prod(data) != math.prod(latent) or channels not in (None, *data[:1]):
             raise ValueError(
                 f"Expected a base of as many coordinates as the bijection has; got events of shape {latent}, where "
                 f"the bijection has {event or f'channels of size {channels} along the first axis'}. Take "
                 f"StandardNormal({event or channels})."
             )
+        self.event_shape = tuple(data)
         like = reference(bijection)
         if like is not None and not isinstance(base, nn.Module):
             self.base.to(like)
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """The shape of an event of the data."""
-        event = getattr(self.bijection, "event_shape", None)
-        return event or rearranged(self.bijection, self.base.event_shape, "data_shape")
 
     def forward(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """The same as :meth:`log_prob`."""
