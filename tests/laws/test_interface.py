@@ -99,6 +99,7 @@ class TestBijection:
         z = g.encode(torch.as_tensor(table, dtype=torch.float32))
         assert z.mean(0).abs().max() < 1e-2 and (z.std(0) - 1).abs().max() < 1e-2
         assert torch.equal(Standardize.fit(torch.as_tensor(table)).std, g.std)
+        assert Standardize.fit(torch.tensor([[0.0], [2.0]])).std.item() == 1  # 1/N, also for few rows
         for constant in (0.1, 0.0, 1e9):
             with pytest.raises(ValueError, match="constant"):
                 Standardize.fit(np.stack([table[:, 0], np.full(500, constant)], 1))
