@@ -252,3 +252,14 @@ wrong = {
 def test_an_error_says_what_is_wrong_and_the_way_out(call, match):
     with pytest.raises(ValueError, match=f"(?s){match}"):
         call()
+
+
+@torch.no_grad()
+def test_bridges_carry_the_image_past_its_coarse_half():
+    net = UNet((1, 8, 8), channels=8, multipliers=(1, 2))
+    torch.nn.init.normal_(net.last.weight)
+    for layer in net.grow:
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    t, x = torch.tensor(0.5), torch.randn(2, 1, 8, 8, generator=rng())
+    assert (net(t, x) - net(t, -x)).abs().max() > 0.1
