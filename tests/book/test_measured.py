@@ -12,7 +12,8 @@ pytest.importorskip("sphinx")
 import measured  # noqa: E402
 from measured import tables  # noqa: E402
 
-FOUND = {source: measured.load(source) for source in {shown.source for shown in measured.TABLES.values()}}
+SOURCES = sorted({shown.source for shown in measured.TABLES.values()})
+FOUND = {source: measured.load(source) for source in SOURCES}
 PAGES = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "book").glob("*.md"))
 CHANGES = {
     "costs-traces-measured": ["machine", "cpu"],
