@@ -47,8 +47,9 @@ __all__ = [
 def __getattr__(name: str) -> ModuleType:
     if name in _SUBMODULES:
         return import_module(f"cnflib.{name}")
-    capital = name[:1].isupper()  # a class at the wrong address; any other name may be asked for by hasattr
-    homes = [m for m in _SUBMODULES if capital and name in import_module(f"cnflib.{m}").__all__]
+    # A name at the wrong address; plot, which loads matplotlib, is not searched.
+    searched = [m for m in _SUBMODULES if m != "plot" and not name.startswith("_")]
+    homes = [m for m in searched if name in import_module(f"cnflib.{m}").__all__]
     hint = f"it is cnflib.{homes[0]}.{name}" if homes else f"its submodules are {', '.join(_SUBMODULES)}"
     raise AttributeError(f"module 'cnflib' has no attribute {name!r}; {hint}.")
 
