@@ -143,6 +143,19 @@ def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
         )
 
 
+def row_each(context: Tensor | None, n: int) -> Tensor | None:
+    """A context with one row for each of n points: as it is, or its only row repeated."""
+    if context is None:
+        return None
+    if not isinstance(context, Tensor) or context.shape[:1] not in ((1,), (n,)):
+        raise ValueError(
+            f"Expected context to be a tensor of n = {n} rows, one for each point, or of 1 row for all; got "
+            f"{described(context)}. Many points for each of several rows: "
+            "cnflib.adapters.given(flow, context).sample((n,))."
+        )
+    return context.repeat(n // context.shape[0], *[1] * (context.ndim - 1))
+
+
 def check_labels(context: Tensor) -> None:
     """Refuse labels where a net or a loss wants rows of numbers."""
     if isinstance(context, Tensor) and not context.is_floating_point():

@@ -12,7 +12,8 @@ __all__ = ["learning", "source"]
 def source(generator: Generator | None) -> dict[str, Generator]:
     """A generator as an argument by name; without one no argument, not None.
 
-    Even with ``generator=None`` torch refuses a symbolic shape, and what draws would compile for no varying batch.
+    torch.rand and its like refuse symbolic shapes if they are passed a generator at all, even None: what draws could
+    then not be compiled for a varying batch.
     """
     return {} if generator is None else {"generator": generator}
 

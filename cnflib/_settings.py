@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from cnflib._check import check_positive_int
 
-__all__ = ["Default", "compact_repr", "check_settings", "traceable"]
+__all__ = ["Default", "check_settings", "compact_repr", "traceable"]
 
 Settings = TypeVar("Settings", bound=type)
 
@@ -14,17 +14,14 @@ Settings = TypeVar("Settings", bound=type)
 def compact_repr(settings: object) -> str:
     """The call that makes a dataclass again; arguments at their defaults are left out."""
     shown = []
-    by_name = False
     for field in fields(settings):
         if not field.init or not field.repr:
             continue
         value = getattr(settings, field.name)
-        if field.default is not MISSING and (value is field.default or value == field.default):
-            by_name = True  # what follows an argument left out goes by name
-        else:
-            shown.append(
-                f"{field.name}={value!r}" if by_name or field.default is not MISSING else repr(value)
-            )
+        if field.default is MISSING:  # fields without a default stand first, and go by place
+            shown.append(repr(value))
+        elif value is not field.default and value != field.default:
+            shown.append(f"{field.name}={value!r}")
     return f"{type(settings).__name__}({', '.join(shown)})"
 
 
@@ -35,9 +32,9 @@ class Default:
 def traceable(settings: Settings) -> Settings:
     """A dataclass that can be built inside of what torch.compile traces, also where objects are its defaults.
 
-    Torch.compile takes no object as the default of an argument, only numbers, strings and None. So such an argument
-    defaults to a mark in its place, which is replaced by the default of its field before the class's own
-    ``__post_init__`` runs, and it must have one. The signature goes on showing the object.
+    Torch.compile takes no object as the default of an argument, only numbers, strings and None. Such a default is
+    replaced by a mark, which is exchanged for the real default just before the class's own ``__post_init__``. The class
+    must define that. The signature goes on showing the object.
     """
     settings.__signature__ = inspect.signature(settings)
     own, plain = settings.__post_init__, (int, float, str, type(None))
@@ -56,7 +53,7 @@ def traceable(settings: Settings) -> Settings:
 
 
 def check_settings(settings: object, **examples: object) -> None:
-    """Check that settings are callable like their examples, or positive ints where the example is a number."""
+    """Check that settings can be called like their examples; where an example is a number, keep a positive int."""
     for name, example in examples.items():
         value = getattr(settings, name)
         if isinstance(example, int):

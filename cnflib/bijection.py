@@ -26,7 +26,7 @@ class Bijection(nn.Module, ABC):
     the log-determinant of the map just computed, so at corresponding points the two log-determinants sum to zero.
     Then let :func:`cnflib.audit.audit_bijection` look at it.
 
-    Calling a bijection checks x and is then :meth:`encode_and_logdet`. The four methods check nothing; a
+    Calling a bijection checks x and is then :meth:`encode_and_logdet`. The four methods check no argument; a
     :class:`cnflib.Flow` has checked before it calls them.
 
     Attributes:
@@ -114,13 +114,13 @@ class Chain(Bijection):
         layers: Bijections :math:`g_1, \dots, g_n`, the first one nearest to the data.
 
     Raises:
-        ValueError: If a layer has not the four methods of a bijection.
+        ValueError: If a layer has not the four methods of a bijection, or is for events of another shape than those
+            that reach it.
     """
 
     def __init__(self, *layers: Bijection) -> None:
         super().__init__()
-        for k, layer in enumerate(layers):
-            check_bijection(layer, f"layer {k}")
+        _check_layers(layers)
         self.layers = nn.ModuleList(
             layer if isinstance(layer, nn.Module) else _HeldMethods(layer) for layer in layers
         )
@@ -169,6 +169,21 @@ class Chain(Bijection):
         return latent
 
 
+def _check_layers(layers: tuple[Bijection, ...]) -> None:
+    """Refuse what is no bijection, and layers whose events differ in shape, which would broadcast in silence."""
+    reached: tuple[int, ...] | None = None
+    for k, layer in enumerate(layers):
+        check_bijection(layer, f"layer {k}")
+        event = getattr(layer, "event_shape", None)
+        if event and reached and event != reached:
+            raise ValueError(
+                f"Expected layer {k}, {type(layer).__name__}, to be for the events of shape {reached} that the layers "
+                f"before it return; it is for {event}. Build it for that shape, or put Flatten or Squeeze between them."
+            )
+        event = event or reached
+        reached = event and rearranged(layer, event, "latent_shape")
+
+
 class Inverse(Bijection):
     r"""The inverse of a bijection: what it encodes the other decodes, and the reverse.
 
@@ -183,6 +198,12 @@ class Inverse(Bijection):
         super().__init__()
         check_bijection(bijection, "bijection")
         self.bijection = bijection
+
+    @property
+    def event_shape(self) -> tuple[int, ...] | None:
+        """The shape of an event, that of the bijection's latents where it fixes one."""
+        event = getattr(self.bijection, "event_shape", None)
+        return event and self.data_shape(event)
 
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None

@@ -58,8 +58,8 @@ class Density(Protocol):
 def as_density(density: object) -> nn.Module:
     r"""Whatever can be evaluated and sampled as a module with ``event_shape``, ``log_prob`` and ``sample``.
 
-    A module is returned as it is; where its methods do not take both context and generator it is wrapped, not copied,
-    in a module whose methods do. Anything else, a toy target, an object of one's own, a
+    A module is returned unchanged if its methods take ``context`` and ``generator``; otherwise it is wrapped, without a
+    copy, in a module whose methods do. Anything else, a toy target, an object of one's own, a
     ``torch.distributions.Distribution`` of batch shape ``()``, is copied into a module whose tensors follow ``.to()``;
     what was handed over stays untouched, and what was copied is no part of a state dict. A torch distribution is
     evaluated without validation, so that outside its support the log-density is -inf, and it draws from torch's own

@@ -15,9 +15,9 @@ from cnflib._check import (
     check_draw,
     check_positive_int,
     check_returned,
-    described,
     rearranged,
     reference,
+    row_each,
 )
 from cnflib._random import learning
 from cnflib.bijection import Bijection, Chain
@@ -40,9 +40,6 @@ class Flow(nn.Module):
         bijection: The map :math:`g` from data to latent: a :class:`Bijection`, or anything with its four methods.
         base: The density :math:`p_Z` of the latent: whatever :func:`as_density` takes. A module is held as it is;
             anything else is copied, to dtype and device of the bijection.
-
-    Attributes:
-        event_shape: The shape of an event of the data.
 
     Raises:
         ValueError: If the one is no bijection or the other no density.
@@ -74,10 +71,15 @@ class Flow(nn.Module):
                 f"the bijection has {event or f'channels of size {channels} along the first axis'}. Take "
                 f"StandardNormal({event or channels})."
             )
-        self.event_shape = tuple(data)
+        self._event = tuple(data)
         like = reference(bijection)
         if like is not None and not isinstance(base, nn.Module):
             self.base.to(like)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of an event of the data: what the bijection says, else what it makes of an event of the base."""
+        return getattr(self.bijection, "event_shape", None) or self._event
 
     def forward(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """The same as :meth:`log_prob`."""
@@ -135,11 +137,11 @@ class Flow(nn.Module):
         """
         z, context = self._latents(self.base.sample, n, context, generator)
         if chunk is None:
-            return self.bijection.decode(z, context, generator)
+            return self._decoded(z, context, generator)
         chunk = check_positive_int(chunk, "chunk")
         parts = z.split(chunk)
         contexts = [None] * len(parts) if context is None else context.split(chunk)
-        decoded = [self.bijection.decode(part, c, generator) for part, c in zip(parts, contexts, strict=True)]
+        decoded = [self._decoded(part, c, generator) for part, c in zip(parts, contexts, strict=True)]
         return torch.cat(decoded)
 
     def rsample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
@@ -149,7 +151,7 @@ class Flow(nn.Module):
             ValueError: As :meth:`sample`, and if the base has something to learn and no ``rsample``.
         """
         z, context = self._latents(learning(self.base), n, context, generator)
-        return self.bijection.decode(z, context, generator)
+        return self._decoded(z, context, generator)
 
     def rsample_and_log_prob(
         self, n: int, context: Tensor | None = None, generator: Generator | None = None
@@ -178,7 +180,7 @@ class Flow(nn.Module):
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         r"""Map latent to data, :math:`x = g^{-1}(z)`; z has the event shape of the base."""
         check_call(z, self.base.event_shape, context, self.bijection, "z")
-        return self.bijection.decode(z, context, generator)
+        return self._decoded(z, context, generator)
 
     def after(self, bijection: Bijection) -> "Flow":
         r"""The flow of data that a bijection h encodes first: the same model in other units.
@@ -195,12 +197,19 @@ class Flow(nn.Module):
         """
         return Flow(Chain(bijection, self.bijection), self.base)
 
+    def _decoded(self, z: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
+        """The points of latents; those of another shape were broadcast, or are of a bijection that does not say its."""
+        x = self.bijection.decode(z, context, generator)
+        way = "A bijection that rearranges an event says so by latent_shape and data_shape."
+        check_returned(x, (len(z), *self.event_shape), self.bijection, "points", way)
+        return x
+
     def _latents(
         self, draw: Callable[..., Tensor], n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor | None]:
         """n draws of the base in dtype and on the device of the bijection, and a row of context for each."""
         n = check_draw(n, context)
-        context = _repeat(context, n)
+        context = row_each(context, n)
         z = draw(n, context, generator)
         check_returned(z, (n, *self.base.event_shape), self.base, "draws", "Look at its sample(n).")
         like = reference(self.bijection)
@@ -269,16 +278,3 @@ def _check_terms(log_prob: Tensor, logdet: Tensor, rows: Tensor, bijection: obje
     """Check that the two terms of a log-density are one number a row; another shape would broadcast in silence."""
     check_returned(logdet, rows.shape[:1], bijection, "a log-determinant")
     check_returned(log_prob, rows.shape[:1], base, "a log-density")
-
-
-def _repeat(context: Tensor | None, n: int) -> Tensor | None:
-    """A context of one row for each of n points."""
-    if context is None:
-        return None
-    if not isinstance(context, Tensor) or context.ndim == 0 or context.shape[0] not in (1, n):
-        raise ValueError(
-            f"Expected context to be a tensor of n = {n} rows, one for each point, or of 1 row for all; got "
-            f"{described(context)}. Many points for each of several rows: "
-            "cnflib.adapters.given(flow, context).sample((n,))."
-        )
-    return context.repeat(n // context.shape[0], *[1] * (context.ndim - 1))

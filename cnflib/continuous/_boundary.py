@@ -12,6 +12,7 @@ from cnflib.flow import Flow
 from cnflib.nets import VectorField
 from cnflib.ode import Adaptive, Fixed, Solver, TorchDiffEq, euler
 from cnflib.ode._checks import check_solver
+from cnflib.ode._times import in_order
 
 __all__: list[str] = []
 
@@ -25,8 +26,8 @@ def inputs_of(owner: object, context: Tensor | None) -> list[Tensor]:
     return [*parameters, *([] if context is None else [context])]
 
 
-def check_parts(field: VectorField, solver: Solver, divergence: object = None) -> None:
-    """Refuse parts of a solve that are not what their name says."""
+def check_parts(field: VectorField, solver: Solver) -> None:
+    """Refuse what is no field, and what is no solver."""
     if isinstance(field, Bijection | Flow):
         raise ValueError(
             f"Expected field to be a function f(t, x) or f(t, x, context); got {type(field).__name__}, "
@@ -34,8 +35,6 @@ def check_parts(field: VectorField, solver: Solver, divergence: object = None) -
         )
     uniform(field)  # refuses what is no field
     check_solver(solver)
-    if divergence is not None:
-        check_divergence(divergence)
 
 
 def check_divergence(divergence: object, name: str = "divergence") -> None:
@@ -78,8 +77,7 @@ def as_times(times: Sequence[float | Tensor] | Tensor, x: Tensor) -> Tensor:
 def as_path(times: Sequence[float | Tensor] | Tensor, x: Tensor) -> Tensor:
     """At least two times in strict order as one tensor."""
     path = as_times(times, x) if len(times) else x.new_zeros(0)
-    steps = path.diff()
-    if not len(steps) or (eager(path) and not ((steps > 0).all() or (steps < 0).all())):
+    if not in_order(path):
         raise ValueError(f"Expected at least two times in strict order, up or down; got {times}.")
     return path
 

@@ -20,6 +20,7 @@ from cnflib.continuous._boundary import (
     ONE_STEP,
     as_path,
     as_times,
+    check_divergence,
     check_parts,
     check_points,
     event_of_field,
@@ -125,7 +126,8 @@ class CNF(Bijection):
         costs: Sequence[Cost] = (),
     ) -> None:
         super().__init__()
-        check_parts(field, solver, divergence)
+        check_parts(field, solver)
+        check_divergence(divergence)
         self.field = field
         self.divergence = divergence
         self.solver = solver

@@ -2,7 +2,8 @@ r"""Velocity, score and denoiser: which follows from which, and where.
 
 Score and denoiser are the same thing wherever :math:`\gamma > 0`: :math:`\bar\xi = E[\xi | x_t] = -\gamma s`.
 
-The velocity b is bound to the score :math:`s = \nabla \log p_t` only where all but one end is Gaussian noise. Let
+The velocity b determines the score :math:`s = \nabla \log p_t` only if everything in :math:`x_t` but one end is
+Gaussian noise. Let
 :math:`x_0 \sim N(0, I)` be independent of :math:`x_1`. Then :math:`x_t = \beta x_1 + \sigma \xi'` with
 :math:`\sigma^2 = \alpha^2 + \gamma^2`, and
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_context, check_deterministic, check_event, eager
+from cnflib._check import check_deterministic, check_event, eager, row_each
 from cnflib._field import uniform
 from cnflib._random import source
 from cnflib.continuous import carry
@@ -66,7 +66,8 @@ def sample_ode(
         >>> x1 = sample_ode(lambda t, x: x, torch.ones(1, 2))  # x1 = e x0
         >>> x0 = sample_ode(lambda t, x: x, x1, t0=1.0, t1=0.0)
     """
-    return carry(field, x0, t0, t1, solver, _a_row_each(context, x0))
+    check_event(x0, None, "x0")
+    return carry(field, x0, t0, t1, solver, row_each(context, len(x0)))
 
 
 @torch.no_grad()
@@ -138,8 +139,7 @@ def sample_sde(
     if not torch.compiler.is_compiling():  # modules() fails there for modules that were created while tracing
         for part in (field, score):
             check_deterministic(part.field)
-    context = _a_row_each(context, x0)
-    check_context(context, x0, "x0")
+    context = row_each(context, len(x0))
     step = _noisy_step(solver)
     if not (0 <= t0 <= 1 and 0 <= t1 <= 1):
         raise ValueError(
@@ -185,13 +185,6 @@ def _noisy_step(solver: Fixed) -> Callable[..., Tensor]:
             "noise other methods lose their order, adaptive steps depend on it, and a projection changes the law."
         )
     return _heun_step if solver.tableau == heun else _euler_step
-
-
-def _a_row_each(context: Tensor | None, x0: Tensor) -> Tensor | None:
-    """A context of one row as one for each point."""
-    if not isinstance(context, Tensor) or context.ndim == 0 or context.shape[0] != 1:
-        return context
-    return context.repeat(x0.shape[0], *[1] * (context.ndim - 1))
 
 
 def reflow(

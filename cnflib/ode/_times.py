@@ -5,10 +5,20 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from cnflib._check import eager
+
 __all__: list[str] = []
 
 Timed = TypeVar("Timed", bound=Callable[[Tensor, Any], Any])
 """A right-hand side or a projection: a function of time and state."""
+
+
+def in_order(times: Tensor) -> bool:
+    """Whether there are two times or more, of shape ``(T,)``, that go strictly up or down where one may look."""
+    if times.ndim != 1 or len(times) < 2:
+        return False
+    steps = times.diff()
+    return not eager(times) or bool((steps > 0).all() or (steps < 0).all())
 
 
 def ends_and_spans(times: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

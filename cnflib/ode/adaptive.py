@@ -43,9 +43,9 @@ class Adaptive:
     cut to an equal share of what is left. A step with :math:`E > 1` is taken again. E is the root mean square over the
     batch, for each part of the state (the point, the log-determinant) apart, and the largest of them, so an answer
     depends a little, within the tolerance, on its batch mates. With ``per_row`` each row has an error, a time and steps
-    of its own: its answer is the same in any batch, up to rounding, and no row hides a large E behind the mean. But all
-    rows wait for the one with the most steps, and where a row allows longer steps than its batch it takes them: its
-    error, and the largest of the batch, can be larger than with common steps. Float32 does not reach below about 1e-6.
+    of its own: its answer is the same in any batch, up to rounding, and no row hides a large E behind the mean. The
+    solve takes as long as its slowest row, and an easy row takes longer steps than it would with its batch: its error,
+    and the largest of the batch, can be larger than with common steps. Float32 does not reach below about 1e-6.
     A field that stands still at the start and moves for a short while later can be stepped over: ask for times in
     between, or use :class:`Fixed`.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cnflib._check import check_floating, eager
 from cnflib.ode._checks import check_solver
+from cnflib.ode._times import in_order
 from cnflib.ode.adaptive import Adaptive
 from cnflib.ode.solver import Solver, State, Work, integrate
 
@@ -119,8 +120,7 @@ def _as_times(times: Tensor | Sequence[float | Tensor], like: Tensor) -> Tensor:
         parts = [torch.as_tensor(t, dtype=dtype, device=like.device) for t in times]
         times = torch.stack(parts) if parts else like.new_zeros(0)
     times = times if times.is_floating_point() else times.double()
-    steps = times.diff() if times.ndim == 1 else times[:0]
-    if not len(steps) or (eager(times) and not ((steps > 0).all() or (steps < 0).all())):
+    if not in_order(times):
         raise ValueError(
             "Expected times, at least two, of shape (T,), finite and strictly increasing or decreasing; got "
             f"{times.tolist() if eager(times) else tuple(times.shape)}."

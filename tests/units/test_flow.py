@@ -12,7 +12,7 @@ from registry import built, devices, flows, points, rng
 from cnflib import Chain, Flow, Inverse, Standardize, StandardNormal, as_density
 from cnflib.audit import audit_gradients
 from cnflib.continuous import CNF, Exact
-from cnflib.discrete import ActNorm, ExactLogDet, Flatten, Logit, Planar, Residual, Squeeze
+from cnflib.discrete import ActNorm, ExactLogDet, Flatten, Logit, Planar, Residual, Scale, Squeeze
 from cnflib.ode import Fixed, euler
 
 every = pytest.mark.parametrize("name", flows)
@@ -285,3 +285,36 @@ def test_a_flow_takes_its_own_samples_where_the_bijection_rearranges_an_event(bu
     x = flow.sample(3, generator=rng())
     assert x.shape == (3, *event) and flow.log_prob(x).isfinite().all()
     assert flow.bijection.latent_shape(event) == latent == tuple(flow.encode(x).shape[1:])
+
+
+mismatched = {
+    "layers": lambda: Chain(Scale(2), Standardize(torch.zeros(1), torch.ones(1))),
+    "layers behind one that takes any": lambda: Chain(Scale((1, 4, 4)), Squeeze(), Scale((1, 4, 4))),
+    "an inverse": lambda: Chain(Inverse(Scale(2)), Inverse(Scale(1))),
+    "base of an inverse": lambda: Flow(
+        Inverse(Standardize(torch.zeros(1), torch.ones(1))), StandardNormal(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("build", mismatched.values(), ids=mismatched)
+def test_events_of_another_shape_are_refused_where_they_would_broadcast(build):
+    """Each of these would give a density that counts a scale once for many coordinates."""
+    with pytest.raises(ValueError, match="Expected (layer|a base)"):
+        build()
+
+
+def test_points_that_a_bijection_broadcast_are_refused():
+    """Latents (3,) and a scale of shape (3, 1): with n = 3 coordinates would mix with rows."""
+    flow = Flow(Scale((3, 1)), StandardNormal(3))
+    for draw in (flow.sample, flow.rsample):
+        with pytest.raises(ValueError, match="points"):
+            draw(3)
+    with pytest.raises(ValueError, match="points"):
+        flow.decode(torch.zeros(3, 3))
+
+
+def test_an_inverse_is_for_the_latents_of_its_bijection():
+    assert Inverse(Scale((2, 3))).event_shape == (2, 3) and Inverse(Squeeze()).event_shape is None
+    assert Inverse(Flatten((2, 3))).event_shape == (6,)
+    assert Inverse(Chain(Scale((1, 4, 4)), Squeeze())).event_shape == (4, 2, 2)
