@@ -1,7 +1,9 @@
 """One thread for each process: tests run side by side, one process on every core. And the mark of slow tests."""
 
 import os
+from collections.abc import Iterator
 
+import matplotlib
 import pytest
 from slow import slow
 
@@ -15,3 +17,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.partition("[")[0] in names:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def settings_of_figures_are_restored() -> Iterator[None]:
+    """The style of the book, once used, holds for the process: the next file on this worker must not see it."""
+    with matplotlib.rc_context():
+        yield

@@ -216,7 +216,7 @@ def _pictures(fig: Figure, draw: Callable[..., object], frames: Iterable, alt: s
     for frame in frames:
         draw(frame)
         page = BytesIO()
-        fig.savefig(page, format="png", dpi=DPI)
+        fig.savefig(page, format="png", dpi=DPI, facecolor=fig.get_facecolor())
         fig.set_layout_engine("none")
         pictures.append(Image.open(page).convert("RGB"))
     return pictures

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -52,7 +52,9 @@ def frames_of(webp: bytes) -> list[np.ndarray]:
     return frames
 
 
-def test_frames_are_drawn_once_and_in_order() -> None:
+@pytest.mark.parametrize("style", [plot.use_style, lambda: None], ids=["the book's", "matplotlib's"])
+def test_frames_are_drawn_once_and_in_order(style: Callable[[], None]) -> None:
+    style()
     calls: list[int] = []
     animation = brightening(calls)
     assert calls == [0, 1, 2, 3, 4]
