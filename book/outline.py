@@ -16,31 +16,34 @@ PLAN = {
         "3": "Coupling flows",
         "4": "Glow",
         "5": "Autoregressive and spline flows",
-        "6": "Residual flows, limits of flows",
+        "6": "Residual flows",
+        "7": "What flows cannot do",
     },
     "II · Continuous time": {
-        "7": "Neural ODEs",
-        "8": "Instantaneous change of variables",
-        "9": "Hutchinson's trace estimator",
-        "10": "Adjoints",
-        "11": "FFJORD",
-        "12": "Regularised dynamics",
-        "13": "Continuous flows in a VAE",
+        "8": "Neural ODEs",
+        "9": "Instantaneous change of variables",
+        "10": "Hutchinson's trace estimator",
+        "11": "Adjoints",
+        "12": "FFJORD",
+        "13": "Regularised dynamics",
+        "14": "Continuous flows in a VAE",
     },
     "III · Stochastic interpolants": {
-        "14": "Stochastic interpolants",
-        "15": "Likelihood and cost",
-        "16": "Optimal transport",
-        "17": "Scores and SDEs",
-        "18": "Images",
+        "15": "Stochastic interpolants",
+        "16": "Judging a generator",
+        "17": "Optimal transport",
+        "18": "Scores and SDEs",
+        "19": "Images",
+        "20": "Flow maps",
+        "21": "Discrete data",
     },
     "IV · Applications": {
-        "19": "Conditional flows and inference",
-        "20": "Snapshots and spheres",
-        "21": "Audio: WaveFlow",
-        "22": "Molecules: GraphAF",
-        "23": "Point clouds: PointFlow",
-        "24": "Video: VideoFlow",
+        "22": "Conditional flows and inference",
+        "23": "Snapshots and spheres",
+        "24": "Audio: WaveFlow",
+        "25": "Molecules: GraphAF",
+        "26": "Point clouds: PointFlow",
+        "27": "Video: VideoFlow",
     },
     "Appendices": {
         "A": "Linear algebra",
@@ -50,7 +53,10 @@ PLAN = {
         "E": "Solver guide",
     },
 }
-FAST_PATH = ("1", "3", "7", "8", "9", "11", "14", "17")
+FAST_PATHS = {
+    "generators": ("1", "8", "9", "15", "18", "19", "20"),
+    "likelihoods": ("1", "3", "8", "9", "10", "12"),
+}
 
 
 @dataclass(frozen=True)
