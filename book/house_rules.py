@@ -4,6 +4,7 @@ Look at one chapter with ``python book/house_rules.py chapters/01-change-of-vari
 """
 
 import ast
+import json
 import re
 import statistics
 import sys
@@ -16,6 +17,28 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbformat import NotebookNode
+from notebooks import (
+    EQUATION,
+    FENCE,
+    FOLD,
+    FOLDED_OUTPUT,
+    LABEL,
+    MOVES,
+    code_cells,
+    draws,
+    head,
+    labels,
+    lines,
+    main_path,
+    marked,
+    prose,
+    read,
+    statements,
+    tagged,
+    tags,
+    visible,
+    words,
+)
 from outline import ROOT, Concepts, chapter_paths, needs, number, providers
 
 BOOTSTRAP = (ROOT / "book/bootstrap.txt").read_text(encoding="utf-8").rstrip()
@@ -23,9 +46,6 @@ ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
     "Repository"
 ]
 
-DRAWS = re.compile(
-    r"\bplt\.(?!close|rc|style|switch)\w+\(|\.subplots\(|\.imshow\(|\bsns\.\w*(plot|map)\w*\(|\bplot\.(?!use_style)[a-z_]+\("
-)
 NETWORK = re.compile(
     r"https?://|\b(urllib|requests|httpx|wget|curl|socket|ftplib)\b|\bfetch_\w+|\bdownload\w*", re.I
 )
@@ -37,69 +57,23 @@ NOT_PLAIN = re.compile(
     r"```\{|^:::|\{[a-z][a-z:_-]*\}`|\\label\b|\\(?:re|provide)?newcommand\b|\\def\b|\\DeclareMathOperator\b",
     re.M,
 )
-EQUATION = re.compile(r"\$\$(?P<body>.+?)\$\$(?P<tail>[^\n]*)", re.S)
-LABEL = re.compile(r" \(([0-9]+|[A-Z])\.([0-9]+)\)\s*")
 REFERENCE = re.compile(r"\[([^\]]*)\]\(#((?:[0-9]+|[A-Z])\.[0-9]+)\)")
 ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf|html)/([0-9]{4}\.[0-9]{4,5})", re.I)
 DOI = re.compile(r"doi\.org/(10\.[^\s)>\"]+)", re.I)
 EXERCISE = re.compile(r"^\*\*Exercise ([0-9]+|[A-Z])\.([0-9]+)\*\*(.*)$", re.M)
-EFFORT = re.compile(r" (★|★★|★★★) \(([0-9]+) min\)")
+EFFORT = re.compile(r" (★|★★|★★★) \(([0-9]+) min(, core)?\)")
 SOLUTION = re.compile(
     r"<details>\s*<summary>Solution ([0-9]+|[A-Z])\.([0-9]+)</summary>(.*?)</details>", re.S
 )
-FENCE = re.compile(r"```python\n(.*?)```", re.S)
+OUTSIDE = re.compile(
+    r"^> \*\*(?:(?!\$\$).)*\n(?:>(?:(?!\$\$).)*\n)*\n\$\$", re.M
+)  # a box without one, then one
+OPPOSITES = re.compile(r"\.inverse\(|\bforward\(")
 ALT_LENGTH = 40
-
-
-# What a notebook is made of.
-
-
-def read(path: Path) -> NotebookNode:
-    """The notebook as it lies on disk."""
-    return nbformat.read(path, as_version=4)
-
-
-def code_cells(nb: NotebookNode) -> list[NotebookNode]:
-    """The code cells in order."""
-    return [cell for cell in nb.cells if cell.cell_type == "code"]
-
-
-def prose(nb: NotebookNode) -> str:
-    """All Markdown cells in order."""
-    return "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
-
-
-def tagged(nb: NotebookNode, tag: str) -> list[NotebookNode]:
-    """The code cells that carry a tag."""
-    return [cell for cell in code_cells(nb) if tag in cell.metadata.get("tags", [])]
-
-
-def head(cell: NotebookNode) -> str:
-    """The first line of a cell, to name it in a message."""
-    return repr(cell.source.strip().split("\n")[0][:60])
-
-
-def draws(cell: NotebookNode) -> bool:
-    """Whether a code cell shows a figure. A cell that only defines a drawing function is tagged ``no-figure``."""
-    return bool(DRAWS.search(cell.source)) and "no-figure" not in cell.metadata.get("tags", [])
-
-
-def animations(cell: NotebookNode) -> list[dict[str, object]]:
-    """The literal keyword arguments of every call of ``plot.animation`` in a code cell."""
-    if "plot.animation(" not in cell.source:
-        return []
-    calls = (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call))
-    calls = (call for call in calls if ast.unparse(call.func) == "plot.animation")
-    return [
-        {word.arg: word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)}
-        for call in calls
-    ]
-
-
-def labels(nb: NotebookNode) -> list[tuple[str, str]]:
-    """The equation labels in order, each as (chapter, n)."""
-    tails = (match["tail"] for match in EQUATION.finditer(prose(nb)))
-    return [label.groups() for tail in tails if (label := LABEL.fullmatch(tail))]
+COLUMNS = 84
+# The most that a chapter may have; the aims are 3,000 words, 3,600 in the long chapters, and 150 lines.
+MAIN_PATH, LONG_PATH, ALL_WORDS, CODE_LINES, BEFORE_PICTURE, CORE_MINUTES = 3600, 4200, 5600, 190, 220, 40
+LONG = {"9", "15", "18"}
 
 
 def bibliography() -> str:
@@ -144,8 +118,11 @@ def check_bootstrap(nb: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def check_cell_length(nb: NotebookNode, path: Path) -> Iterator[str]:
-    """No code cell over 25 lines, and a median of at most 10."""
+    """No code cell over 25 lines, and a median of at most 10; no line over 84 columns."""
     cells = code_cells(nb)
+    for cell in cells:
+        if max(map(len, cell.source.split("\n"))) > COLUMNS:
+            yield f"a line over {COLUMNS} columns in the cell {head(cell)}: it runs out of its box"
     lengths = [len(cell.source.rstrip().split("\n")) for cell in cells]
     for cell, length in zip(cells, lengths, strict=True):
         if length > 25:
@@ -155,20 +132,93 @@ def check_cell_length(nb: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def check_figures(nb: NotebookNode, path: Path) -> Iterator[str]:
-    """Every figure cell says in its metadata what is to be seen (alt) and what was found (caption).
+    """Every figure has words for those who do not see it, and its caption opens the next cell, in order.
 
-    An animation says both in its arguments, and checks them when it runs.
+    A figure that moves says its words in the argument ``alt``; any other in its cell's metadata.
     """
-    for cell in filter(draws, code_cells(nb)):
-        if words := animations(cell):
-            if not all(said.get("alt") and said.get("caption") for said in words):
-                yield f"plot.animation needs alt= and caption= in plain words in the cell {head(cell)}"
-            continue
+    following = [*nb.cells[1:], NotebookNode(cell_type="none", source="")]
+    figures = [(cell, after) for cell, after in zip(nb.cells, following, strict=True) if draws(cell)]
+    for n, (cell, after) in enumerate(figures, start=1):
         meta = cell.metadata.get("mystnb", {})
-        if len(meta.get("image", {}).get("alt", "").strip()) < ALT_LENGTH:
+        if MOVES.search(cell.source):
+            if not re.search(r"\balt\s*=", cell.source):
+                yield f"plot.slider and plot.animation need alt= in the cell {head(cell)}"
+        elif len(meta.get("image", {}).get("alt", "").strip()) < ALT_LENGTH:
             yield f"no mystnb.image.alt of at least {ALT_LENGTH} characters in the figure cell {head(cell)}"
-        if not meta.get("figure", {}).get("caption", "").strip():
-            yield f"no mystnb.figure.caption in the figure cell {head(cell)}"
+        if meta.get("figure"):
+            yield f"mystnb.figure in the cell {head(cell)}: the caption is the next cell, for Colab to show it"
+        caption = f"**Figure {number(path)}.{n}.** "
+        if after.cell_type != "markdown" or not after.source.startswith(caption):
+            yield f"after the figure cell {head(cell)} no Markdown cell begins with {caption!r}"
+    if not any(MOVES.search(cell.source) for cell, _ in figures):
+        yield "nothing moves: plot.slider or plot.animation is called nowhere"
+
+
+def check_first_picture(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """The hook: a picture within the first words."""
+    first = next((k for k, cell in enumerate(nb.cells) if draws(cell)), len(nb.cells))
+    text = "\n\n".join(cell.source for cell in nb.cells[:first] if cell.cell_type == "markdown")
+    if (count := words(main_path(text))) > BEFORE_PICTURE:
+        yield f"{count} words before the first picture: {BEFORE_PICTURE} are the most"
+
+
+def check_folds(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """A folded cell is folded on the site, in JupyterLab and in Colab, where its title says what it does."""
+    for cell in code_cells(nb):
+        signs = {
+            f"the tag {FOLD}": FOLD in tags(cell),
+            "jupyter.source_hidden": cell.metadata.get("jupyter", {}).get("source_hidden") is True,
+            'cellView "form"': cell.metadata.get("cellView") == "form",
+            "a first line '# @title …'": bool(re.match(r"# @title \S", cell.source)),
+        }
+        if len(set(signs.values())) > 1:
+            missing = ", ".join(sign for sign, there in signs.items() if not there)
+            yield f"the cell {head(cell)} is folded in part only: it lacks {missing}"
+        imports = any(isinstance(statement, ast.Import | ast.ImportFrom) for statement in statements(cell))
+        if FOLD not in tags(cell) and (imports or "check" in tags(cell)):
+            yield f"the cell {head(cell)} {'imports' if imports else 'checks an exercise'}: fold it"
+        if FOLDED_OUTPUT in tags(cell) and draws(cell):
+            yield f"the figure of the cell {head(cell)} is folded and its caption is not: print what was predicted"
+
+
+def check_visible_code(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """What is read has few lines, calls no direction forward or inverse, and says what its asserts found."""
+    if (count := lines(visible(nb))) > CODE_LINES:
+        yield f"{count} lines of code are not folded: {CODE_LINES} are the most"
+    for cell in visible(nb):
+        if match := OPPOSITES.search(cell.source):
+            yield f"{match[0]!r} in the cell {head(cell)}: encode and decode have names that cannot be mixed up"
+        if all(isinstance(statement, ast.Assert) for statement in statements(cell)):
+            yield f"the cell {head(cell)} only asserts: print what it found, or join it to its neighbour"
+
+
+def check_lengths(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """The main path and the whole text are short enough to be read."""
+    most = LONG_PATH if number(path) in LONG else MAIN_PATH
+    if (count := words(main_path(prose(nb)))) > most:
+        yield f"{count} words on the main path: {most} are the most; fold what not everyone needs"
+    if (count := words(prose(nb))) > ALL_WORDS:
+        yield f"{count} words in all: {ALL_WORDS} are the most"
+
+
+def check_theorems(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """The equation of a theorem stands inside its box."""
+    for match in OUTSIDE.finditer(prose(nb)):
+        yield f"an equation stands under the box {match[0][:50]!r}: begin its lines with '> '"
+
+
+def check_traps(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """What goes wrong is told in paragraphs that the page of traps can take: name, symptom, cure."""
+    text = prose(nb)
+    traps = list(marked(nb, "Trap"))
+    wanted = [f"{number(path)}.{n}" for n in range(1, len(traps) + 1)]
+    if [trap for trap, _, _ in traps] != wanted or len(traps) != text.count("**Trap "):
+        yield f"the traps are not headed '**Trap {number(path)}.1** (Name.) …', counting up"
+    if len(traps) < 2:
+        yield f"{len(traps)} traps; at least 2 are due"
+    for trap, _, body in traps:
+        if not re.match(r"\*Symptom:\* .+ \*Cure:\* ", body, re.S):
+            yield f"Trap {trap} does not read '*Symptom:* … *Cure:* …' in one paragraph"
 
 
 def check_equations(nb: NotebookNode, path: Path) -> Iterator[str]:
@@ -230,7 +280,7 @@ def check_citations(nb: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def check_exercises(nb: NotebookNode, path: Path) -> Iterator[str]:
-    """At least four exercises, in order, each with stars, minutes and a folded solution."""
+    """At least four exercises, in order, with stars, minutes and a folded solution; three core ones, 40 minutes."""
     text = prose(nb)
     exercises = EXERCISE.findall(text)
     found = [f"{chapter}.{n}" for chapter, n, _ in exercises]
@@ -239,9 +289,18 @@ def check_exercises(nb: NotebookNode, path: Path) -> Iterator[str]:
         yield f"{len(found)} exercises; at least 4 are due"
     if found != wanted:
         yield f"the exercises are numbered {', '.join(found)}; expected {', '.join(wanted)}"
-    for chapter, n, rest in exercises:
-        if not EFFORT.match(rest):
-            yield f"Exercise {chapter}.{n} is not headed like '**Exercise {chapter}.{n}** ★★ (15 min)'"
+    efforts = [EFFORT.match(rest) for _, _, rest in exercises]
+    for name, effort in zip(found, efforts, strict=True):
+        if not effort:
+            yield f"Exercise {name} is not headed like '**Exercise {name}** ★★ (15 min)' or '(15 min, core)'"
+    efforts = [effort.groups() for effort in efforts if effort]
+    if (easy := sum(stars == "★" for stars, _, _ in efforts)) < 3:
+        yield f"{easy} exercises with one star; at least 3 are due"
+    core = [int(minutes) for _, minutes, chosen in efforts if chosen]
+    if len(core) != 3 or sum(core) > CORE_MINUTES:
+        yield f"{len(core)} core exercises of {sum(core)} minutes; 3 are due, in {CORE_MINUTES} minutes at most"
+    if (checks := len(re.findall(r"^\*\*Check [A-Z]\.\*\*", text, re.M))) < 2:
+        yield f"{checks} concept checks '**Check A.** …'; at least 2 are due"
     solved = {f"{chapter}.{n}" for chapter, n, _ in SOLUTION.findall(text)}
     for missing in sorted(set(found) - solved):
         yield f"no '<details><summary>Solution {missing}</summary>' … '</details>'"
@@ -295,7 +354,13 @@ CHECKS = [
     check_bootstrap,
     check_cell_length,
     check_figures,
+    check_first_picture,
+    check_folds,
+    check_visible_code,
+    check_lengths,
     check_equations,
+    check_theorems,
+    check_traps,
     check_markdown,
     check_devices,
     check_seeds,
@@ -341,9 +406,16 @@ def toc_faults(toc: str, stems: list[str]) -> Iterator[str]:
         yield f"_toc.yml lists the chapters {', '.join(listed)}; the folder holds {', '.join(stems)}"
 
 
-def words(nb: NotebookNode) -> int:
-    """The words of a chapter's text, without formulas."""
-    return len(re.findall(r"\b[A-Za-z]{2,}\b", EQUATION.sub(" ", prose(nb))))
+def counts(nb: NotebookNode) -> dict[str, int]:
+    """What a reader has before them: words, lines, folds, pictures, what moves."""
+    return {
+        "words on the main path": words(main_path(prose(nb))),
+        "words in all": words(prose(nb)),
+        "visible lines of code": lines(visible(nb)),
+        "folded cells": len(tagged(nb, FOLD)),
+        "figures": sum(map(draws, nb.cells)),
+        "things to move": sum(bool(MOVES.search(cell.source)) for cell in code_cells(nb)),
+    }
 
 
 def faults(path: Path) -> list[str]:
@@ -356,6 +428,6 @@ def faults(path: Path) -> list[str]:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        print(name, f"({words(read(Path(name)))} words)")
+        print(name, json.dumps(counts(read(Path(name)))))
         for fault in faults(Path(name)):
             print("  -", fault)
