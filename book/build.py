@@ -1,7 +1,7 @@
 """Build the book: run the chapters that changed, side by side, then make the HTML with warnings as errors.
 
 A chapter runs again when its code changed, or cnflib, or a pinned version. What pages say of the chapters (the map, the
-run times) and of the benchmarks (the costs) is written to ``_build/pages``, the first page's picture to
+traps, the run times) and of the benchmarks (the costs) is written to ``_build/pages``, the first page's picture to
 ``book/_generated``. ``make book`` calls this.
 """
 
@@ -24,6 +24,7 @@ import map as chapter_map
 import measured
 import nbformat
 from cnflib_book import ROOT, cache_folder, glossary_terms
+from excerpts import excerpts
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from nbclient import NotebookClient
@@ -36,6 +37,7 @@ PAGES = BUILD / "pages"  # what pages include
 PICTURES = ROOT / "book/_generated"  # a folder of html_static_path: all of it goes with the site
 HERO = ROOT / "book/hero.py"
 MEBIBYTE = 2**20 if sys.platform == "darwin" else 2**10  # in the unit of ru_maxrss: bytes there, KiB on Linux
+EXCERPTS = {"traps": "Trap", "simpler": "Simpler"}  # a page and the head of its paragraphs
 KEPT_CACHES = 5
 COST = ("execution_seconds", "processor_seconds", "peak_mebibytes", "threads", "processor")
 
@@ -179,6 +181,8 @@ def write_pages(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
     parts = outline()
     write(PAGES / "map.svg", chapter_map.svg(parts))
     write(PAGES / "map-table.md", chapter_map.table(parts, glossary_terms()))
+    for name, kind in EXCERPTS.items():
+        write(PAGES / f"{name}.md", excerpts(kind, parts))
     costs = [(chapter_map.page(read_chapter(path)), cost_of(cache, path)) for path in chapters]
     write(PAGES / "run-times.md", run_times(costs))
     for name, table in measured.pages().items():

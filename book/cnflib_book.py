@@ -1,16 +1,19 @@
-"""Sphinx extension of this book: chapter numbers for equations and figures, the folder of the notebook cache."""
+"""Sphinx extension of this book: numbers of equations, anchors of figures, theorems and traps, the notebook cache."""
 
 import hashlib
 import re
 import sys
 from pathlib import Path
 
-from docutils.nodes import make_id
+from docutils.nodes import document, make_id, paragraph, strong
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parents[1]
+MARK = re.compile(
+    r"(Figure|Definition|Lemma|Proposition|Theorem|Corollary|Trap|Simpler|Exercise) ((?:\d+|[A-Z])\.\d+)"
+)
 
 
 def cache_folder(root: Path = ROOT) -> Path:
@@ -37,12 +40,23 @@ def glossary_terms(root: Path = ROOT) -> dict[str, str]:
     return {term.lower().replace("-", " "): term for term in terms if not term.startswith(":")}
 
 
-def number_equations_and_figures(app: Sphinx, env: BuildEnvironment) -> None:
-    """Equations carry the number their label states, figures count within their chapter."""
-    for docname, numbers in env.toc_fignumbers.items():
-        if chapter := chapter_number(docname):
-            figures = numbers.get("figure", {})
-            numbers["figure"] = {figure: (chapter, n) for n, figure in enumerate(figures, start=1)}
+def anchor(kind: str, number: str) -> str:
+    """The address within its page of what is headed, for instance, ``**Trap 9.1**``."""
+    return make_id(f"{kind}-{number}")
+
+
+def mark(app: Sphinx, doctree: document) -> None:
+    """A paragraph that begins with a bold ``Figure 9.1`` gets this as its anchor, and its kind as a class."""
+    if not chapter_number(app.env.docname):
+        return
+    for node in doctree.findall(paragraph):
+        if node.children and isinstance(node[0], strong) and (found := MARK.match(node[0].astext())):
+            node["ids"].append(anchor(*found.groups()))
+            node["classes"].append(f"book-{found[1].lower()}")
+
+
+def number_equations(app: Sphinx, env: BuildEnvironment) -> None:
+    """Equations carry the number their label states."""
     for label, (docname, _) in env.get_domain("math").equations.items():
         if chapter_number(docname):
             equations = env.toc_fignumbers.setdefault(docname, {}).setdefault("displaymath", {})
@@ -72,7 +86,8 @@ def plain_bibliography(app: Sphinx, pagename: str, templatename: str, context: d
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the hooks with Sphinx."""
     app.connect("config-inited", use_cache_folder)
-    app.connect("env-check-consistency", number_equations_and_figures)
+    app.connect("doctree-read", mark)
+    app.connect("env-check-consistency", number_equations)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", plain_bibliography)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

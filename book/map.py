@@ -7,21 +7,25 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from outline import FAST_PATH, ROOT, Chapter, needs
+from outline import FAST_PATHS, ROOT, Chapter, needs
 
 WIDTH, GUTTER = 360, 70  # pixels on a phone; a wider screen enlarges the drawing to 31rem at most
 ROW, HEAD, LINE = 36, 46, 17
 PILL = (32, 24)
 TITLE = 36  # characters a line
 PRIOR = "calculus, linear algebra, probability"
-LEGEND = {"": "to be read now", "planned": "planned", "fast": "on the fast path"}
+LEGEND = {"": "to be read now", "planned": "planned"} | {
+    path: f"on the fast path to {path}" for path in FAST_PATHS
+}
 STYLE = """
 .chapter-map { display: block; margin: 1rem auto; max-width: 31rem; width: 100%; }
 .chapter-map text { fill: var(--pst-color-text-base); font-size: 14px; }
 .chapter-map .part { font-size: 15px; font-weight: 600; }
 .chapter-map .planned text { fill: var(--pst-color-text-muted); }
 .chapter-map rect { fill: var(--pst-color-background); stroke: var(--pst-color-text-muted); stroke-width: 1.2; }
-.chapter-map .fast rect { stroke: var(--pst-color-primary); stroke-width: 2.6; }
+.chapter-map .generators rect { stroke: var(--pst-color-primary); stroke-width: 2.6; }
+.chapter-map .likelihoods .dot { fill: var(--pst-color-secondary); }
+.chapter-map .dot { fill: none; }
 .chapter-map .planned rect { stroke-dasharray: 4 3; }
 .chapter-map a text { fill: var(--pst-color-link); text-decoration: underline; }
 .chapter-map a .number { text-decoration: none; }
@@ -68,7 +72,8 @@ def svg(parts: Mapping[str, list[Chapter]]) -> str:
 
 def chapter_node(chapter: Chapter, y: float) -> str:
     """A chapter's number and title; a link where there is something to read."""
-    kinds = {"planned": not chapter.path, "fast": chapter.number in FAST_PATH}
+    paths = {path: chapter.number in numbers for path, numbers in FAST_PATHS.items()}
+    kinds = {"planned": not chapter.path} | paths
     kind = " ".join(kind for kind, holds in kinds.items() if holds)
     href = f"../{page(chapter)}.html" if chapter.path else ""
     return node(kind, y, chapter.title, chapter.number, href)
@@ -79,6 +84,7 @@ def node(kind: str, y: float, text: str, number: str = "", href: str = "") -> st
     lines = textwrap.wrap(text, TITLE)
     left, top = GUTTER + PILL[0] + 9, y + 5 - LINE * (len(lines) - 1) / 2
     content = f'<rect x="{GUTTER}" y="{y - PILL[1] / 2}" width="{PILL[0]}" height="{PILL[1]}" rx="6"/>'
+    content += f'<circle class="dot" cx="{GUTTER + PILL[0]}" cy="{y - PILL[1] / 2}" r="5"/>'
     if number:
         content += f'<text class="number" x="{GUTTER + PILL[0] / 2}" y="{y + 5}">{number}</text>'
     spans = (f'<tspan x="{left}" y="{top + LINE * k}">{escape(line)}</tspan>' for k, line in enumerate(lines))

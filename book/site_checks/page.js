@@ -26,11 +26,15 @@
     return elements.slice(0, 3).map(name_of).join(", ") + more;
   }
 
+  const FOLDED = /^# @title /; // the first line of a code cell that the reader has to open
+  const shown = [];
+
   /** Wait for the mathematics, the fonts and the pictures; open what is folded; stop what moves. */
   async function ready() {
     const still = document.createElement("style");
     still.textContent = "*, ::before, ::after { transition: none !important; scroll-behavior: auto !important }";
     document.head.append(still);
+    shown.push(...all(".cell_input").filter((cell) => FOLDED.test(cell.textContent.trim()) && visible(cell)));
     for (const fold of all("details")) fold.open = true;
     for (const picture of all("img")) picture.loading = "eager";
     if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
@@ -89,6 +93,23 @@
     const outside = all("body *").filter((element) => visible(element) && right(element) > innerWidth + 1 && !contained(element));
     const worst = outside.sort((a, b) => right(b) - right(a)).slice(0, 1).map(name);
     return [`the page scrolls sideways, ${wide} px wide, because of ${worst}; let it wrap or scroll in itself`];
+  }
+
+  function folds() {
+    if (!shown.length) return [];
+    return [`a cell with a title is not folded: ${examples(shown)}; give it the tag hide-input`];
+  }
+
+  /** Display formulas that end in the middle, and on a wide screen code that does: both can only be read by scrolling. */
+  function overflow() {
+    const wider = (box) => visible(box) && box.scrollWidth > box.clientWidth + 1;
+    const faults = [];
+    const formulas = all(".bd-article div.math").filter((box) => [box, ...all("mjx-container", box)].some(wider));
+    const label = (box) => box.querySelector(".eqno")?.textContent || short(box.textContent);
+    if (formulas.length) faults.push(`wider than its column: the formula ${examples(formulas, label)}; break it with aligned`);
+    const code = innerWidth < 1000 ? [] : all(".bd-article .highlight pre").filter(wider);
+    if (code.length) faults.push(`wider than its box: the code ${examples(code)}; break its lines at 84 columns`);
+    return faults;
   }
 
   /** Whether the page's ground is light or dark, as it is painted. */
@@ -167,6 +188,6 @@
   }
 
   window.siteCheck = {
-    ready, icon, mathematics, images, width, ground, watch, keyboard, thin, axe, round: () => focus.round,
+    ready, icon, mathematics, images, width, folds, overflow, ground, watch, keyboard, thin, axe, round: () => focus.round,
   };
 })();

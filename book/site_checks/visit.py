@@ -9,11 +9,11 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, TimeoutErr
 
 from .fault import Fault
 
-WIDTHS = (1280, 390)
+WIDTHS = (1300, 390)
 MODES = ("light", "dark")
 PATIENCE = 15_000  # milliseconds until a control has answered; a busy machine is no fault of the page
 LOADING = 120_000  # milliseconds until a page has come
-QUESTIONS = ("icon", "mathematics", "images", "width")
+QUESTIONS = ("icon", "mathematics", "images", "width", "folds", "overflow")
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 PAGE_JS = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
 AXE_JS = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")

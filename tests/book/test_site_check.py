@@ -54,7 +54,7 @@ INDEX = f"""<!doctype html><html lang="en"><head><title>A book</title><meta char
 <main><article><h1 id="top-of-it">A book</h1>
 <p>Read <a href="page.html#good%20place">a page</a>, or <a href="#top-of-it">begin again</a>. {FORMULA}</p>
 <pre>price = "$x$"</pre>
-<details><summary>More</summary><p>What is folded.</p></details>
+<details><summary>More</summary><p>What is folded.</p><div class="cell_input"># @title Set up</div></details>
 {PICTURE}
 </article></main></body></html>"""
 PAGE = """<!doctype html><meta http-equiv="refresh" content="0; url=index.html"><p id="good place">Elsewhere.</p>"""
@@ -98,6 +98,26 @@ BREAKS = {
         '<article><div id="wide" style="width: 700px">a</div>',
         "width",
         "because of div#wide",
+    ),
+    "formula too wide": (
+        "<article>",
+        '<article class="bd-article"><div class="math" tabindex="0" style="width: 50px; overflow: auto"><mjx-container>'
+        '<i style="display: block; width: 90px">f</i></mjx-container><span class="eqno">(9.3)</span></div>',
+        "overflow",
+        "the formula (9.3)",
+    ),
+    "code too wide": (
+        "<article>",
+        '<article class="bd-article"><div class="highlight"><pre tabindex="0" style="width: 50px; overflow: auto">'
+        "a_long_line_of_code = 1</pre></div>",
+        "overflow",
+        "the code pre “a_long_line_of_code = 1”",
+    ),
+    "fold that shows": (
+        "<article>",
+        '<article><div class="cell_input"># @title Set up</div>',
+        "folds",
+        "not folded: div.cell_input “# @title Set up”",
     ),
     "not in the tab order": (
         "<article>", '<article><button tabindex="-1">Lost</button>', "keyboard", "does not reach button “Lost”"),
@@ -164,7 +184,7 @@ def faults(site: Path, browser, controls: bool = True) -> list[Fault]:
 def test_a_good_site_has_no_fault(site, browser):
     assert faults(site, browser) == []
     pictures = {path.name for path in site.parent.glob("*.png")}
-    assert pictures == {f"index-{width}-{mode}.png" for width in (1280, 390) for mode in ("light", "dark")}
+    assert pictures == {f"index-{width}-{mode}.png" for width in (1300, 390) for mode in ("light", "dark")}
 
 
 @pytest.mark.parametrize("name", BREAKS)
@@ -191,7 +211,7 @@ def test_the_command_tells_every_fault_and_fails(site, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["site_check.py", *options, "--jobs", "2"])
     with pytest.raises(SystemExit) as end:
         site_check.main()
-    assert "search.html (light, 1280)" in end.value.code and "color-contrast" in end.value.code
+    assert "search.html (light, 1300)" in end.value.code and "color-contrast" in end.value.code
     assert "good" in capsys.readouterr().out
 
 

@@ -1,0 +1,22 @@
+"""Pages made of paragraphs of the chapters: what goes wrong, and where the simple thing wins."""
+
+from collections.abc import Iterator, Mapping
+
+from cnflib_book import anchor
+from notebooks import marked, read
+from outline import Chapter
+
+
+def excerpts(kind: str, parts: Mapping[str, list[Chapter]]) -> str:
+    """The paragraphs of a kind in every chapter as Markdown, each under its name, with a link to where it stands."""
+    chapters = (chapter for chapters in parts.values() for chapter in chapters if chapter.path)
+    return "\n".join(line for chapter in chapters for line in of_chapter(kind, chapter))
+
+
+def of_chapter(kind: str, chapter: Chapter) -> Iterator[str]:
+    """What one chapter says: its title, then the paragraphs."""
+    for n, (number, name, body) in enumerate(marked(read(chapter.path), kind)):
+        if n == 0:
+            yield f"## {chapter.number}. {chapter.title}\n"
+        address = f"../chapters/{chapter.path.stem}.html#{anchor(kind, number)}"
+        yield f'**{name}.** {body} <a href="{address}">{kind} {number}</a>\n'
