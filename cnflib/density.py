@@ -35,8 +35,10 @@ class Density(Protocol):
         >>> from cnflib.models import realnvp
         >>> class Cube:  # uniform on [0, 1]^2
         ...     event_shape = (2,)
+        ...
         ...     def log_prob(self, x, context=None, generator=None):
         ...         return torch.where(((x >= 0) & (x <= 1)).all(1), 0.0, -torch.inf)
+        ...
         ...     def sample(self, n, context=None, generator=None):
         ...         return torch.rand(n, 2, generator=generator)
         >>> flow = Flow(realnvp(dim=2).bijection, Cube())

@@ -56,7 +56,9 @@ class Solution(NamedTuple):
         >>> import torch
         >>> from cnflib.continuous import CNF
         >>> from cnflib.ode import Fixed
-        >>> solution = CNF(lambda t, x: -x, solver=Fixed(5)).solve(torch.ones(2, 3), 0.0, 1.0)
+        >>> solution = CNF(lambda t, x: -x, solver=Fixed(5)).solve(
+        ...     torch.ones(2, 3), 0.0, 1.0
+        ... )
         >>> print(solution.report())
                    evaluations  accepted  rejected
         forward             20         5         0

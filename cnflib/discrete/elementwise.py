@@ -33,8 +33,10 @@ class Elementwise(Protocol):
         >>> import torch
         >>> class Shift:
         ...     parameters = 1
+        ...
         ...     def encode(self, x, params):
         ...         return x + params[:, 0], torch.zeros_like(x)
+        ...
         ...     def decode(self, z, params):
         ...         return z - params[:, 0], torch.zeros_like(z)
         >>> from cnflib.models import maf
@@ -97,7 +99,9 @@ class Affine:
 
     Example:
         >>> import torch
-        >>> z, log_slope = Affine().encode(torch.tensor([2.0]), torch.tensor([[0.5, 0.0]]))
+        >>> z, log_slope = Affine().encode(
+        ...     torch.tensor([2.0]), torch.tensor([[0.5, 0.0]])
+        ... )
         >>> z.item(), log_slope.item()
         (2.5, 0.0)
         >>> Affine(bound=1)

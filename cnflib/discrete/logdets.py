@@ -86,8 +86,13 @@ class RussianRoulette:
 
     Example:
         >>> import torch
-        >>> estimate = RussianRoulette()(lambda v, rows=None: 0.5 * v, torch.zeros(10_000, 2))
-        >>> bool((estimate.mean() - torch.tensor(2.25).log()).abs() < 4 * estimate.std() / 100)
+        >>> estimate = RussianRoulette()(
+        ...     lambda v, rows=None: 0.5 * v, torch.zeros(10_000, 2)
+        ... )
+        >>> bool(
+        ...     (estimate.mean() - torch.tensor(2.25).log()).abs()
+        ...     < 4 * estimate.std() / 100
+        ... )
         True
     """
 
@@ -139,7 +144,9 @@ class TruncatedSeries:
 
     Example:
         >>> import torch
-        >>> TruncatedSeries(2)(lambda v, rows=None: 0.5 * v, torch.zeros(1, 1)).item()  # log 1.5 = 0.405
+        >>> TruncatedSeries(2)(
+        ...     lambda v, rows=None: 0.5 * v, torch.zeros(1, 1)
+        ... ).item()  # log 1.5 = 0.405
         0.375
     """
 

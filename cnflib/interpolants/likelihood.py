@@ -64,7 +64,9 @@ def continuity_residual(
     Example:
         >>> import torch
         >>> shrinking = lambda t, x: -x  # N(0, I) becomes N(0, exp(-2t) I)
-        >>> log_prob = lambda t, x: -0.5 * x.square().sum(1) * torch.exp(2 * t) + x.shape[1] * t
+        >>> log_prob = lambda t, x: (
+        ...     -0.5 * x.square().sum(1) * torch.exp(2 * t) + x.shape[1] * t
+        ... )
         >>> continuity_residual(shrinking, log_prob, 0.5, torch.ones(3, 2))
         tensor([0., 0., 0.])
     """

@@ -157,7 +157,9 @@ def monitor(
     Example:
         >>> import torch
         >>> from cnflib.interpolants import Linear
-        >>> monitor(lambda t, x: 0 * x, Linear(), *torch.randn(2, 3, 2)).tolist()  # and yet not learned
+        >>> monitor(
+        ...     lambda t, x: 0 * x, Linear(), *torch.randn(2, 3, 2)
+        ... ).tolist()  # and yet not learned
         [0.0, 0.0, 0.0]
     """
     check_step(interpolant, x0, context)
