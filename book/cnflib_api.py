@@ -258,9 +258,13 @@ def stack_formulas(app: Sphinx, doctree: nodes.document) -> None:
     if not app.env.docname.startswith("book/api"):
         return
     for formula in doctree.findall(nodes.math_block):
-        if r"\qquad" in formula.astext():
-            rows = r" \\ ".join(row.strip() for row in formula.astext().split(r"\qquad"))
-            formula[:] = [nodes.Text(rf"\begin{{gathered}} {rows} \end{{gathered}}")]
+        formula[:] = [nodes.Text("\n\n".join(map(stacked, formula.astext().split("\n\n"))))]
+
+
+def stacked(formula: str) -> str:
+    """The formula with a row for each part."""
+    rows = r" \\ ".join(part.strip() for part in formula.split(r"\qquad"))
+    return rf"\begin{{gathered}} {rows} \end{{gathered}}" if r"\qquad" in formula else formula
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -34,7 +34,9 @@ class Adapted(nn.Module):
 
         Adapted(
             net,
-            lambda net, t, x, context: net(x, 1000 * t.expand(len(x)), y=context),
+            lambda net, t, x, context: net(
+                x, 1000 * t.expand(len(x)), y=context
+            ),
         )
 
     A field is pickled if its call is a function defined by name in a module, not a lambda.

@@ -113,7 +113,9 @@ class CNF(Bijection):
         >>> from cnflib.continuous import KineticEnergy
         >>> from cnflib.nets import MLP
         >>> from cnflib.ode import Fixed
-        >>> cnf = CNF(MLP(2, hidden=(16,)), solver=Fixed(4), costs=(KineticEnergy(),))
+        >>> cnf = CNF(
+        ...     MLP(2, hidden=(16,)), solver=Fixed(4), costs=(KineticEnergy(),)
+        ... )
         >>> cnf.solve(torch.randn(5, 2), 1.0, 0.0).costs[0].shape
         torch.Size([5])
         >>> cnf.trajectory(torch.randn(5, 2), [0.0, 0.5, 1.0]).shape

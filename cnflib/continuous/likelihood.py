@@ -160,7 +160,9 @@ def log_prob_and_costs(
         >>> from cnflib.continuous import CNF, JacobianFrobenius, KineticEnergy
         >>> from cnflib.nets import MLP
         >>> x = 100 + 5 * torch.randn(64, 2)
-        >>> cnf = CNF(MLP(2, hidden=(8,)), costs=(KineticEnergy(), JacobianFrobenius()))
+        >>> cnf = CNF(
+        ...     MLP(2, hidden=(8,)), costs=(KineticEnergy(), JacobianFrobenius())
+        ... )
         >>> flow = Flow(cnf, StandardNormal(2)).after(Standardize.fit(x))
         >>> log_prob, (energy, frobenius) = log_prob_and_costs(flow, x)
         >>> loss = (-log_prob + 0.1 * energy + 0.1 * frobenius).mean()

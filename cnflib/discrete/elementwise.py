@@ -62,7 +62,9 @@ class Additive:
 
     Example:
         >>> import torch
-        >>> z, log_slope = Additive().encode(torch.tensor([1.0]), torch.tensor([[0.5]]))
+        >>> z, log_slope = Additive().encode(
+        ...     torch.tensor([1.0]), torch.tensor([[0.5]])
+        ... )
         >>> z.item(), log_slope.item()
         (1.5, 0.0)
     """

@@ -36,7 +36,9 @@ class ExactLogDet:
 
     Example:
         >>> import torch
-        >>> ExactLogDet()(lambda v, rows=None: 0.5 * v, torch.zeros(1, 2)).exp().item()
+        >>> ExactLogDet()(
+        ...     lambda v, rows=None: 0.5 * v, torch.zeros(1, 2)
+        ... ).exp().item()
         2.25
     """
 

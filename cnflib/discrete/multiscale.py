@@ -137,7 +137,9 @@ class Split(Bijection):
     Example:
         >>> import torch
         >>> from cnflib import Standardize
-        >>> split = Split(Standardize(torch.zeros(2, 4, 4), 2 * torch.ones(2, 4, 4)))
+        >>> split = Split(
+        ...     Standardize(torch.zeros(2, 4, 4), 2 * torch.ones(2, 4, 4))
+        ... )
         >>> x = torch.randn(5, 4, 4, 4)
         >>> z, _ = split(x)
         >>> torch.equal(z[:, :2], x[:, :2] / 2), torch.equal(z[:, 2:], x[:, 2:])

@@ -130,7 +130,9 @@ def sample_sde(
         >>> from cnflib.interpolants import Linear, Oracle
         >>> from cnflib.ode import Fixed, heun
         >>> oracle = Oracle(
-        ...     Linear(), StandardNormal(1), GaussianMixture([1.0], [[4.0]], [[[0.25]]])
+        ...     Linear(),
+        ...     StandardNormal(1),
+        ...     GaussianMixture([1.0], [[4.0]], [[[0.25]]]),
         ... )
         >>> x1 = sample_sde(
         ...     oracle.velocity,

@@ -41,7 +41,9 @@ def multiscale(
         ...     mask = torch.rand(event) < 0.5
         ...     return [
         ...         Coupling(
-        ...             mask, Affine(), Conditioner(event, (2 * event[0], *event[1:]))
+        ...             mask,
+        ...             Affine(),
+        ...             Conditioner(event, (2 * event[0], *event[1:])),
         ...         )
         ...     ]
         >>> chain = multiscale((1, 8, 8), layers, scales=2)
