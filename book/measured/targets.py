@@ -88,10 +88,8 @@ def volume(found: Row) -> Iterator[tuple[str, ...]]:
     """What no map that keeps volume, but for one scaling, can go below, beside NICE and the best Gaussian."""
     for target, entropy in found["entropy"].items():
         least, nice = floors_of(target), middle(rows_of(found, target)["nice"])
-        yield (
-            target.replace("_", " "),
-            *(f"{v:.3f}" for v in (entropy, least.volume, nice["nll"][0], least.gaussian)),
-        )
+        values = (entropy, least.volume, nice["nll"][0], least.gaussian)
+        yield target, *(f"{value:.3f}" for value in values)
 
 
 @table("one-target-cost", "one_target", "", "parameters", "steps", "20,000 samples")
