@@ -1,4 +1,4 @@
-"""The page "nets for fields": the sizes and the diagram that stand there are those of the nets. Its code asserts the rest."""
+"""The page "nets for fields": sizes and diagram are those of the nets; its code asserts the rest."""
 
 import re
 
