@@ -83,7 +83,7 @@ def floors_of(target: str) -> Floors:
     return floors(TARGETS[target].log_prob, TARGETS[target].bounds)
 
 
-@table("one-target-volume", "one_target", "nats", "entropy", "volume kept", "NICE", "one Gaussian")
+@table("one-target-volume", "one_target", "nats", "entropy", "floor", "NICE", "Gaussian")
 def volume(found: Row) -> Iterator[tuple[str, ...]]:
     """What no map that keeps volume, but for one scaling, can go below, beside NICE and the best Gaussian."""
     for target, entropy in found["entropy"].items():
