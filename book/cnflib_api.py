@@ -253,6 +253,20 @@ def skip_field(app: Sphinx, what: str, name: str, obj: object, skip: bool, optio
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
+def stack_formulas(app: Sphinx, doctree: nodes.document) -> None:
+    """Formulas with a ``\\qquad`` between them stand one under the other, so that a phone shows all of each."""
+    if not app.env.docname.startswith("book/api"):
+        return
+    for formula in doctree.findall(nodes.math_block):
+        formula[:] = [nodes.Text("\n\n".join(map(stacked, formula.astext().split("\n\n"))))]
+
+
+def stacked(formula: str) -> str:
+    """The formula with a row for each part."""
+    rows = r" \\ ".join(part.strip() for part in formula.split(r"\qquad"))
+    return rf"\begin{{gathered}} {rows} \end{{gathered}}" if r"\qquad" in formula else formula
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive and the hooks with Sphinx."""
     for field in PyObject.doc_field_types:
@@ -263,4 +277,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", name_types, priority=900)
     app.connect("autodoc-process-docstring", shorten_types, priority=900)  # after napoleon
     app.connect("autodoc-skip-member", skip_field)
+    app.connect("doctree-read", stack_formulas)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -41,6 +41,7 @@ class Bijection(nn.Module, ABC):
         >>> class Double(Bijection):
         ...     def encode_and_logdet(self, x, context=None, generator=None):
         ...         return 2 * x, x.new_full((len(x),), x[0].numel() * math.log(2))
+        ...
         ...     def decode_and_logdet(self, z, context=None, generator=None):
         ...         return z / 2, z.new_full((len(z),), -z[0].numel() * math.log(2))
         >>> import math

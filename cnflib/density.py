@@ -35,8 +35,12 @@ class Density(Protocol):
         >>> from cnflib.models import realnvp
         >>> class Cube:  # uniform on [0, 1]^2
         ...     event_shape = (2,)
+        ...
         ...     def log_prob(self, x, context=None, generator=None):
-        ...         return torch.where(((x >= 0) & (x <= 1)).all(1), 0.0, -torch.inf)
+        ...         return torch.where(
+        ...             ((x >= 0) & (x <= 1)).all(1), 0.0, -torch.inf
+        ...         )
+        ...
         ...     def sample(self, n, context=None, generator=None):
         ...         return torch.rand(n, 2, generator=generator)
         >>> flow = Flow(realnvp(dim=2).bijection, Cube())
@@ -75,7 +79,9 @@ def as_density(density: object) -> nn.Module:
     Example:
         >>> import torch
         >>> from torch.distributions import Independent, Laplace
-        >>> base = as_density(Independent(Laplace(torch.zeros(2), torch.ones(2)), 1))
+        >>> base = as_density(
+        ...     Independent(Laplace(torch.zeros(2), torch.ones(2)), 1)
+        ... )
         >>> base.event_shape, base.log_prob(torch.zeros(1, 2))  # 2 log ½
         ((2,), tensor([-1.3863]))
     """

@@ -65,7 +65,11 @@ class DiagonalNormal(nn.Module):
 
     Example:
         >>> base = DiagonalNormal(2)
-        >>> base.log_prob(base.sample(5)).shape, base.sample(5).requires_grad, base.rsample(5).requires_grad
+        >>> (
+        ...     base.log_prob(base.sample(5)).shape,
+        ...     base.sample(5).requires_grad,
+        ...     base.rsample(5).requires_grad,
+        ... )
         (torch.Size([5]), False, True)
     """
 

@@ -2,9 +2,18 @@
 
 The loop itself stays with the reader::
 
-    for step, loss in steps(lambda: -flow.log_prob(data(512)).mean(), optimizer, 2000, ema=ema):
+    for step, loss in steps(
+        lambda: -flow.log_prob(data(512)).mean(), optimizer, 2000, ema=ema
+    ):
         if step % 500 == 0:
-            save("run.pt", flow=flow, optimizer=optimizer, ema=ema, generator=generator, step=step)
+            save(
+                "run.pt",
+                flow=flow,
+                optimizer=optimizer,
+                ema=ema,
+                generator=generator,
+                step=step,
+            )
 """
 
 import copy

@@ -1,7 +1,18 @@
-// What scrolls within its own box can be reached by the keyboard: formulas, code and tables wider than the page.
-// The arrows that unfold the contents have a name.
+// A display formula a little wider than its column is set smaller. What scrolls within its own box can be reached by the
+// keyboard: formulas, code and tables wider than the page. The arrows that unfold the contents have a name.
 (() => {
   const boxes = ".bd-article :is(.math, .math mjx-container, pre, .pst-scrollable-table-container)";
+
+  const LEAST = 0.75; // of its size; below that a formula scrolls instead
+
+  const fit = () => {
+    for (const formula of document.querySelectorAll(".bd-article div.math mjx-container")) {
+      formula.dataset.size ||= parseFloat(formula.style.fontSize) || 100;
+      formula.style.fontSize = `${formula.dataset.size}%`;
+      const share = formula.clientWidth / formula.scrollWidth;
+      if (share < 1) formula.style.fontSize = `${formula.dataset.size * Math.max(LEAST, 0.99 * share)}%`;
+    }
+  };
 
   const mark = () => {
     for (const box of document.querySelectorAll(boxes)) {
@@ -22,11 +33,10 @@
   window.addEventListener("load", async () => {
     await window.MathJax?.startup?.promise;
     await document.fonts.ready;
-    requestAnimationFrame(mark);
+    requestAnimationFrame(() => (fit(), mark()));
     // A typeface that comes late widens what stands in a box, and tells nobody.
     const sizes = new ResizeObserver(mark);
     for (const box of document.querySelectorAll(boxes)) for (const part of [box, ...box.children]) sizes.observe(part);
   });
-  window.addEventListener("resize", mark);
-  document.addEventListener("toggle", mark, true);
+  for (const event of ["resize", "toggle"]) window.addEventListener(event, () => (fit(), mark()), true);
 })();

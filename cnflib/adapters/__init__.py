@@ -2,9 +2,9 @@ r"""Adapters: nets trained elsewhere as vector fields of ours, and our flows as 
 
 Whatever net :math:`v` was trained elsewhere becomes a field by a single line, and then has a density::
 
-    field = time_second(net)                     # v(x, t), as in flow_matching
-    flow = Flow(CNF(field), StandardNormal(2))   # log_prob, sample, rsample
-    prior = given(flow)                          # a torch.distributions.Distribution
+    field = time_second(net)  # v(x, t), as in flow_matching
+    flow = Flow(CNF(field), StandardNormal(2))  # log_prob, sample, rsample
+    prior = given(flow)  # a torch.distributions.Distribution
 
 A net with dropout or BatchNorm is no fixed function of each row: call ``net.eval()`` before its density is asked for.
 """

@@ -32,7 +32,12 @@ class Adapted(nn.Module):
     The parameters of a net that is a module are the field's. For a convention that is not among the ready ones write
     the call, e.g. for a label by keyword and for times in thousandths::
 
-        Adapted(net, lambda net, t, x, context: net(x, 1000 * t.expand(len(x)), y=context))
+        Adapted(
+            net,
+            lambda net, t, x, context: net(
+                x, 1000 * t.expand(len(x)), y=context
+            ),
+        )
 
     A field is pickled if its call is a function defined by name in a module, not a lambda.
 
@@ -42,7 +47,10 @@ class Adapted(nn.Module):
 
     Example:
         >>> import torch
-        >>> field = Adapted(lambda x, sigma: x / sigma, lambda net, t, x, context: net(x, sigma=1 + t))
+        >>> field = Adapted(
+        ...     lambda x, sigma: x / sigma,
+        ...     lambda net, t, x, context: net(x, sigma=1 + t),
+        ... )
         >>> field(torch.tensor(1.0), torch.ones(1, 2))
         tensor([[0.5000, 0.5000]])
     """

@@ -57,7 +57,9 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
     Example:
         >>> import torch
         >>> from cnflib.models import realnvp
-        >>> audit_gradients(realnvp(dim=2, layers=2, hidden=(8,)), torch.randn(3, 2)).raise_for_faults()
+        >>> audit_gradients(
+        ...     realnvp(dim=2, layers=2, hidden=(8,)), torch.randn(3, 2)
+        ... ).raise_for_faults()
     """
     check_call(x, flow.event_shape, context, None)
     check_finite(x, "x")

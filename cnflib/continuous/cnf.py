@@ -56,7 +56,9 @@ class Solution(NamedTuple):
         >>> import torch
         >>> from cnflib.continuous import CNF
         >>> from cnflib.ode import Fixed
-        >>> solution = CNF(lambda t, x: -x, solver=Fixed(5)).solve(torch.ones(2, 3), 0.0, 1.0)
+        >>> solution = CNF(lambda t, x: -x, solver=Fixed(5)).solve(
+        ...     torch.ones(2, 3), 0.0, 1.0
+        ... )
         >>> print(solution.report())
                    evaluations  accepted  rejected
         forward             20         5         0
@@ -111,7 +113,9 @@ class CNF(Bijection):
         >>> from cnflib.continuous import KineticEnergy
         >>> from cnflib.nets import MLP
         >>> from cnflib.ode import Fixed
-        >>> cnf = CNF(MLP(2, hidden=(16,)), solver=Fixed(4), costs=(KineticEnergy(),))
+        >>> cnf = CNF(
+        ...     MLP(2, hidden=(16,)), solver=Fixed(4), costs=(KineticEnergy(),)
+        ... )
         >>> cnf.solve(torch.randn(5, 2), 1.0, 0.0).costs[0].shape
         torch.Size([5])
         >>> cnf.trajectory(torch.randn(5, 2), [0.0, 0.5, 1.0]).shape

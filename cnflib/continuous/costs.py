@@ -86,7 +86,9 @@ class PathDerivative:
     Example:
         >>> import torch
         >>> from cnflib.continuous import CNF
-        >>> cnf = CNF(lambda t, x: 2 * t * torch.ones_like(x), costs=(PathDerivative(2),))
+        >>> cnf = CNF(
+        ...     lambda t, x: 2 * t * torch.ones_like(x), costs=(PathDerivative(2),)
+        ... )
         >>> round(cnf.solve(torch.zeros(1, 1), 0.0, 1.0).costs[0].item(), 3)
         4.0
     """

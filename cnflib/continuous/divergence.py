@@ -114,7 +114,9 @@ class Hutchinson:
     Example:
         >>> import torch
         >>> x = torch.randn(4, 3)
-        >>> Hutchinson(probes=2)(x)(lambda t, x: -x, torch.tensor(0.0), x, None).divergence
+        >>> Hutchinson(probes=2)(x)(
+        ...     lambda t, x: -x, torch.tensor(0.0), x, None
+        ... ).divergence
         tensor([-3., -3., -3., -3.])
     """
 
@@ -161,7 +163,10 @@ class TrainEval(nn.Module):
         >>> from cnflib import Flow, StandardNormal
         >>> from cnflib.continuous import CNF
         >>> from cnflib.nets import MLP
-        >>> flow, x = Flow(CNF(MLP(2), TrainEval()), StandardNormal(2)), torch.randn(99, 2)
+        >>> flow, x = (
+        ...     Flow(CNF(MLP(2), TrainEval()), StandardNormal(2)),
+        ...     torch.randn(99, 2),
+        ... )
         >>> torch.equal(flow.log_prob(x), flow.log_prob(x))
         False
         >>> torch.equal(flow.eval().log_prob(x), flow.log_prob(x))

@@ -33,7 +33,11 @@ class EndTime(nn.Module):
         >>> import torch
         >>> from cnflib.continuous import CNF
         >>> cnf = CNF(EndTime(lambda t, x: x, end=2.0))  # x(1) = e^2 x(0)
-        >>> torch.allclose(cnf.solve(torch.ones(1, 1), 0.0, 1.0).logdet, torch.tensor([2.0]), atol=1e-3)
+        >>> torch.allclose(
+        ...     cnf.solve(torch.ones(1, 1), 0.0, 1.0).logdet,
+        ...     torch.tensor([2.0]),
+        ...     atol=1e-3,
+        ... )
         True
     """
 

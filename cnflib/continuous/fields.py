@@ -63,7 +63,13 @@ class ModulatedNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> field = ModulatedNet((4,), [torch.nn.Linear(4, 8), torch.nn.Linear(8, 4)], 0, True, torch.nn.Tanh)
+        >>> field = ModulatedNet(
+        ...     (4,),
+        ...     [torch.nn.Linear(4, 8), torch.nn.Linear(8, 4)],
+        ...     0,
+        ...     True,
+        ...     torch.nn.Tanh,
+        ... )
         >>> field(torch.tensor(0.5), torch.randn(5, 4)).shape
         torch.Size([5, 4])
     """
@@ -192,7 +198,9 @@ def convolutional(
 
     Example:
         >>> import torch
-        >>> convolutional((1, 8, 8), channels=(4,))(torch.tensor(0.5), torch.randn(5, 1, 8, 8)).shape
+        >>> convolutional((1, 8, 8), channels=(4,))(
+        ...     torch.tensor(0.5), torch.randn(5, 1, 8, 8)
+        ... ).shape
         torch.Size([5, 1, 8, 8])
     """
     event = event_shape(None, shape)

@@ -44,7 +44,9 @@ class HutchPP:
     Example:
         >>> import torch
         >>> x = torch.randn(4, 3)
-        >>> trace = HutchPP(sketch=3)(x)(lambda t, x: -x, torch.tensor(0.0), x, None).divergence
+        >>> trace = HutchPP(sketch=3)(x)(
+        ...     lambda t, x: -x, torch.tensor(0.0), x, None
+        ... ).divergence
         >>> torch.allclose(trace, torch.full((4,), -3.0), atol=1e-4)
         True
     """

@@ -27,7 +27,9 @@ class Likelihood(NamedTuple):
         >>> import torch
         >>> from cnflib.continuous import log_prob_with_error
         >>> from cnflib.models import ffjord
-        >>> likelihood = log_prob_with_error(ffjord(dim=2, hidden=(8,)), torch.randn(5, 2))
+        >>> likelihood = log_prob_with_error(
+        ...     ffjord(dim=2, hidden=(8,)), torch.randn(5, 2)
+        ... )
         >>> isinstance(likelihood, Likelihood), likelihood.standard_error
         (True, tensor([0., 0., 0., 0., 0.]))
     """
@@ -64,7 +66,10 @@ def log_prob_with_error(
         >>> import torch
         >>> from cnflib.continuous import Hutchinson
         >>> from cnflib.models import ffjord
-        >>> flow, x = ffjord(dim=2, hidden=(8,), divergence=Hutchinson()), torch.randn(5, 2)
+        >>> flow, x = (
+        ...     ffjord(dim=2, hidden=(8,), divergence=Hutchinson()),
+        ...     torch.randn(5, 2),
+        ... )
         >>> log_prob_with_error(flow, x, probes=4).standard_error.shape
         torch.Size([5])
     """
@@ -155,7 +160,9 @@ def log_prob_and_costs(
         >>> from cnflib.continuous import CNF, JacobianFrobenius, KineticEnergy
         >>> from cnflib.nets import MLP
         >>> x = 100 + 5 * torch.randn(64, 2)
-        >>> cnf = CNF(MLP(2, hidden=(8,)), costs=(KineticEnergy(), JacobianFrobenius()))
+        >>> cnf = CNF(
+        ...     MLP(2, hidden=(8,)), costs=(KineticEnergy(), JacobianFrobenius())
+        ... )
         >>> flow = Flow(cnf, StandardNormal(2)).after(Standardize.fit(x))
         >>> log_prob, (energy, frobenius) = log_prob_and_costs(flow, x)
         >>> loss = (-log_prob + 0.1 * energy + 0.1 * frobenius).mean()
@@ -215,7 +222,9 @@ def in_chunks(
         >>> import torch
         >>> from cnflib.models import ffjord
         >>> with torch.no_grad():
-        ...     log_prob = in_chunks(ffjord(dim=2, hidden=(8,)).log_prob, torch.randn(100, 2), 32)
+        ...     log_prob = in_chunks(
+        ...         ffjord(dim=2, hidden=(8,)).log_prob, torch.randn(100, 2), 32
+        ...     )
         >>> log_prob.shape
         torch.Size([100])
     """

@@ -68,7 +68,13 @@ def carry_along(
     Example:
         >>> import torch
         >>> from cnflib.ode import Fixed
-        >>> carry_along(lambda t, x: -x, torch.ones(3, 2), torch.linspace(0, 1, 5), None, Fixed(2)).shape
+        >>> carry_along(
+        ...     lambda t, x: -x,
+        ...     torch.ones(3, 2),
+        ...     torch.linspace(0, 1, 5),
+        ...     None,
+        ...     Fixed(2),
+        ... ).shape
         torch.Size([5, 3, 2])
     """
     check_deterministic(field)

@@ -42,7 +42,9 @@ class Automatic:
         >>> import torch
         >>> from cnflib.nets import MLP
         >>> x, directions = torch.randn(5, 2), torch.ones(1, 5, 2)
-        >>> velocity, products = Automatic()(MLP(2), torch.tensor(0.5), x, None, directions)
+        >>> velocity, products = Automatic()(
+        ...     MLP(2), torch.tensor(0.5), x, None, directions
+        ... )
         >>> velocity.shape, products.shape
         (torch.Size([5, 2]), torch.Size([1, 5, 2]))
     """
@@ -185,7 +187,11 @@ def factors(
     Example:
         >>> import torch
         >>> from cnflib.nets import MLP
-        >>> field, t, x = MLP(8, hidden=(32, 4, 32)), torch.tensor(0.5), torch.randn(5, 8)
+        >>> field, t, x = (
+        ...     MLP(8, hidden=(32, 4, 32)),
+        ...     torch.tensor(0.5),
+        ...     torch.randn(5, 8),
+        ... )
         >>> h, g = factors(field, t, None)
         >>> h(x).shape, torch.allclose(g(h(x)), field(t, x))
         (torch.Size([5, 4]), True)

@@ -83,7 +83,9 @@ class Coupling(Bijection):
         >>> import torch
         >>> from cnflib.discrete import Affine
         >>> from cnflib.nets import Conditioner
-        >>> layer = Coupling(torch.tensor([True, True, False]), Affine(), Conditioner(2, 2))
+        >>> layer = Coupling(
+        ...     torch.tensor([True, True, False]), Affine(), Conditioner(2, 2)
+        ... )
         >>> z, logdet = layer(torch.randn(5, 3))
         >>> z.shape, logdet.shape
         (torch.Size([5, 3]), torch.Size([5]))

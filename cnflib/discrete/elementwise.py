@@ -33,8 +33,10 @@ class Elementwise(Protocol):
         >>> import torch
         >>> class Shift:
         ...     parameters = 1
+        ...
         ...     def encode(self, x, params):
         ...         return x + params[:, 0], torch.zeros_like(x)
+        ...
         ...     def decode(self, z, params):
         ...         return z - params[:, 0], torch.zeros_like(z)
         >>> from cnflib.models import maf
@@ -60,7 +62,9 @@ class Additive:
 
     Example:
         >>> import torch
-        >>> z, log_slope = Additive().encode(torch.tensor([1.0]), torch.tensor([[0.5]]))
+        >>> z, log_slope = Additive().encode(
+        ...     torch.tensor([1.0]), torch.tensor([[0.5]])
+        ... )
         >>> z.item(), log_slope.item()
         (1.5, 0.0)
     """
@@ -97,7 +101,9 @@ class Affine:
 
     Example:
         >>> import torch
-        >>> z, log_slope = Affine().encode(torch.tensor([2.0]), torch.tensor([[0.5, 0.0]]))
+        >>> z, log_slope = Affine().encode(
+        ...     torch.tensor([2.0]), torch.tensor([[0.5, 0.0]])
+        ... )
         >>> z.item(), log_slope.item()
         (2.5, 0.0)
         >>> Affine(bound=1)

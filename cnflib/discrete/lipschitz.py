@@ -175,7 +175,12 @@ class Settled:
     Example:
         >>> import torch
         >>> from cnflib.discrete import lipswish
-        >>> r = Settled((2,), [torch.tensor([[0.5, 0.0], [0.0, -0.5]])], [torch.zeros(2)], lipswish)
+        >>> r = Settled(
+        ...     (2,),
+        ...     [torch.tensor([[0.5, 0.0], [0.0, -0.5]])],
+        ...     [torch.zeros(2)],
+        ...     lipswish,
+        ... )
         >>> value, product = r.linearize(torch.ones(1, 2))
         >>> value, product(torch.eye(2)[:, None])[1]
         (tensor([[ 0.5000, -0.5000]]), tensor([[ 0.0000, -0.5000]]))

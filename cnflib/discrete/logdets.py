@@ -36,7 +36,9 @@ class ExactLogDet:
 
     Example:
         >>> import torch
-        >>> ExactLogDet()(lambda v, rows=None: 0.5 * v, torch.zeros(1, 2)).exp().item()
+        >>> ExactLogDet()(
+        ...     lambda v, rows=None: 0.5 * v, torch.zeros(1, 2)
+        ... ).exp().item()
         2.25
     """
 
@@ -86,8 +88,13 @@ class RussianRoulette:
 
     Example:
         >>> import torch
-        >>> estimate = RussianRoulette()(lambda v, rows=None: 0.5 * v, torch.zeros(10_000, 2))
-        >>> bool((estimate.mean() - torch.tensor(2.25).log()).abs() < 4 * estimate.std() / 100)
+        >>> estimate = RussianRoulette()(
+        ...     lambda v, rows=None: 0.5 * v, torch.zeros(10_000, 2)
+        ... )
+        >>> bool(
+        ...     (estimate.mean() - torch.tensor(2.25).log()).abs()
+        ...     < 4 * estimate.std() / 100
+        ... )
         True
     """
 
@@ -139,7 +146,9 @@ class TruncatedSeries:
 
     Example:
         >>> import torch
-        >>> TruncatedSeries(2)(lambda v, rows=None: 0.5 * v, torch.zeros(1, 1)).item()  # log 1.5 = 0.405
+        >>> TruncatedSeries(2)(
+        ...     lambda v, rows=None: 0.5 * v, torch.zeros(1, 1)
+        ... ).item()  # log 1.5 = 0.405
         0.375
     """
 

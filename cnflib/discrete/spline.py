@@ -55,7 +55,10 @@ class RationalQuadratic:
 
     Example:
         >>> import torch
-        >>> spline, x = RationalQuadratic(bins=4, bound=3.0), torch.tensor([-10.0, 0.5, 10.0])
+        >>> spline, x = (
+        ...     RationalQuadratic(bins=4, bound=3.0),
+        ...     torch.tensor([-10.0, 0.5, 10.0]),
+        ... )
         >>> z, log_slope = spline.encode(x, torch.randn(3, spline.parameters))
         >>> z[::2].tolist(), log_slope[::2].tolist()
         ([-10.0, 10.0], [0.0, 0.0])

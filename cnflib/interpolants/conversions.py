@@ -60,7 +60,11 @@ class Derived(nn.Module):
 
     Example:
         >>> import torch
-        >>> twice = Derived(lambda t, x: x, lambda field, t, x, context: 2 * field(t, x, context), "twice")
+        >>> twice = Derived(
+        ...     lambda t, x: x,
+        ...     lambda field, t, x, context: 2 * field(t, x, context),
+        ...     "twice",
+        ... )
         >>> twice(0.5, torch.ones(1, 2))
         tensor([[2., 2.]])
     """
@@ -182,7 +186,9 @@ def velocity_from_score(
     Example:
         >>> import torch
         >>> from cnflib.interpolants import Linear
-        >>> velocity_from_score(lambda t, x: -x / (t**2 + (1 - t) ** 2), Linear())(0.75, torch.ones(1, 2))
+        >>> velocity_from_score(lambda t, x: -x / (t**2 + (1 - t) ** 2), Linear())(
+        ...     0.75, torch.ones(1, 2)
+        ... )
         tensor([[0.8000, 0.8000]])
     """
     _check_bound(interpolant, gaussian_end, pairing)
@@ -261,7 +267,9 @@ def denoiser_from_score(field: VectorField, interpolant: Interpolant) -> Derived
     Example:
         >>> import torch
         >>> from cnflib.interpolants import Constant, Linear
-        >>> denoiser_from_score(lambda t, x: -x, Linear(Constant(0.5)))(0.3, torch.ones(1, 2))
+        >>> denoiser_from_score(lambda t, x: -x, Linear(Constant(0.5)))(
+        ...     0.3, torch.ones(1, 2)
+        ... )
         tensor([[0.5000, 0.5000]])
     """
     check_path(interpolant, _NOISE)
@@ -291,7 +299,9 @@ def score_from_denoiser(field: VectorField, interpolant: Interpolant) -> Derived
     Example:
         >>> import torch
         >>> from cnflib.interpolants import Constant, Linear
-        >>> score_from_denoiser(lambda t, x: x, Linear(Constant(0.5)))(0.3, torch.ones(1, 2))
+        >>> score_from_denoiser(lambda t, x: x, Linear(Constant(0.5)))(
+        ...     0.3, torch.ones(1, 2)
+        ... )
         tensor([[-2., -2.]])
     """
     check_path(interpolant, _NOISE)

@@ -16,7 +16,15 @@ class PairingReport(NamedTuple):
     """What a pairing did to one batch; prints as a table. Its numbers are those of :func:`pairing_report`.
 
     Example:
-        >>> print(PairingReport(cost=3.0, independent_cost=4.0, crossing=0.0, used_x0=1.0, used_x1=1.0))
+        >>> print(
+        ...     PairingReport(
+        ...         cost=3.0,
+        ...         independent_cost=4.0,
+        ...         crossing=0.0,
+        ...         used_x0=1.0,
+        ...         used_x1=1.0,
+        ...     )
+        ... )
         mean |x1 - x0|^2, paired             3
         the same, all pairs                  4
         share of swaps that shorten          0
@@ -130,7 +138,9 @@ def cost_by_batch(
     Example:
         >>> import torch
         >>> from cnflib.interpolants import OptimalTransport
-        >>> costs = cost_by_batch(OptimalTransport(), *torch.randn(2, 512, 2), sizes=(4, 128))
+        >>> costs = cost_by_batch(
+        ...     OptimalTransport(), *torch.randn(2, 512, 2), sizes=(4, 128)
+        ... )
         >>> [c.size for c in costs], costs[0].cost > costs[1].cost
         ([4, 128], True)
     """

@@ -88,7 +88,9 @@ def path_energy(
     Example:
         >>> import torch
         >>> from cnflib.interpolants import Linear
-        >>> path_energy(lambda t, x: torch.ones_like(x), Linear(), *torch.randn(2, 3, 2)).tolist()
+        >>> path_energy(
+        ...     lambda t, x: torch.ones_like(x), Linear(), *torch.randn(2, 3, 2)
+        ... ).tolist()
         [2.0, 2.0, 2.0]
     """
     check_step(interpolant, x0, context)
@@ -118,7 +120,9 @@ def gaussian_cost(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1
 
     Example:
         >>> import torch
-        >>> gaussian_cost(torch.zeros(1), torch.eye(1), torch.zeros(1), 9 * torch.eye(1))
+        >>> gaussian_cost(
+        ...     torch.zeros(1), torch.eye(1), torch.zeros(1), 9 * torch.eye(1)
+        ... )
         tensor(4.)
     """
     D = mean0.numel()

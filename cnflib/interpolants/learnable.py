@@ -4,10 +4,12 @@ The minimum of :func:`~cnflib.interpolants.velocity_objective` over fields is :m
 energy of the path. A path that *maximises* this minimum has the least energy of its family. One optimizer
 serves both players::
 
-    optimizer = torch.optim.Adam([
-        {"params": field.parameters(), "lr": 3e-3},
-        {"params": path.parameters(), "lr": 1e-3, "maximize": True},
-    ])
+    optimizer = torch.optim.Adam(
+        [
+            {"params": field.parameters(), "lr": 3e-3},
+            {"params": path.parameters(), "lr": 1e-3, "maximize": True},
+        ]
+    )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):
         loss = velocity_objective(field, path.interpolant, x0, x1).mean()
@@ -111,7 +113,9 @@ class LearnableInterpolant(nn.Module):
         >>> from cnflib.interpolants import velocity_objective
         >>> from cnflib.nets import MLP
         >>> path = LearnableInterpolant(order=4)
-        >>> loss = velocity_objective(MLP(2), path.interpolant, torch.randn(64, 2), torch.rand(64, 2)).mean()
+        >>> loss = velocity_objective(
+        ...     MLP(2), path.interpolant, torch.randn(64, 2), torch.rand(64, 2)
+        ... ).mean()
         >>> loss.backward()
         >>> path.alpha.coefficients.grad.shape
         torch.Size([4])

@@ -64,7 +64,9 @@ def continuity_residual(
     Example:
         >>> import torch
         >>> shrinking = lambda t, x: -x  # N(0, I) becomes N(0, exp(-2t) I)
-        >>> log_prob = lambda t, x: -0.5 * x.square().sum(1) * torch.exp(2 * t) + x.shape[1] * t
+        >>> log_prob = lambda t, x: (
+        ...     -0.5 * x.square().sum(1) * torch.exp(2 * t) + x.shape[1] * t
+        ... )
         >>> continuity_residual(shrinking, log_prob, 0.5, torch.ones(3, 2))
         tensor([0., 0., 0.])
     """
@@ -132,9 +134,10 @@ def score_residual(
 def path_measure_bound(gap_b: float | Tensor, gap_s: float | Tensor, eps: float | Tensor) -> Tensor:
     r"""A bound on how far the law of the learned SDE is from the data, by Girsanov's theorem on its paths.
 
-    .. math:: \mathrm{KL}(\rho_1 \| \hat\rho_1) \le
-              \frac{1}{4 \varepsilon} \int_0^1 E |\hat b - b + \varepsilon (\hat s - s)|^2\,dt \le
-              \frac{1}{2 \varepsilon} \int_0^1 E |\hat b - b|^2\,dt + \frac\varepsilon2 \int_0^1 E |\hat s - s|^2\,dt
+    .. math:: \begin{aligned} \mathrm{KL}(\rho_1 \| \hat\rho_1)
+              &\le \frac{1}{4 \varepsilon} \int_0^1 E |\hat b - b + \varepsilon (\hat s - s)|^2\,dt \\
+              &\le \frac{1}{2 \varepsilon} \int_0^1 E |\hat b - b|^2\,dt \\
+              &\quad + \frac\varepsilon2 \int_0^1 E |\hat s - s|^2\,dt \end{aligned}
 
     of the SDE :math:`dx = (\hat b + \varepsilon \hat s)\,dt + \sqrt{2 \varepsilon}\,dW` that starts at the true
     :math:`\rho_0` and is solved exactly; the means are over the true :math:`\rho_t`. A gap is by how much the mean of

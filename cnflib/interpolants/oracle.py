@@ -57,7 +57,9 @@ class Oracle:
         >>> from cnflib.interpolants import Linear, sample_ode
         >>> two = GaussianMixture([0.5, 0.5], [[-2.0], [2.0]], [[[0.1]], [[0.1]]])
         >>> oracle = Oracle(Linear(), StandardNormal(1), two)
-        >>> sample_ode(oracle.velocity, torch.tensor([[-1.0], [1.0]])).round(decimals=2)
+        >>> sample_ode(oracle.velocity, torch.tensor([[-1.0], [1.0]])).round(
+        ...     decimals=2
+        ... )
         tensor([[-2.1500],
                 [ 2.1500]])
     """

@@ -46,7 +46,9 @@ class RowPairing(ABC):
         >>> class Reverse(RowPairing):
         ...     def pick(self, x0, x1, context=None, generator=None):
         ...         return torch.arange(len(x0)).flip(0)
-        >>> x0, x1 = Reverse()(torch.tensor([[0.0], [1.0]]), torch.tensor([[5.0], [6.0]]))
+        >>> x0, x1 = Reverse()(
+        ...     torch.tensor([[0.0], [1.0]]), torch.tensor([[5.0], [6.0]])
+        ... )
         >>> x0.flatten().tolist(), x1.flatten().tolist()
         ([1.0, 0.0], [5.0, 6.0])
     """

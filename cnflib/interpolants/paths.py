@@ -203,7 +203,9 @@ class EncodingDecoding(Interpolant):
 
     Example:
         >>> import torch
-        >>> EncodingDecoding()(0.25, torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1))
+        >>> EncodingDecoding()(
+        ...     0.25, torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 1)
+        ... )
         tensor([[0.5000]])
     """
 

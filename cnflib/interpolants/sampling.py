@@ -129,8 +129,18 @@ def sample_sde(
         >>> from cnflib import GaussianMixture, StandardNormal
         >>> from cnflib.interpolants import Linear, Oracle
         >>> from cnflib.ode import Fixed, heun
-        >>> oracle = Oracle(Linear(), StandardNormal(1), GaussianMixture([1.0], [[4.0]], [[[0.25]]]))
-        >>> x1 = sample_sde(oracle.velocity, oracle.score, torch.zeros(500, 1), lambda t: 1 - t, Fixed(50, heun))
+        >>> oracle = Oracle(
+        ...     Linear(),
+        ...     StandardNormal(1),
+        ...     GaussianMixture([1.0], [[4.0]], [[[0.25]]]),
+        ... )
+        >>> x1 = sample_sde(
+        ...     oracle.velocity,
+        ...     oracle.score,
+        ...     torch.zeros(500, 1),
+        ...     lambda t: 1 - t,
+        ...     Fixed(50, heun),
+        ... )
         >>> x1.shape
         torch.Size([500, 1])
     """

@@ -48,7 +48,9 @@ class TimeLaw(ABC):
         >>> import torch
         >>> class Late(TimeLaw):
         ...     def draw(self, n, like, generator=None):
-        ...         return torch.rand(n, generator=generator, dtype=like.dtype, device=like.device).sqrt()
+        ...         return torch.rand(
+        ...             n, generator=generator, dtype=like.dtype, device=like.device
+        ...         ).sqrt()
         ...
         ...     def density(self, t):
         ...         return 2 * t

@@ -46,7 +46,10 @@ class OptimalTransport(RowPairing):
 
     Example:
         >>> import torch
-        >>> x0, x1 = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[12.0], [10.0], [11.0]])
+        >>> x0, x1 = (
+        ...     torch.tensor([[0.0], [1.0], [2.0]]),
+        ...     torch.tensor([[12.0], [10.0], [11.0]]),
+        ... )
         >>> OptimalTransport()(x0, x1)[0].flatten().tolist()
         [2.0, 0.0, 1.0]
     """

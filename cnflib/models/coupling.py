@@ -180,7 +180,10 @@ def alternating(
     Example:
         >>> from torch import nn
         >>> from cnflib.discrete import Additive
-        >>> [layer.mask.tolist() for layer in alternating((3,), Additive(), 2, (8,), 0, nn.ReLU)]
+        >>> [
+        ...     layer.mask.tolist()
+        ...     for layer in alternating((3,), Additive(), 2, (8,), 0, nn.ReLU)
+        ... ]
         [[True, True, False], [False, False, True]]
     """
     first = halves(event[0]) if len(event) == 1 else checkerboard_mask(event)

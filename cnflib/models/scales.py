@@ -39,7 +39,13 @@ def multiscale(
         >>> from cnflib.nets import Conditioner
         >>> def layers(event):
         ...     mask = torch.rand(event) < 0.5
-        ...     return [Coupling(mask, Affine(), Conditioner(event, (2 * event[0], *event[1:])))]
+        ...     return [
+        ...         Coupling(
+        ...             mask,
+        ...             Affine(),
+        ...             Conditioner(event, (2 * event[0], *event[1:])),
+        ...         )
+        ...     ]
         >>> chain = multiscale((1, 8, 8), layers, scales=2)
         >>> chain(torch.randn(5, 1, 8, 8))[0].shape
         torch.Size([5, 1, 8, 8])
@@ -58,7 +64,11 @@ def resolutions(event: tuple[int, ...], scales: int | None = None) -> int:
         ValueError: If the sides cannot be halved ``scales - 1`` times.
 
     Example:
-        >>> resolutions((1, 28, 28)), resolutions((1, 7, 7)), resolutions((3, 32, 32), scales=6)
+        >>> (
+        ...     resolutions((1, 28, 28)),
+        ...     resolutions((1, 7, 7)),
+        ...     resolutions((3, 32, 32), scales=6),
+        ... )
         (3, 1, 6)
     """
     halvings = min(_halvings(side) for side in event[1:])

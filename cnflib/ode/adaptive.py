@@ -81,7 +81,12 @@ class Adaptive:
     Example:
         >>> import torch
         >>> from cnflib.ode import dopri8, solve
-        >>> result = solve(lambda t, y: -y, torch.ones(2), (0.0, 1.0), Adaptive(rtol=1e-3, atol=1e-3))
+        >>> result = solve(
+        ...     lambda t, y: -y,
+        ...     torch.ones(2),
+        ...     (0.0, 1.0),
+        ...     Adaptive(rtol=1e-3, atol=1e-3),
+        ... )
         >>> result.y[-1], result.nfe, result.accepted
         (tensor([0.3683, 0.3683]), 8, 1)
         >>> Adaptive(dopri8, adjoint=True)

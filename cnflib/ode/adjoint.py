@@ -54,7 +54,9 @@ def by_adjoint(
         >>> import torch
         >>> from cnflib.ode import Adaptive
         >>> y = torch.ones(2, requires_grad=True)
-        >>> (path,), _ = Adaptive(adjoint=True)(lambda t, state: (-state[0],), (y,), torch.tensor([0.0, 1.0]))
+        >>> (path,), _ = Adaptive(adjoint=True)(
+        ...     lambda t, state: (-state[0],), (y,), torch.tensor([0.0, 1.0])
+        ... )
         >>> path[-1].sum().backward()
         >>> y.grad
         tensor([0.3679, 0.3679])

@@ -39,7 +39,13 @@ def checkpointed(step: Step, stages: int, inputs: Sequence[Tensor], used: set[in
         >>> import torch
         >>> from cnflib.ode import Work
         >>> y, work = torch.ones(2, requires_grad=True), Work()
-        >>> step = checkpointed(lambda t, h, state: (state[0] + h * state[0].sin(),), 1, (), set(), work)
+        >>> step = checkpointed(
+        ...     lambda t, h, state: (state[0] + h * state[0].sin(),),
+        ...     1,
+        ...     (),
+        ...     set(),
+        ...     work,
+        ... )
         >>> step(torch.tensor(0.0), torch.tensor(0.1), (y,))[0].sum().backward()
         >>> work
         Work(nfe=1, accepted=1, rejected=0)

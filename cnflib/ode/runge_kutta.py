@@ -40,7 +40,13 @@ def runge_kutta_step(
         >>> import torch
         >>> from cnflib.ode import rk4
         >>> t = torch.tensor([0.0, 0.5, 0.5, 1.0])
-        >>> (y,), slopes = runge_kutta_step(lambda t, state: (-state[0],), rk4, t, torch.tensor(1.0), (torch.ones(2),))
+        >>> (y,), slopes = runge_kutta_step(
+        ...     lambda t, state: (-state[0],),
+        ...     rk4,
+        ...     t,
+        ...     torch.tensor(1.0),
+        ...     (torch.ones(2),),
+        ... )
         >>> y, len(slopes)
         (tensor([0.3750, 0.3750]), 4)
     """
@@ -77,7 +83,11 @@ def embedded_step(
         >>> import torch
         >>> from cnflib.ode import adaptive_heun
         >>> way, at = torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.0, 0.5, 0.5])
-        >>> f, y, size = lambda t, state: (-state[0],), (torch.ones(1),), lambda error, before, after: error[0].abs()
+        >>> f, y, size = (
+        ...     lambda t, state: (-state[0],),
+        ...     (torch.ones(1),),
+        ...     lambda error, before, after: error[0].abs(),
+        ... )
         >>> embedded_step(f, adaptive_heun, size, *way, at, y, f(way[0], y))
         ((tensor([0.6250]),), None, tensor([0.1250]))
     """
@@ -99,8 +109,13 @@ def begin(
     Example:
         >>> import torch
         >>> from cnflib.ode import dopri5
-        >>> f, size = lambda t, state: (-state[0],), lambda error, before, after: 1e5 * error[0].abs().max()
-        >>> slope, part = begin(f, dopri5, size, *torch.tensor([0.0, 1.0, 1.0]), (torch.ones(1),))
+        >>> f, size = (
+        ...     lambda t, state: (-state[0],),
+        ...     lambda error, before, after: 1e5 * error[0].abs().max(),
+        ... )
+        >>> slope, part = begin(
+        ...     f, dopri5, size, *torch.tensor([0.0, 1.0, 1.0]), (torch.ones(1),)
+        ... )
         >>> slope, round(part.item(), 2)
         ((tensor([-1.]),), 0.44)
     """

@@ -74,7 +74,11 @@ def solve(
 
     Example:
         >>> import torch
-        >>> result = solve(lambda t, y: (y[1], -y[0]), (torch.tensor(1.0), torch.tensor(0.0)), (0.0, torch.pi))
+        >>> result = solve(
+        ...     lambda t, y: (y[1], -y[0]),
+        ...     (torch.tensor(1.0), torch.tensor(0.0)),
+        ...     (0.0, torch.pi),
+        ... )
         >>> [round(part[-1].item(), 3) for part in result.y], result.nfe
         ([-1.0, 0.0], 56)
     """

@@ -65,7 +65,11 @@ class Solver(Protocol):
     Example:
         >>> import torch
         >>> from cnflib.ode import Fixed
-        >>> (y,), stats = Fixed(4)(lambda t, state: (-state[0],), (torch.ones(3),), torch.tensor([0.0, 1.0]))
+        >>> (y,), stats = Fixed(4)(
+        ...     lambda t, state: (-state[0],),
+        ...     (torch.ones(3),),
+        ...     torch.tensor([0.0, 1.0]),
+        ... )
         >>> y.shape, stats.nfe
         (torch.Size([2, 3]), 16)
     """
@@ -104,7 +108,13 @@ def integrate(
     Example:
         >>> import torch
         >>> from cnflib.ode import Adaptive
-        >>> (y,), stats = integrate(Adaptive(), lambda t, state: state, (torch.ones(0, 2),), torch.arange(2.0), ())
+        >>> (y,), stats = integrate(
+        ...     Adaptive(),
+        ...     lambda t, state: state,
+        ...     (torch.ones(0, 2),),
+        ...     torch.arange(2.0),
+        ...     (),
+        ... )
         >>> y.shape, stats.nfe
         (torch.Size([2, 0, 2]), 0)
     """

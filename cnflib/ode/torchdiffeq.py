@@ -59,7 +59,9 @@ class TorchDiffEq:
         >>> import torch
         >>> from cnflib.ode import solve
         >>> y0 = torch.ones(2, dtype=torch.float64)
-        >>> solve(lambda t, y: -y, y0, (0.0, 1.0), TorchDiffEq("rk4", step_size=0.1)).y[-1]
+        >>> solve(
+        ...     lambda t, y: -y, y0, (0.0, 1.0), TorchDiffEq("rk4", step_size=0.1)
+        ... ).y[-1]
         tensor([0.3679, 0.3679], dtype=torch.float64)
     """
 

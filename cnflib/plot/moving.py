@@ -191,7 +191,9 @@ def slider(
         >>> fig, ax = plt.subplots(figsize=(2, 1))
         >>> (line,) = ax.plot([0, 1], [0, 0])
         >>> alt = "A line from the origin whose right end rises from 0 to 1 as t grows."
-        >>> slider(fig, lambda t: line.set_ydata([0, t]), [0.0, 0.5, 1.0], alt).labels
+        >>> slider(
+        ...     fig, lambda t: line.set_ydata([0, t]), [0.0, 0.5, 1.0], alt
+        ... ).labels
         ('t = 0', 't = 0.5', 't = 1')
     """
     values = values.tolist() if isinstance(values, Tensor) else list(values)

@@ -55,6 +55,7 @@ CHANGES = {
     "pairing-summary": ["summary", "POT", "worst"],
     "pairing-measured": ["packages", "lapx"],
     **{f"one-target-{target}": ["entropy", target] for target in FOUND["one_target"]["entropy"]},
+    "one-target-volume": ["entropy", "checkerboard"],
     "one-target-cost": ["runs", 0, "parameters"],
     "one-target-measured": ["machine", "torch"],
     "one-target-glow": ["bits_per_dim", 0],

@@ -5,9 +5,11 @@ import re
 import sys
 from collections import Counter
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
 from house_rules import ROOT
 
 pytest.importorskip("sphinx")
@@ -101,6 +103,17 @@ def test_named_types_keep_their_names():
     assert api.annotations(cnf.CNF)["divergence"] == "Divergence"
     assert api.annotations(tableaus.Tableau)["c"] == "tuple[float, ...]"
     assert api.annotations(adaptive.Adaptive)["rtol"] == "float"
+
+
+@pytest.mark.parametrize(("page", "stacked"), [("book/api/ode", True), ("chapters/09-x", False)])
+def test_formulas_side_by_side_are_stacked_on_the_pages_of_the_reference(page, stacked):
+    tree = publish_doctree(".. math:: a = b, \\qquad\n    c = d\n\n.. math:: e = f")
+    api.stack_formulas(SimpleNamespace(env=SimpleNamespace(docname=page)), tree)
+    first, second = (formula.astext() for formula in tree.findall(nodes.math_block))
+    assert first == (
+        r"\begin{gathered} a = b, \\ c = d \end{gathered}" if stacked else "a = b, \\qquad\nc = d"
+    )
+    assert second == "e = f"
 
 
 def test_a_base_that_says_nothing_to_a_reader_is_not_shown():
