@@ -1,4 +1,4 @@
-"""The figures of measured numbers."""
+"""The figures of the pages, most of them of measured numbers."""
 
 import base64
 import zlib
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cnflib.metrics import midpoints
-from cnflib.plot import BASE, DATA, MODEL, TRAJECTORY, use_style
+from cnflib.plot import BASE, DATA, MODEL, TRAJECTORY, arrow_diagram, use_style
 from cnflib.plot.style import DENSITY
 from measured.interpolants import curves
 from measured.tables import Row, Shown, load, middle
@@ -42,8 +42,8 @@ FIGURES: dict[str, Shown] = {}
 """What the pages show, by the name of its file."""
 
 
-def figure(name: str, source: str) -> Callable[[Callable], Callable]:
-    """Declare a function that draws what a benchmark wrote."""
+def figure(name: str, source: str = "") -> Callable[[Callable], Callable]:
+    """Declare a function that draws what a benchmark wrote, or without a source a drawing."""
 
     def declare(paint: Callable[[Row], plt.Figure]) -> Callable:
         FIGURES[name] = Shown(source, paint)
@@ -56,9 +56,17 @@ def draw(folder: Path) -> None:
     """Write every figure into the folder."""
     use_style()
     for name, (source, paint) in FIGURES.items():
-        drawn = paint(load(source))
+        drawn = paint(load(source) if source else {})
         drawn.savefig(folder / f"{name}.png")
         plt.close(drawn)
+
+
+@figure("directions")
+def directions(_: Row) -> plt.Figure:
+    """The two directions of a flow."""
+    figure, ax = plt.subplots(figsize=(7, 3.2))
+    arrow_diagram(ax)
+    return figure
 
 
 @figure("speed-error", "continuous")
