@@ -11,6 +11,11 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLD = re.compile(
+    r'(<p class="collapsed admonition-title">)Show code cell source(</p>\s*<p class="expanded admonition-title">)'
+    r'Hide code cell source(</p>.{0,400}?<span class="c1"># @title )([^<]+)',
+    re.S,
+)
 MARK = re.compile(
     r"(Figure|Definition|Lemma|Proposition|Theorem|Corollary|Trap|Simpler|Exercise) ((?:\d+|[A-Z])\.\d+)"
 )
@@ -50,7 +55,8 @@ def mark(app: Sphinx, doctree: document) -> None:
     if not chapter_number(app.env.docname):
         return
     for node in doctree.findall(paragraph):
-        if node.children and isinstance(node[0], strong) and (found := MARK.match(node[0].astext())):
+        first = next((child for child in node if child.astext()), None)  # MyST may begin with an empty text
+        if isinstance(first, strong) and (found := MARK.match(first.astext())):
             node["ids"].append(anchor(*found.groups()))
             node["classes"].append(f"book-{found[1].lower()}")
 
@@ -83,6 +89,11 @@ def plain_bibliography(app: Sphinx, pagename: str, templatename: str, context: d
         context["body"] = context.get("body", "").replace(role, "")
 
 
+def title_folds(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+    """A folded code cell is headed by what its first line says, ``# @title …``, as in Colab."""
+    context["body"] = FOLD.sub(r"\1\4\2\4\3\4", context.get("body", ""))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the hooks with Sphinx."""
     app.connect("config-inited", use_cache_folder)
@@ -90,4 +101,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("env-check-consistency", number_equations)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", plain_bibliography)
+    app.connect("html-page-context", title_folds)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

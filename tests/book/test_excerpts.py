@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from cnflib_book import anchor, mark
+from cnflib_book import anchor, mark, title_folds
+from docutils import nodes
 from docutils.core import publish_doctree
 from excerpts import excerpts
 from nbformat.v4 import new_markdown_cell, new_notebook
@@ -43,6 +44,8 @@ def marked_in(docname: str) -> list[tuple[list[str], list[str]]]:
     tree = publish_doctree(
         "**Trap 9.1** (The sign.) It is wrong.\n\n**Traps** are many.\n\nA **Figure 9.1**."
     )
+    for node in tree.children:
+        node.insert(0, nodes.Text(""))  # as MyST makes them
     mark(SimpleNamespace(env=SimpleNamespace(docname=docname)), tree)
     return [(node["ids"], node["classes"]) for node in tree.children]
 
@@ -51,3 +54,12 @@ def test_what_is_marked_in_a_chapter_has_an_anchor_and_a_class():
     trap, *others = marked_in("chapters/09-x")
     assert trap == ([anchor("Trap", "9.1")], ["book-trap"]) and anchor("Trap", "9.1") == "trap-9-1"
     assert others == [([], [])] * 2 == marked_in("book/x")[1:]
+
+
+def test_a_folded_cell_is_headed_by_its_title():
+    head = '<p class="{} admonition-title">{} code cell source</p>\n'
+    heads = head.format("collapsed", "Show") + head.format("expanded", "Hide")
+    untitled = heads + "</summary><pre>x = 1</pre>"
+    context = {"body": heads + '</summary><pre><span class="c1"># @title Set &lt; up</span></pre>' + untitled}
+    title_folds(None, "", "", context, None)
+    assert context["body"].count(">Set &lt; up</p>") == 2 and context["body"].endswith(untitled)
