@@ -33,8 +33,9 @@ class Local(NamedTuple):
         >>> import torch
         >>> from cnflib.continuous import Exact
         >>> x = torch.ones(1, 3)
-        >>> Exact()(x)(lambda t, x: 2 * x, torch.tensor(0.0), x, None)
-        Local(velocity=tensor([[2., 2., 2.]]), divergence=tensor([6.]), frobenius=tensor([12.]))
+        >>> local = Exact()(x)(lambda t, x: 2 * x, torch.tensor(0.0), x, None)
+        >>> local.divergence, local.frobenius
+        (tensor([6.]), tensor([12.]))
     """
 
     velocity: Tensor

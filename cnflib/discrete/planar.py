@@ -21,8 +21,8 @@ __all__ = ["Planar"]
 class Planar(Bijection):
     r"""A planar layer: :math:`z = x + \hat u \tanh(t)` with :math:`t = w \cdot x + d`.
 
-    .. math:: \log |\det \partial z / \partial x| = \log(1 + (q - 1)\, \mathrm{sech}^2 t)
-            = \log(\tanh^2 t + q \, \mathrm{sech}^2 t)
+    .. math:: \begin{aligned} \log |\det \partial z / \partial x| &= \log(1 + (q - 1)\, \mathrm{sech}^2 t) \\
+            &= \log(\tanh^2 t + q \, \mathrm{sech}^2 t) \end{aligned}
 
         \hat u = u + (q - 1 - w \cdot u) \frac{w}{|w|^2}, \qquad q = \mathrm{softplus}(w \cdot u) > 0
 

@@ -17,8 +17,8 @@ __all__ = ["Radial"]
 class Radial(Bijection):
     r"""A radial layer: :math:`z = x + k\,(x - m) / (a + r)` with the distance :math:`r = |x - m|` from a centre m.
 
-    .. math:: \log |\det \partial z / \partial x|
-            = (D - 1) \log\Big(1 + \frac{k}{a + r}\Big) + \log\Big(1 + \frac{k a}{(a + r)^2}\Big)
+    .. math:: \begin{aligned} \log |\det \partial z / \partial x| ={} & (D - 1) \log\Big(1 + \frac{k}{a + r}\Big) \\
+            & + \log\Big(1 + \frac{k a}{(a + r)^2}\Big) \end{aligned}
 
         a = \mathrm{softplus}(\alpha) > 0, \qquad k = -a + q > -a, \qquad q = \mathrm{softplus}(\beta)
 
