@@ -1,5 +1,6 @@
 // A display formula a little wider than its column is set smaller. What scrolls within its own box can be reached by the
-// keyboard: formulas, code and tables wider than the page. The arrows that unfold the contents have a name.
+// keyboard: formulas, code and tables wider than the page. The arrows that unfold the contents have a name. A full stop
+// or comma stays on the line of the formula before it.
 (() => {
   const boxes = ".bd-article :is(.math, .math mjx-container, pre, .pst-scrollable-table-container)";
 
@@ -29,7 +30,20 @@
     }
   };
 
-  document.addEventListener("DOMContentLoaded", name);
+  const hold = () => {
+    for (const formula of document.querySelectorAll(".bd-article span.math")) {
+      const text = formula.nextSibling;
+      const sign = text?.nodeType === Node.TEXT_NODE && text.data.match(/^[.,;:!?)]+/)?.[0];
+      if (!sign) continue;
+      const line = document.createElement("span");
+      line.className = "book-line";
+      formula.replaceWith(line);
+      line.append(formula, sign);
+      text.data = text.data.slice(sign.length);
+    }
+  };
+
+  document.addEventListener("DOMContentLoaded", () => (name(), hold()));
   window.addEventListener("load", async () => {
     await window.MathJax?.startup?.promise;
     await document.fonts.ready;
