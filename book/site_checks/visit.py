@@ -27,7 +27,7 @@ def visit(browser: Browser, origin: str, name: str, shots: Path) -> Iterator[Fau
             yield Fault("open", name, "it does not open; does the file exist?", width=width)
             continue
         shot = f"{name.removesuffix('.html').replace('/', '-')}-{width}"
-        found = [*questions(page), *looks(page, shots / shot)]
+        found = [*questions(page), *looks(page, shots / shot), *sliders(page)]
         page.evaluate("siteCheck.thin()")
         found += [*keyboard(page), *accessibility(page), *heard]
         page.context.close()
@@ -93,6 +93,17 @@ def looks(page: Page, shot: Path) -> Iterator[Fault]:
     for mode in MODES:
         yield from turn(page, mode)
         page.screenshot(path=f"{shot}-{mode}.png", full_page=True)
+
+
+def sliders(page: Page) -> Iterator[Fault]:
+    """Press an arrow key on every slider: its picture and what is said of it must change."""
+    for slider in page.locator(".cnflib-slider").all():
+        control, picture, said = (slider.locator(part) for part in ("input", "img", "output"))
+        before = picture.get_attribute("src"), said.inner_text()
+        control.press("ArrowLeft" if control.input_value() == control.get_attribute("max") else "ArrowRight")
+        after = picture.get_attribute("src"), said.inner_text()
+        if before[0] == after[0] or before[1] == after[1]:
+            yield Fault("slider", "", f"an arrow key on “{before[1]}” moves nothing; does its script run?")
 
 
 def keyboard(page: Page) -> list[Fault]:

@@ -23,6 +23,15 @@ ALT = "A histogram of a thousand draws under a bell curve."
 PICTURE = (
     f'<img alt="{ALT}" src="data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==">'
 )
+OTHER = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
+MOVED = (
+    f"const f = this.closest('figure'); f.querySelector('img').src = '{OTHER}'; "
+    "f.querySelector('output').value = 't = 1'"
+)
+SLIDER = (
+    f'<figure class="cnflib-slider"><input type="range" min="0" max="1" value="0" aria-label="t" oninput="{MOVED}">'
+    f"<output>t = 0</output>{PICTURE}</figure>"
+)
 FORMULA = '<span class="math"><mjx-container>x</mjx-container></span>'
 STYLE = """
     :root { color-scheme: light; --ground: #fff; --ink: #111; --link: #003d99 }
@@ -56,6 +65,7 @@ INDEX = f"""<!doctype html><html lang="en"><head><title>A book</title><meta char
 <pre>price = "$x$"</pre>
 <details><summary>More</summary><p>What is folded.</p><div class="cell_input"># @title Set up</div></details>
 {PICTURE}
+{SLIDER}
 </article></main></body></html>"""
 PAGE = """<!doctype html><meta http-equiv="refresh" content="0; url=index.html"><p id="good place">Elsewhere.</p>"""
 SEARCH = """<!doctype html><html lang="en"><head><title>Search</title><meta charset="utf-8">
@@ -113,6 +123,7 @@ BREAKS = {
         "overflow",
         "the code pre “a_long_line_of_code = 1”",
     ),
+    "slider that stands still": (MOVED, "", "slider", "an arrow key on “t = 0” moves nothing"),
     "fold that shows": (
         "<article>",
         '<article><div class="cell_input"># @title Set up</div>',
