@@ -22,13 +22,13 @@ from pathlib import Path
 
 import map as chapter_map
 import measured
-import nbformat
 from cnflib_book import ROOT, cache_folder, glossary_terms
 from excerpts import excerpts
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from notebooks import read
 from outline import chapter_paths, outline, read_chapter
 from site_checks.loaded import page_faults
 
@@ -42,9 +42,8 @@ KEPT_CACHES = 5
 COST = ("execution_seconds", "processor_seconds", "peak_mebibytes", "threads", "processor")
 
 
-def execute(path: Path, timeout: int) -> tuple[NotebookNode, dict]:
-    """Run one notebook in an empty folder; return it with its outputs, and what it cost."""
-    notebook = nbformat.read(path, as_version=4)
+def execute(notebook: NotebookNode, timeout: int) -> tuple[NotebookNode, dict]:
+    """Run a notebook in an empty folder; return it with its outputs, and what it cost."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
@@ -98,7 +97,7 @@ def store(cache: JupyterCacheAbstract, path: Path, notebook: NotebookNode, cost:
 def cost_of(cache: JupyterCacheAbstract, path: Path) -> dict | None:
     """What the chapter cost when it ran, or None if this code has not run against this library."""
     try:
-        cost = cache.match_cache_notebook(nbformat.read(path, as_version=4)).data
+        cost = cache.match_cache_notebook(read(path)).data
     except KeyError:
         return None
     return cost if set(COST) <= cost.keys() else None
@@ -109,7 +108,7 @@ def run_chapters(cache: JupyterCacheAbstract, chapters: list[Path], jobs: int, t
     failures = 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        running = {pool.submit(execute, path, timeout): path for path in chapters}
+        running = {pool.submit(execute, read(path), timeout): path for path in chapters}
         for future in as_completed(running):
             path = running[future]
             if error := future.exception():

@@ -100,7 +100,7 @@ def test_the_run_times_are_a_table_with_the_machine():
 def test_a_cost_of_an_older_build_counts_as_none(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "cache_folder", lambda: tmp_path / "cache")
     cache, path = build.open_cache(), build.chapter_paths()[0]
-    notebook = build.nbformat.read(path, as_version=4)
+    notebook = build.read(path)
     build.store(cache, path, notebook, {"execution_seconds": 1.0, "peak_mebibytes": 1.0})
     assert build.cost_of(cache, path) is None
     build.store(cache, path, notebook, {**COSTS, "processor": "Model X"})

@@ -22,6 +22,7 @@ from house_rules import (
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from notebooks import FOLD, lines, main_path, marked, visible, words
+from seeds import with_seed
 
 PATH = Path("chapters/03-coupling-flows.ipynb")
 
@@ -286,6 +287,14 @@ def test_words_and_lines_are_counted():
     assert words(text) == 7
     nb = good()
     assert lines(visible(nb)) == 2 + 2 + 1 + 6 + 2
+
+
+def test_a_seed_is_replaced_in_its_one_line():
+    nb = good()
+    with pytest.raises(ValueError, match="one cell with the line 'seed = 0'; found 0"):
+        with_seed(nb, 3)
+    nb.cells[2].source += "\nseed = 0\nrng.manual_seed(seed)"
+    assert "\nseed = 3\nrng" in with_seed(nb, 3).cells[2].source and "seed = 0" in nb.cells[2].source
 
 
 def test_marked_paragraphs_are_found():
