@@ -11,7 +11,7 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLD = re.compile(
+FOLD_HEAD = re.compile(
     r'(<p class="collapsed admonition-title">)Show code cell source(</p>\s*<p class="expanded admonition-title">)'
     r'Hide code cell source(</p>.{0,400}?<span class="c1"># @title )([^<]+)',
     re.S,
@@ -91,7 +91,7 @@ def plain_bibliography(app: Sphinx, pagename: str, templatename: str, context: d
 
 def title_folds(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
     """A folded code cell is headed by what its first line says, ``# @title …``, as in Colab."""
-    context["body"] = FOLD.sub(r"\1\4\2\4\3\4", context.get("body", ""))
+    context["body"] = FOLD_HEAD.sub(r"\1\4\2\4\3\4", context.get("body", ""))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

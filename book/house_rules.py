@@ -65,9 +65,8 @@ EFFORT = re.compile(r" (★|★★|★★★) \(([0-9]+) min(, core)?\)")
 SOLUTION = re.compile(
     r"<details>\s*<summary>Solution ([0-9]+|[A-Z])\.([0-9]+)</summary>(.*?)</details>", re.S
 )
-OUTSIDE = re.compile(
-    r"^> \*\*(?:(?!\$\$).)*\n(?:>(?:(?!\$\$).)*\n)*\n\$\$", re.M
-)  # a box without one, then one
+# A box without an equation, and an equation right under it.
+OUTSIDE = re.compile(r"^> \*\*(?:(?!\$\$).)*\n(?:>(?:(?!\$\$).)*\n)*\n\$\$", re.M)
 OPPOSITES = re.compile(r"\.inverse\(|\bforward\(")
 ALT_LENGTH = 40
 COLUMNS = 84
@@ -117,7 +116,7 @@ def check_bootstrap(nb: NotebookNode, path: Path) -> Iterator[str]:
         yield "the first code cell is not the one in book/bootstrap.txt"
 
 
-def check_cell_length(nb: NotebookNode, path: Path) -> Iterator[str]:
+def check_cell_size(nb: NotebookNode, path: Path) -> Iterator[str]:
     """No code cell over 25 lines, and a median of at most 10; no line over 84 columns."""
     cells = code_cells(nb)
     for cell in cells:
@@ -188,7 +187,7 @@ def check_visible_code(nb: NotebookNode, path: Path) -> Iterator[str]:
     for cell in visible(nb):
         if match := OPPOSITES.search(cell.source):
             yield f"{match[0]!r} in the cell {head(cell)}: encode and decode have names that cannot be mixed up"
-        if all(isinstance(statement, ast.Assert) for statement in statements(cell)):
+        if {type(statement) for statement in statements(cell)} == {ast.Assert}:
             yield f"the cell {head(cell)} only asserts: print what it found, or join it to its neighbour"
 
 
@@ -352,7 +351,7 @@ CHECKS = [
     check_clean,
     check_title,
     check_bootstrap,
-    check_cell_length,
+    check_cell_size,
     check_figures,
     check_first_picture,
     check_folds,

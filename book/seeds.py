@@ -1,6 +1,6 @@
 """Run chapters with other seeds: what a chapter asserts must hold for each. Takes a minute a chapter and seed.
 
-python book/seeds.py chapters/01-change-of-variables.ipynb --seeds 5 --jobs 2
+For instance: ``python book/seeds.py chapters/01-change-of-variables.ipynb --seeds 5 --jobs 2``.
 """
 
 import argparse
@@ -24,7 +24,8 @@ def with_seed(nb: NotebookNode, seed: int) -> NotebookNode:
     cells = [cell for cell in code_cells(nb) if LINE in cell.source.split("\n")]
     if len(cells) != 1:
         raise ValueError(f"Expected one cell with the line '{LINE}'; found {len(cells)}.")
-    cells[0].source = cells[0].source.replace(LINE, f"seed = {seed}", 1)
+    lines = (f"seed = {seed}" if line == LINE else line for line in cells[0].source.split("\n"))
+    cells[0].source = "\n".join(lines)
     return nb
 
 

@@ -153,7 +153,7 @@ def row_each(context: Tensor | None, n: int) -> Tensor | None:
             f"{described(context)}. Many points for each of several rows: "
             "cnflib.adapters.given(flow, context).sample((n,))."
         )
-    return context.repeat(n // context.shape[0], *[1] * (context.ndim - 1))
+    return context if context.shape[0] == n else context.repeat(n, *[1] * (context.ndim - 1))
 
 
 def check_labels(context: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""One thread for each process: tests run side by side, one process on every core. And the mark of slow tests."""
+"""One thread for each process, since tests run side by side; the mark of slow tests; settings of figures restored."""
 
 import os
 from collections.abc import Iterator

@@ -95,6 +95,7 @@
     return [`the page scrolls sideways, ${wide} px wide, because of ${worst}; let it wrap or scroll in itself`];
   }
 
+  /** Code cells with a title whose code stood open when the page came. */
   function folds() {
     if (!shown.length) return [];
     return [`a cell with a title is not folded: ${examples(shown)}; give it the tag hide-input`];

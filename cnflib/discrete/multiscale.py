@@ -2,12 +2,10 @@ r"""Multi-scale flows: squeeze an image to half its sides, finish half of its ch
 
 A scale is a bijection that keeps the shape of x, and so is the next one inside it::
 
-    coarse = Chain(
-        Squeeze(), step_coarse, Inverse(Squeeze())
-    )  # keeps (2, 4, 4); its step sees (8, 2, 2)
-    fine = Chain(
-        Squeeze(), step_fine, Split(coarse), Inverse(Squeeze())
-    )  # keeps (1, 8, 8); its step sees (4, 4, 4)
+    # keeps (2, 4, 4); its step sees (8, 2, 2)
+    coarse = Chain(Squeeze(), step_coarse, Inverse(Squeeze()))
+    # keeps (1, 8, 8); its step sees (4, 4, 4)
+    fine = Chain(Squeeze(), step_fine, Split(coarse), Inverse(Squeeze()))
     flow = Flow(fine, StandardNormal((1, 8, 8)))
 
 Glow's learned prior of the finished half :math:`x_b` given :math:`x_a` is an affine coupling that keeps :math:`x_a`,

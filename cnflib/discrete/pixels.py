@@ -7,9 +7,8 @@ A density :math:`\hat p` of :math:`y + u`, with u uniform on the unit cube, boun
 Both maps stand before a builder's flow, never inside it::
 
     flow = glow((1, 28, 28)).after(Chain(Dequantize(256), Logit()))
-    bits_per_dim(
-        mean_log_prob(flow, y, draws=4), dims=784, levels=1
-    )  # log-probabilities are those of y + u
+    # log-probabilities are those of y + u
+    bits_per_dim(mean_log_prob(flow, y, draws=4), dims=784, levels=1)
 """
 
 import math

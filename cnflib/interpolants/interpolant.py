@@ -232,9 +232,7 @@ class Interpolant:
             >>> from cnflib.nets import MLP
             >>> field, path = MLP(2), Linear()
             >>> p = path.draw(torch.randn(64, 2), torch.rand(64, 2))
-            >>> loss = (
-            ...     (field(p.t, p.x) - p.rate).square().sum(1).mean()
-            ... )  # that of velocity_loss
+            >>> loss = (field(p.t, p.x) - p.rate).square().sum(1).mean()
         """
         p = self._motion(x0, x1, t, xi, generator)
         if p.xi is None:

@@ -88,9 +88,9 @@ def velocity_objective(
     mean is :math:`-E|b|^2`. With noise the point is taken at :math:`\pm\xi`,
 
     .. math:: x^\pm = \alpha x_0 + \beta x_1 \pm \gamma \xi, \qquad
-        \tfrac12 \big(|f^+|^2 + |f^-|^2\big) \qquad
-        {} - (\dot\alpha x_0 + \dot\beta x_1) \cdot (f^+ + f^-) \qquad
-        {} - \dot\gamma\, \xi \cdot (f^+ - f^-),
+        \begin{aligned} & \tfrac12 \big(|f^+|^2 + |f^-|^2\big) \\
+        & - (\dot\alpha x_0 + \dot\beta x_1) \cdot (f^+ + f^-) \\
+        & - \dot\gamma\, \xi \cdot (f^+ - f^-), \end{aligned}
 
     and is finite, with finite variance, where :math:`\dot\gamma` is infinite: :math:`f^+ - f^-` vanishes like
     :math:`\gamma`. The field is evaluated at 2B rows at once then, at B without noise.

@@ -75,9 +75,8 @@ def _assigned(x0: Tensor, x1: Tensor) -> Tensor:
     r"""The optimum in several: of :math:`|x_0 - x_1|^2` only :math:`-2\, x_0 \cdot x_1` depends on the permutation."""
     from scipy.optimize import linear_sum_assignment  # takes a while to import, and only this needs it
 
-    cost = (
-        -_at_the_origin(x0) @ _at_the_origin(x1).T
-    )  # the search is shorter from a base, which is smooth, to data that cluster
+    # The search is shorter from a base, which is smooth, to data that cluster.
+    cost = -_at_the_origin(x0) @ _at_the_origin(x1).T
     if len(cost) > SMALL:
         cost -= _prices(cost.float())
     partner = torch.as_tensor(linear_sum_assignment(cost.cpu().numpy())[1], device=x0.device)

@@ -9,8 +9,14 @@ import torch
 from house_rules import ROOT
 
 from cnflib import GaussianMixture, StandardNormal
-from cnflib.interpolants import Interpolant, Linear, Oracle, Trigonometric
-from cnflib.interpolants.conversions import score_from_velocity, velocity_from_score
+from cnflib.interpolants import (
+    Interpolant,
+    Linear,
+    Oracle,
+    Trigonometric,
+    score_from_velocity,
+    velocity_from_score,
+)
 
 PAGE = (ROOT / "book/dictionary.md").read_text(encoding="utf-8")
 TOKEN = re.compile(r"\\(?:dot|bar)\s*(?:\\[a-z]+|x_\d)|\\[a-z]+|[a-z](?:_\d)?|\d+(?:\.\d+)?|[-+^(){}]")

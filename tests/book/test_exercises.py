@@ -9,9 +9,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from house_rules import FENCE, SOLUTION, chapter_paths, prose, read, tagged
+from house_rules import SOLUTION, chapter_paths
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from notebooks import FENCE, prose, read, tagged
 
 matplotlib.use("Agg")
 

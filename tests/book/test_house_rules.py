@@ -16,12 +16,11 @@ from house_rules import (
     concept_faults,
     faults,
     number,
-    read,
     toc_faults,
 )
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from notebooks import FOLD, lines, main_path, marked, visible, words
+from notebooks import FOLD, lines, main_path, marked, read, visible, words
 from seeds import with_seed
 
 PATH = Path("chapters/03-coupling-flows.ipynb")

@@ -9,7 +9,7 @@ import pytest
 from cnflib_book import glossary_terms
 from house_rules import ROOT
 from nbformat.v4 import new_markdown_cell, new_notebook
-from outline import FAST_PATHS, PLAN, Chapter, chapter_paths, needs, outline, read_chapter
+from outline import FAST_PATHS, PLAN, Chapter, chapter_paths, needs, number, outline, read_chapter
 
 METADATA = {
     "1": {"requires": [], "provides": ["a", "b"]},
@@ -48,6 +48,20 @@ def test_the_plan_counts_up_and_holds_the_fast_paths():
     assert numbers == [*map(str, range(1, 28)), *"ABCDE"]
     assert all(numbers == sorted(numbers, key=int) for numbers in map(list, FAST_PATHS.values()))
     assert {name for path in FAST_PATHS.values() for name in path} <= set(numbers)
+
+
+@pytest.mark.parametrize("page", ["map", "how-to-read"])
+def test_a_page_tells_both_fast_paths(page):
+    text = re.sub(r"\s+", " ", (ROOT / f"book/{page}.md").read_text(encoding="utf-8"))
+    assert all(" → ".join(path) in text for path in FAST_PATHS.values())
+
+
+def test_the_first_page_lists_the_chapters_that_are_written_and_those_that_are_planned():
+    text = (ROOT / "book/index.md").read_text(encoding="utf-8")
+    written = re.findall(r"\{doc\}`/chapters/0?(\d+)-", text)
+    planned = re.findall(r"(?:Planned:|·) (\d+)&nbsp;", text)
+    assert written == [number(path) for path in chapter_paths()]
+    assert sorted(map(int, written + planned)) == list(range(1, 28)) and "Twenty-seven chapters" in text
 
 
 def test_an_edge_is_a_concept_that_one_provides_and_the_other_requires():

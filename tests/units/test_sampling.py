@@ -249,6 +249,14 @@ def test_an_sde_compiles_into_one_graph(method):
         assert_close(torch.compile(sample, fullgraph=True, backend="eager")(draw()), eager)
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_no_point_at_all_gives_none_whatever_the_context(rows):
+    x, context = torch.zeros(0, 2), torch.zeros(rows, 3)
+    pull_by = lambda t, x, context: -x * context[:, :1]
+    assert sample_ode(pull_by, x, Fixed(2), context).shape == (0, 2)
+    assert sample_sde(pull_by, pull_by, x, 0.1, Fixed(2, euler), context, rng()).shape == (0, 2)
+
+
 def test_samplers_take_fields_of_two_arguments_and_labels_as_context():
     two, labels = lambda t, x: torch.sin(x) + t, torch.arange(5) % 2
 
