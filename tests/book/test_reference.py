@@ -93,7 +93,7 @@ def test_a_module_describes_what_readers_import_and_the_types_beside_it():
     names = api.own_names("cnflib.continuous.divergence")
     assert {"Exact", "Estimator"} <= set(names)
     assert not api.own_names("cnflib.ode.adjoint")
-    assert api.is_shown("cnflib.data.toy") and api.is_shown("cnflib.metrics")
+    assert api.is_shown("cnflib.data.toy") and api.is_shown("cnflib.train")
     assert not api.is_shown("cnflib.ode.solve") and not api.is_shown("cnflib.flow")
 
 

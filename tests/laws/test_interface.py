@@ -28,6 +28,7 @@ from cnflib import (
     data,
     discrete,
     interpolants,
+    metrics,
     models,
     nets,
     ode,
@@ -479,6 +480,9 @@ SETTINGS = [
     interpolants.ConditionalPairing(interpolants.OptimalTransport(), weight=2.0),
     interpolants.UniformTimes(),
     interpolants.BetaTimes(1.0, 0.5),
+    metrics.EnergyDistance(),
+    metrics.MMD((0.5, 1.0)),
+    metrics.SlicedWasserstein(20),
 ]
 
 
@@ -486,7 +490,7 @@ SETTINGS = [
 def test_settings_print_as_what_makes_them_compare_hash_pickle_and_copy(settings):
     scope = {
         name: getattr(package, name)
-        for package in (cnflib, ode, continuous, discrete, interpolants)
+        for package in (cnflib, ode, continuous, discrete, interpolants, metrics)
         for name in package.__all__
     }
     assert len(repr(settings)) < 100
@@ -513,7 +517,7 @@ PACKAGES = [
     audit,
     data,
     plot,
-    cnflib.metrics,
+    metrics,
     cnflib.train,
     adapters,
 ]

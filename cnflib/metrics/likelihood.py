@@ -8,48 +8,21 @@ It holds only for a :math:`\hat p` of mass 1, so a likelihood counts together wi
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cnflib._check import described
+from cnflib.metrics._checks import checked_logs
+from cnflib.metrics.results import Estimate
 
-__all__ = ["Estimate", "bits_per_dim", "mass", "midpoints", "nll", "on_grid", "paired_gap"]
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = ["Bounds", "LogProb", "bits_per_dim", "mass", "midpoints", "nll", "on_grid", "paired_gap"]
 
 
 LogProb = Callable[[Tensor], Tensor]
+"""``log_prob(x) -> (N,)``: log-densities in nats at points ``(N, D)``."""
+
 Bounds = Sequence[tuple[float, float]]
-
-
-class Estimate(NamedTuple):
-    r"""A mean over N independent draws and its standard error; prints as ``3.512 ± 0.004``.
-
-    .. math:: \bar v = \frac1N \sum_i v_i, \qquad
-              \mathrm{se} = \frac{s}{\sqrt N}, \quad s^2 = \frac{1}{N-1} \sum_i (v_i - \bar v)^2
-
-    A format such as ``f"{gap:.2f}"`` applies to both numbers.
-
-    Args:
-        value: The mean :math:`\bar v`.
-        standard_error: :math:`\mathrm{se}`, in the unit of the value; inf where the mean is infinite.
-    """
-
-    value: float
-    standard_error: float
-
-    def __str__(self) -> str:
-        if not (math.isfinite(self.value) and 0 < self.standard_error < math.inf):
-            return format(self, "g")
-        decimals = max(0, math.ceil(-math.log10(self.standard_error / 2)))
-        return format(self, f".{decimals}f")
-
-    def __format__(self, spec: str) -> str:
-        return f"{self.value:{spec}} ± {self.standard_error:{spec}}" if spec else str(self)
+"""The box ``((a_1, b_1), ..., (a_D, b_D))``, D = 1 or 2, in the unit of x."""
 
 
 def nll(log_prob: Tensor) -> Estimate:
@@ -63,7 +36,7 @@ def nll(log_prob: Tensor) -> Estimate:
     Raises:
         ValueError: If the shape is not ``(N,)`` with N ≥ 2, or a value is NaN or +inf.
     """
-    return _estimate(-_checked(log_prob, "log_prob", least=2))
+    return _estimate(-checked_logs(log_prob, "log_prob", least=2))
 
 
 def paired_gap(log_p: Tensor, log_q: Tensor) -> Estimate:
@@ -81,7 +54,7 @@ def paired_gap(log_p: Tensor, log_q: Tensor) -> Estimate:
     Raises:
         ValueError: If a shape is not ``(N,)`` with N ≥ 2, or a value is NaN or +inf.
     """
-    log_p, log_q = _checked(log_p, "log_p", least=2), _checked(log_q, "log_q", least=2)
+    log_p, log_q = checked_logs(log_p, "log_p", least=2), checked_logs(log_q, "log_q", least=2)
     return _estimate(log_p - log_q)
 
 
@@ -195,7 +168,7 @@ def on_grid(
     """
     with torch.no_grad():
         chunks = midpoints(bounds, points, dtype, device).split(chunk)
-        values = [_checked(log_prob(x), "log_prob", least=len(x)) for x in chunks]
+        values = [checked_logs(log_prob(x), "log_prob", least=len(x)) for x in chunks]
     return torch.cat(values).reshape((points,) * len(bounds))
 
 
@@ -203,21 +176,3 @@ def _estimate(values: Tensor) -> Estimate:
     mean = values.mean().item()
     error = values.std().item() / math.sqrt(len(values)) if math.isfinite(mean) else math.inf
     return Estimate(mean, error)
-
-
-def _checked(log_prob: Tensor, name: str, least: int) -> Tensor:
-    """The values in float64 on the CPU, after a check of shape, NaN and +inf."""
-    if not isinstance(log_prob, Tensor) or log_prob.ndim != 1 or len(log_prob) < least:
-        raise ValueError(
-            f"Expected {name} of shape (N,) with N ≥ {least}, one number per point; got {described(log_prob)}. Pass "
-            "the values at all points, before any mean, summed over the event's dimensions."
-        )
-    values = log_prob.detach().cpu().double()
-    bad = (values.isnan() | values.isposinf()).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(
-            f"Expected {name} < +inf and not NaN; got {'NaN' if values[bad[0]].isnan() else '+inf'} at {len(bad)} of "
-            f"{len(values)} points, first at index {bad[0]}. Look at that point: an input that is not finite, a "
-            "diverging solver, or a density that has collapsed onto it."
-        )
-    return values
