@@ -62,7 +62,8 @@ def ranks(x: Tensor, draws: Tensor, generator: Generator | None = None) -> Tenso
 
     Args:
         x: Data, or parameters drawn from the prior, shape ``(N, *event)``.
-        draws: Draws of the model for the context of each row of x, shape ``(S, N, *event)``.
+        draws: Draws of the model for the context of each row of x, such as
+            ``cnflib.adapters.given(flow, context).sample((S,))``, shape ``(S, N, *event)``.
         generator: Source of randomness for ties.
 
     Returns:

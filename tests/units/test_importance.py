@@ -81,6 +81,27 @@ def test_the_shape_of_a_pareto_tail_is_found(k):
     assert abs(sum(found) / 30 - expected) < 4 * (1 + k) / math.sqrt(30 * n) + 0.02
 
 
+def fitted(y):
+    """The fit of Zhang and Stephens, number by number, and the prior of PSIS: ten points of shape 1/2."""
+    n, m = len(y), 30 + int(len(y) ** 0.5)
+    grid = [
+        1 / y[-1] + (1 - math.sqrt(m / (j - 0.5))) / (3 * y[int(n / 4 + 0.5) - 1]) for j in range(1, m + 1)
+    ]
+    shapes = [sum(math.log1p(-b * v) for v in y) / n for b in grid]
+    logs = [n * (math.log(-b / k) - k - 1) for b, k in zip(grid, shapes)]
+    b = sum(b / sum(math.exp(other - own) for other in logs) for b, own in zip(grid, logs))
+    return (sum(math.log1p(-b * v) for v in y) + 10 * 0.5) / (n + 10)
+
+
+@pytest.mark.parametrize("n", [25, 100, 2000])
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_the_fit_is_the_published_one(n, scale):
+    log_w = draws(n, scale)
+    tail = math.ceil(min(n / 5, 3 * math.sqrt(n)))
+    cut, *largest = log_w.exp().sort().values[-tail - 1 :].tolist()
+    assert pareto_k(log_w) == pytest.approx(fitted([w - cut for w in largest]), rel=1e-6)
+
+
 @pytest.mark.parametrize("scale", [0.4, 0.6, 0.8])
 def test_a_normal_law_too_narrow_has_weights_of_shape_one_minus_its_variance(scale):
     found = [pareto_k(draws(100_000, scale, seed=seed)) for seed in range(5)]
