@@ -38,8 +38,9 @@ class Flow(nn.Module):
 
     Args:
         bijection: The map :math:`g` from data to latent: a :class:`Bijection`, or anything with its four methods.
-        base: The density :math:`p_Z` of the latent: whatever :func:`as_density` takes. A module is held as it is;
-            anything else is copied, to dtype and device of the bijection.
+        base: The density :math:`p_Z` of the latent: whatever :func:`as_density` takes. A module is held, not copied,
+            and wrapped where its methods do not take context and generator: keep a name of your own for it. Anything
+            else is copied, to dtype and device of the bijection.
 
     Raises:
         ValueError: If the one is no bijection or the other no density.
