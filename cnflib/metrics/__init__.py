@@ -3,21 +3,11 @@
 All functions take plain tensors, so models of any library can be measured; all results are numbers that print well.
 """
 
-from cnflib.metrics.calibration import (
-    Coverage,
-    central_level,
-    coverage,
-    density_level,
-    latent_pit,
-    pit,
-    rank_uniformity,
-    ranks,
-    tarp_level,
-    uniformity,
-)
+from cnflib.metrics.calibration import latent_pit, pit, rank_uniformity, ranks, uniformity
 from cnflib.metrics.classifier import Classifier, ClassifierTest, classifier_test
 from cnflib.metrics.importance import effective_sample_size, log_z, pareto_k
 from cnflib.metrics.likelihood import Bounds, LogProb, bits_per_dim, mass, midpoints, nll, on_grid, paired_gap
+from cnflib.metrics.regions import Coverage, central_level, coverage, density_level, tarp_level
 from cnflib.metrics.results import Estimate, Significance
 from cnflib.metrics.two_sample import (
     MMD,

@@ -10,45 +10,20 @@ Calibration alone is not a fit: a model that ignores c and returns :math:`p(x)` 
 Test within bins of c too, or look at the likelihood.
 """
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import torch
 from torch import Generator, Tensor
 
 from cnflib._random import source
 from cnflib.metrics._checks import check_draws
-from cnflib.metrics.results import Estimate, Significance
+from cnflib.metrics.results import Significance
 
 __all__ = [
-    "Coverage",
-    "central_level",
-    "coverage",
-    "density_level",
     "latent_pit",
     "pit",
     "rank_uniformity",
     "ranks",
-    "tarp_level",
     "uniformity",
 ]
-
-
-class Coverage(NamedTuple):
-    r"""The share of points inside the regions of each level; prints a line for each.
-
-    Args:
-        levels: The nominal levels a.
-        shares: For each the share of points inside, with the standard error :math:`\sqrt{a (1 - a) / N}` that it has
-            where the model is the truth: further off than two or three of them, it is not.
-    """
-
-    levels: tuple[float, ...]
-    shares: tuple[Estimate, ...]
-
-    def __str__(self) -> str:
-        return "\n".join(f"{a:6.1%}: {100 * v:.1f} ± {100 * e:.1f} %" for a, (v, e) in zip(*self))
 
 
 def ranks(x: Tensor, draws: Tensor, generator: Generator | None = None) -> Tensor:
@@ -128,120 +103,6 @@ def latent_pit(z: Tensor) -> Tensor:
         tensor([0.0250, 0.5000, 0.9750], dtype=torch.float64)
     """
     return torch.special.ndtr(z.detach().double())
-
-
-def central_level(u: Tensor) -> Tensor:
-    r"""Level of the smallest central interval that holds x, :math:`|2u - 1|`; uniform under the truth.
-
-    Args:
-        u: Probability integral transforms, any shape.
-
-    Example:
-        >>> import torch
-        >>> central_level(torch.tensor([0.5, 0.05, 0.95]))
-        tensor([0.0000, 0.9000, 0.9000])
-    """
-    return (2 * u - 1).abs()
-
-
-def density_level(log_prob: Tensor, log_prob_draws: Tensor, generator: Generator | None = None) -> Tensor:
-    r"""Level of the smallest region of highest density that holds x; uniform under the truth, in any dimension.
-
-    .. math:: 1 - \mathrm{pit}\big(\log p(x | c);\ \log p(x^1 | c), \dots, \log p(x^S | c)\big)
-
-    Args:
-        log_prob: :math:`\log p(x_i | c_i)` of the model, shape ``(N,)``, nats.
-        log_prob_draws: The same at draws of the model for the same contexts, shape ``(S, N)``.
-        generator: Source of randomness.
-
-    Returns:
-        Levels in (0, 1], float64, shape ``(N,)``.
-
-    Raises:
-        ValueError: If the shapes do not fit, or there is a NaN.
-
-    References:
-        Computing and Graphing Highest Density Regions, Hyndman, 1996, doi:10.2307/2684423.
-
-    Example:
-        >>> import torch
-        >>> from cnflib.metrics import uniformity
-        >>> x, draws = torch.randn(1000), torch.randn(99, 1000)
-        >>> levels = density_level(-(x**2), -(draws**2))
-        >>> uniformity(levels).p_value > 1e-4
-        True
-    """
-    return 1 - pit(log_prob, log_prob_draws, generator)
-
-
-def tarp_level(x: Tensor, draws: Tensor, reference: Tensor, generator: Generator | None = None) -> Tensor:
-    r"""Level of the ball around a random reference point that reaches x: a test by draws alone, in any dimension.
-
-    .. math:: \mathrm{pit}\big(|x - r|;\ |x^1 - r|, \dots, |x^S - r|\big)
-
-    Uniform under the truth for references r of any law that may depend on the context and not on x. References that
-    depend on the context see faults that those of one law for all do not.
-
-    Args:
-        x: Data, shape ``(N, *event)``.
-        draws: Draws of the model for the context of each row, shape ``(S, N, *event)``.
-        reference: Reference points r, one for each row, shape ``(N, *event)``.
-        generator: Source of randomness.
-
-    Returns:
-        Levels in [0, 1), float64, shape ``(N,)``.
-
-    Raises:
-        ValueError: If the shapes do not fit, or there is a NaN.
-
-    References:
-        Sampling-Based Accuracy Testing of Posterior Estimators for General Inference, Lemos et al., 2023,
-        arXiv:2302.03026.
-
-    Example:
-        >>> import torch
-        >>> from cnflib.metrics import uniformity
-        >>> x, r = torch.randn(2, 1000, 3)
-        >>> levels = tarp_level(x, torch.randn(99, 1000, 3), r)
-        >>> uniformity(levels).p_value > 1e-4
-        True
-    """
-    check_draws(x, draws)
-    check_draws(x, reference[None], "reference")
-    distance, distances = (x - reference).flatten(1).norm(dim=1), (draws - reference).flatten(2).norm(dim=2)
-    return pit(distance, distances, generator)
-
-
-def coverage(level: Tensor, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95)) -> Coverage:
-    r"""Share of points whose region of nominal level a holds them; a where the model is the truth.
-
-    .. math:: \frac1N \#\{i : \ell_i \le a\}
-
-    A share below a means that the model is too sure, above that it is not sure enough.
-
-    Args:
-        level: For each of N independent points the level ℓ of the smallest region that holds it, by
-            :func:`central_level`, :func:`density_level` or :func:`tarp_level`, shape ``(N,)``.
-        levels: The nominal levels a in (0, 1).
-
-    Raises:
-        ValueError: If the shape is not ``(N,)``.
-
-    Example:
-        >>> import torch
-        >>> print(coverage(torch.linspace(0, 1, 101), (0.5, 0.9)))
-         50.0%: 50.5 ± 5.0 %
-         90.0%: 90.1 ± 3.0 %
-    """
-    if level.ndim != 1 or len(level) == 0:
-        raise ValueError(
-            f"Expected level of shape (N,), one number per independent point; got {tuple(level.shape)}. Of several "
-            "coordinates take one at a time: level[:, 0]."
-        )
-    shares = [
-        Estimate((level <= a).double().mean().item(), math.sqrt(a * (1 - a) / len(level))) for a in levels
-    ]
-    return Coverage(tuple(levels), tuple(shares))
 
 
 def uniformity(u: Tensor) -> Significance:
