@@ -19,6 +19,7 @@ from cnflib._check import (
     reference,
     row_each,
 )
+from cnflib._context import BijectionInUnits, DensityInUnits
 from cnflib._random import learning
 from cnflib.bijection import Bijection, Chain
 from cnflib.density import Density, as_density
@@ -183,20 +184,41 @@ class Flow(nn.Module):
         check_call(z, self.base.event_shape, context, self.bijection, "z")
         return self._decoded(z, context, generator)
 
-    def after(self, bijection: Bijection) -> "Flow":
-        r"""The flow of data that a bijection h encodes first: the same model in other units.
+    def after(self, bijection: Bijection, context: Bijection | None = None) -> "Flow":
+        r"""The flow of data that a bijection h encodes first: the same model in other units, of the context too.
 
-        .. math:: \log p(x) = \log p_{\text{flow}}(h(x)) + \log |\det \partial h / \partial x|
+        .. math:: \log p(x \mid c) = \log p_{\text{flow}}(h(x) \mid k(c)) + \log |\det \partial h / \partial x|
 
-        Parts are shared, not copied: ``realnvp(dim=13).after(Standardize.fit(x_train))``.
+        Parts are shared, not copied: ``realnvp(dim=13).after(Standardize.fit(x_train))``. Every method of the new flow,
+        its bijection and its base take the context c as it is.
 
         Args:
             bijection: The map h from data to what this flow takes as data.
+            context: The map k from contexts to what this flow takes as context, a bijection that draws nothing; None
+                leaves them as they are.
 
         Raises:
-            ValueError: If it has not the four methods of a bijection.
+            ValueError: If one has not the four methods of a bijection; later, if a context is not of k's event shape.
+
+        Example:
+            >>> import torch
+            >>> from cnflib import Standardize
+            >>> from cnflib.models import realnvp
+            >>> year = 1950 + 50 * torch.rand(256, 1)
+            >>> x = 0.1 * year + torch.randn(256, 2)
+            >>> flow = realnvp(dim=2, context=1).after(
+            ...     Standardize.fit(x), context=Standardize.fit(year)
+            ... )
+            >>> flow.log_prob(x, year).shape
+            torch.Size([256])
+            >>> flow.sample(3, torch.tensor([[1984.0]])).shape
+            torch.Size([3, 2])
         """
-        return Flow(Chain(bijection, self.bijection), self.base)
+        if context is None:
+            return Flow(Chain(bijection, self.bijection), self.base)
+        check_bijection(context, "context")
+        inner, base = BijectionInUnits(self.bijection, context), DensityInUnits(self.base, context)
+        return Flow(Chain(bijection, inner), base)
 
     def _decoded(self, z: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
         """The points of latents; those of another shape were broadcast, or are of a bijection that does not say its."""

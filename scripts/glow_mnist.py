@@ -1,9 +1,9 @@
 """Glow on MNIST: what an hour of two CPU threads, or a few minutes of a GPU, gives in bits per dimension.
 
-    CNFLIB_DATA=path/to/data python scripts/glow_mnist.py
+    python scripts/glow_mnist.py
 
-reads the four files train-images-idx3-ubyte.gz, ... of MNIST from $CNFLIB_DATA/mnist. A checkpoint is written every
-minute in one piece; the same command goes on from it, on a CPU with ``--steps`` to the same numbers bit for bit (with
+reads MNIST from $CNFLIB_DATA/mnist, or downloads it once (cnflib.data.mnist). A checkpoint is written every minute in
+one piece; the same command goes on from it, on a CPU with ``--steps`` to the same numbers bit for bit (with
 ``--seconds``, the learning rate follows the clock). At the end the averaged weights are judged on all 10,000 test
 images, with K draws of the dequantisation noise for each; the result goes to benchmarks/results/glow_mnist.json, and
 samples at four temperatures to samples.png beside the checkpoint.
@@ -126,7 +126,7 @@ def judge(flow: nn.Module, draws: int, seed: int) -> Estimate:
     """Bits per dimension of the test images, K draws of the noise for each."""
     device = best_device()
     generator = torch.Generator(device).manual_seed(seed)
-    chunks = tqdm(images("t10k").split(500), desc=f"test, K = {draws}")
+    chunks = tqdm(images("test").split(500), desc=f"test, K = {draws}")
     values = [mean_log_prob(flow, y.to(device).float(), draws, generator=generator) for y in chunks]
     return bits_per_dim(torch.cat(values), DIMS)
 

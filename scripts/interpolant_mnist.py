@@ -1,8 +1,8 @@
 """An interpolant on MNIST: what an hour of one CPU thread gives in bits per dimension.
 
-    CNFLIB_DATA=path/to/data python scripts/interpolant_mnist.py
+    python scripts/interpolant_mnist.py
 
-reads MNIST's files train-images-idx3-ubyte.gz, ... from $CNFLIB_DATA/mnist. A U-Net learns the velocity between noise
+reads MNIST from $CNFLIB_DATA/mnist, or downloads it once (cnflib.data.mnist). A U-Net learns the velocity between noise
 and images by regression; its flow is then judged by its density. A checkpoint is written every minute in one piece;
 the same command goes on from it, on a CPU with ``--steps`` to the same numbers bit for bit (with ``--seconds``, the
 learning rate follows the clock). At the end the averaged weights are judged on all 10,000 test images, or ``--images``
@@ -191,7 +191,7 @@ def flow_of(field: nn.Module, front: Chain, tolerance: float) -> Flow:
 def judge(field: nn.Module, args: argparse.Namespace) -> dict[str, object]:
     """Bits per dimension of test images, K draws of the noise for each, and what half the tolerance changes."""
     device, (_, front) = best_device(), build(args)
-    y, given = images("t10k").float(), labels("t10k") if args.classes else None
+    y, given = images("test").float(), labels("test") if args.classes else None
     spread = torch.arange(min(args.images, len(y))) * len(y) // min(args.images, len(y))
     y, given = y[spread], None if given is None else given[spread].to(device)
 

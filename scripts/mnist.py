@@ -1,30 +1,28 @@
-"""What the scripts on MNIST share: its files, the learning rate over a budget, a check of what a checkpoint is of."""
+"""What the scripts on MNIST share: its images, the learning rate over a budget, a check of what a checkpoint is of."""
 
-import gzip
 import math
-import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnflib.data.mnist import mnist
 from cnflib.train import load
 
 EVENT, LEVELS, DIMS, CLASSES = (1, 28, 28), 256, 784, 10
 WARM_UP = 200  # steps
 
 
-def images(part: str) -> Tensor:
-    """The training (``train``) or test (``t10k``) images, integers of shape (N, 1, 28, 28)."""
-    return _read(f"{part}-images-idx3", 16).reshape(-1, *EVENT)
+def images(split: str) -> Tensor:
+    """The images to train on or to test, integers of shape (N, 1, 28, 28)."""
+    return mnist(split, torch.uint8).images
 
 
-def labels(part: str) -> Tensor:
+def labels(split: str) -> Tensor:
     """Their labels as rows of ten features, one of which is 1."""
-    return F.one_hot(_read(f"{part}-labels-idx1", 8).long(), CLASSES).float()
+    return F.one_hot(mnist(split, torch.uint8).labels, CLASSES).float()
 
 
 def schedule(step: int, done: float) -> float:
@@ -40,15 +38,3 @@ def check_settings(path: Path, settings: dict[str, object]) -> None:
         sys.exit(
             f"{path} was written with other settings {changed} (then, now): delete it, or name another --out."
         )
-
-
-def _read(name: str, skip: int) -> Tensor:
-    """The bytes of one of MNIST's files behind its header."""
-    folder = os.environ.get("CNFLIB_DATA")
-    path = Path(folder or ".", "mnist", f"{name}-ubyte.gz")
-    if not folder or not path.exists():
-        sys.exit(
-            f"{path} is missing: set CNFLIB_DATA to a folder that holds MNIST's four files under mnist/."
-        )
-    with gzip.open(path) as file:
-        return torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=skip).copy())

@@ -238,8 +238,14 @@ bijections: dict[str, Member] = {
 
 flows: dict[str, Member] = {
     "gaussian": Member(lambda: gaussian(dim=3), (3,)),
+    "gaussian context": Member(lambda: gaussian(dim=2, hidden=(8,), context=2), (2,), 2),
     "gaussian shape": Member(lambda: gaussian(shape=(2, 2)), (2, 2)),
     "after Standardize": Member(lambda: realnvp(dim=2, layers=2, hidden=(8,)).after(standardize())),
+    "after Standardize, context too": Member(
+        lambda: realnvp(dim=2, layers=2, hidden=(8,), context=2).after(standardize(), context=standardize()),
+        (2,),
+        2,
+    ),
     "Standardize": Member(lambda: Flow(standardize(), StandardNormal(2))),
     "Chain": Member(lambda: Flow(Chain(standardize(), *couplings().layers), StandardNormal((2,)))),
     "CNF of a function": Member(lambda: Flow(CNF(swirl, solver=Fixed(6)), StandardNormal(2))),

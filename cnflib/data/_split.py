@@ -1,10 +1,12 @@
 r"""A fixed order of rows, so that a split is the same on every machine and in every version."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["fixed_order"]
+__all__ = ["check_split", "fixed_order"]
 
 
 def fixed_order(n: int) -> Tensor:
@@ -17,3 +19,9 @@ def fixed_order(n: int) -> Tensor:
         n: The number of rows.
     """
     return torch.from_numpy(np.random.RandomState(0).permutation(n).astype(np.int64))
+
+
+def check_split(split: str, splits: Iterable[str]) -> None:
+    """Check that a data set has a split of that name."""
+    if split not in splits:
+        raise ValueError(f"Expected split to be one of {', '.join(map(repr, splits))}; got {split!r}.")

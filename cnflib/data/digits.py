@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cnflib.data._split import fixed_order
+from cnflib.data._split import check_split, fixed_order
 
 __all__ = ["LEVELS", "Digits", "digits"]
 
@@ -23,9 +23,11 @@ class Digits(NamedTuple):
     r"""Images with their labels.
 
     Attributes:
-        images: The integers 0, 1, ..., ``levels`` - 1 as floating numbers, shape ``(N, 1, 8, 8)``.
+        images: The integers 0, 1, ..., ``levels`` - 1, as floating numbers by default, shape ``(N, 1, 8, 8)``; of
+            :func:`cnflib.data.mnist.mnist` ``(N, 1, 28, 28)``.
         labels: The digits 0, ..., 9, int64 of shape ``(N,)``.
-        levels: The number of values that a pixel takes, 17, as dequantisation and bits per dimension need it.
+        levels: The number of values that a pixel takes, 17, of MNIST 256, as dequantisation and bits per dimension need
+            it.
     """
 
     images: Tensor
@@ -43,10 +45,14 @@ def digits(
         dtype: The dtype of the images; None is torch's default dtype.
         device: The device of images and labels; None is torch's default device.
 
+    Raises:
+        ValueError: If there is no such split.
+
     Example:
         >>> digits("test").images.shape
         torch.Size([360, 1, 8, 8])
     """
+    check_split(split, SPLITS)
     dtype = torch.get_default_dtype() if dtype is None else dtype
 
     from sklearn.datasets import load_digits

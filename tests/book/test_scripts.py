@@ -32,9 +32,10 @@ def mnist(tmp_path, monkeypatch):
     for part, n in (("train", 40), ("t10k", 6)):
         draw = np.random.default_rng(0)
         pixels, digits = draw.integers(256, size=n * 784), draw.integers(10, size=n)
-        for name, header, values in (("images-idx3", 16, pixels), ("labels-idx1", 8, digits)):
+        for name, sizes, values in (("images-idx3", [n, 28, 28], pixels), ("labels-idx1", [n], digits)):
+            header = np.array([0x800 + len(sizes), *sizes], ">i4").tobytes()
             with gzip.open(folder / f"{part}-{name}-ubyte.gz", "wb") as file:
-                file.write(bytes(header) + values.astype(np.uint8).tobytes())
+                file.write(header + values.astype(np.uint8).tobytes())
     monkeypatch.setenv("CNFLIB_DATA", str(tmp_path))
 
 
@@ -106,9 +107,9 @@ def test_a_checkpoint_of_other_settings_is_refused(script, tmp_path):
         run(script, tmp_path / "out", "--steps", "2")
 
 
-def test_missing_data_is_named(script, tmp_path, monkeypatch):
-    monkeypatch.delenv("CNFLIB_DATA")
-    with pytest.raises(SystemExit, match="CNFLIB_DATA"):
+def test_missing_data_is_named(script, tmp_path):
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz"):
         run(script, tmp_path / "out", "--steps", "1")
 
 

@@ -23,6 +23,7 @@ each = pytest.mark.parametrize("name", public)
 
 BASE = {"cnflib", "cnflib._check", "cnflib._field", "cnflib._random", "cnflib._settings", "cnflib._tensors"}
 FOUNDATION = BASE | {
+    "cnflib._context",
     "cnflib.bijection",
     "cnflib.density",
     "cnflib.distributions",

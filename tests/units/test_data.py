@@ -497,6 +497,11 @@ def test_digits_are_levels(dtype):
     assert digits.digits().images.shape == (1437, 1, 8, 8) and digits.digits().images.dtype == torch.float32
 
 
+def test_a_split_of_the_digits_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="split.*'train'.*'valid'"):
+        digits.digits("valid")
+
+
 def test_breast_cancer_is_split_completely_and_for_good():
     table = tables.breast_cancer(dtype=torch.float64)
     data = datasets.load_breast_cancer()

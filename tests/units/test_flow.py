@@ -7,10 +7,10 @@ import pickle
 import pytest
 import torch
 from fitting import log_volumes
-from registry import built, devices, flows, points, rng
+from registry import built, devices, flows, points, rng, standardize
 
-from cnflib import Chain, Flow, Inverse, Standardize, StandardNormal, as_density
-from cnflib.audit import audit_gradients
+from cnflib import Chain, Flow, Inverse, Standardize, StandardNormal, as_density, tempered
+from cnflib.audit import audit_bijection, audit_gradients
 from cnflib.continuous import CNF, Exact
 from cnflib.discrete import ActNorm, ExactLogDet, Flatten, Logit, Planar, Residual, Scale, Squeeze
 from cnflib.ode import Fixed, euler
@@ -20,6 +20,7 @@ exactly = pytest.mark.parametrize("name", [n for n, m in flows.items() if not m.
 in_the_plane = pytest.mark.parametrize(
     "name", [n for n, m in flows.items() if m.shape == (2,) and not m.noisy]
 )
+conditional = pytest.mark.parametrize("name", [n for n, m in flows.items() if m.context])
 
 
 def setup(name, n=3, dtype=torch.float64):
@@ -98,6 +99,104 @@ def test_a_flow_after_a_bijection_is_the_same_flow_in_other_units(name):
     assert_close(other.encode(2 + 3 * x, context), flow.encode(x, context))
     assert_close(other.sample(3, context, rng()), 2 + 3 * flow.sample(3, context, rng()))
     assert {id(p) for p in other.parameters()} == {id(p) for p in flow.parameters()}
+
+
+@conditional
+def test_a_context_in_other_units_is_the_context_encoded_by_hand(name):
+    flow, x, context = setup(name)
+    moved, units = units_of(context)
+    other = flow.after(Standardize(torch.full_like(x[0], 2), torch.full_like(x[0], 3)), context=units)
+    raw, volume = 2 + 3 * x, x[0].numel() * math.log(3)
+    assert_close(other.log_prob(raw, moved, rng()), flow.log_prob(x, context, rng()) - volume)
+    assert_close(other.encode(raw, moved, rng()), flow.encode(x, context, rng()))
+    assert_close(other.decode(x, moved, rng()), 2 + 3 * flow.decode(x, context, rng()))
+    assert_close(other.sample(3, moved, rng()), 2 + 3 * flow.sample(3, context, rng()))
+    assert_close(other.sample(2, moved[:1], rng()), 2 + 3 * flow.sample(2, context[:1], rng()))
+    y, log_prob = other.rsample_and_log_prob(3, moved, rng())
+    z, wanted = flow.rsample_and_log_prob(3, context, rng())
+    assert_close(y, 2 + 3 * z)
+    assert_close(log_prob, wanted - volume)
+    assert {id(p) for p in other.parameters()} == {id(p) for p in flow.parameters()}
+
+
+def units_of(context):
+    """A context in other units, and the map that brings it back."""
+    units = Standardize(torch.full_like(context[0], -7.0), torch.full_like(context[0], 0.2))
+    return units.decode(context), units
+
+
+class Regression(torch.nn.Module):
+    """A base whose mean is learned from the context."""
+
+    event_shape = (2,)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]]).double())
+
+    def log_prob(self, x, context=None, generator=None):
+        return -((x - context @ self.weight) ** 2).sum(1) / 2
+
+    def sample(self, n, context=None, generator=None):
+        return self.rsample(n, context, generator).detach()
+
+    def rsample(self, n, context=None, generator=None):
+        return context @ self.weight + torch.randn(n, 2, generator=generator).double()
+
+
+def test_a_base_gets_its_context_in_the_same_units():
+    flow, x, context = setup("after Standardize, context too")
+    inner = Flow(flow.bijection, Regression())
+    moved, units = units_of(context)
+    other = inner.after(standardize().double(), context=units)
+    assert_close(other.base.log_prob(x, moved), inner.base.log_prob(x, context))
+    cool = 0.7 * inner.base.sample(3, context, rng())
+    assert_close(tempered(other, 0.7).sample(3, moved, rng()), other.decode(cool, moved))
+    other.rsample(3, moved).sum().backward()
+    assert inner.base.weight.grad.abs().min() > 0
+
+
+def test_units_of_a_context_are_put_one_before_the_other():
+    flow, x, context = setup("realnvp context")
+    moved, units = units_of(context)
+    again, more = units_of(moved)
+    nothing = Chain()
+    twice = flow.after(nothing, context=units).after(nothing, context=more)
+    assert_close(twice.log_prob(x, again), flow.log_prob(x, context))
+
+
+def test_units_of_a_context_are_part_of_the_flow():
+    flow, x, context = setup("after Standardize, context too")
+    units = flow.bijection.layers[1].units
+    assert flow.base.units is units and set(units.state_dict()) == {"mean", "std"}
+    weights = {k: v + 1 for k, v in [*flow.named_parameters(), *flow.named_buffers()]}
+    other = copy.deepcopy(flow)
+    other.load_state_dict({k: v + 1 for k, v in flow.state_dict().items()})
+    called = torch.func.functional_call(flow, weights, (x, context))
+    assert_close(called, other.log_prob(x, context))
+    assert (called != flow.log_prob(x, context)).all() and units.mean.dtype == torch.float64
+    compiled = torch.compile(flow.log_prob, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x, context), flow.log_prob(x, context))
+
+
+def test_a_flow_of_raw_contexts_passes_the_audits():
+    flow, x, context = setup("after Standardize, context too", 8)
+    audit_bijection(flow.bijection, x, context=context).raise_for_faults()
+    audit_gradients(flow, x, context=context).raise_for_faults()
+
+
+def test_a_context_of_another_shape_or_kind_than_its_units_is_refused():
+    flow, x, context = setup("after Standardize, context too")
+    for wrong in (context[:, :1], context[0], context.float(), context.long()):
+        for call in (flow.log_prob, flow.encode, flow.decode):
+            with pytest.raises(ValueError, match="context"):
+                call(x, wrong)
+        with pytest.raises(ValueError, match="context"):
+            flow.sample(3, wrong)
+    with pytest.raises(ValueError, match="context"):
+        flow.log_prob(x)
+    with pytest.raises(ValueError, match="context"):
+        flow.after(standardize(), context=context)
 
 
 @every

@@ -11,9 +11,13 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_wine
 from torch import nn
 
-from cnflib.train import EMA, best_device, load, save, steps
+from cnflib import Standardize
+from cnflib.data import split
+from cnflib.models import glow, realnvp
+from cnflib.train import EMA, EarlyStopping, best_device, load, save, steps
 
 DEVICES = [
     "cpu",
@@ -247,6 +251,120 @@ def test_ema_module_is_apart_from_its_source():
     assert all(p.requires_grad for p in net.parameters())
     assert {p.data_ptr() for p in net.parameters()}.isdisjoint(p.data_ptr() for p in ema.module.parameters())
     assert ema.module.tied is ema.module.first
+
+
+def values_and_answers(values, patience):
+    best = EarlyStopping(Net(), patience)
+    return best, [best.update(value) for value in values]
+
+
+def test_it_is_time_to_stop_after_so_many_values_without_a_better_one():
+    best, answers = values_and_answers([3.0, 2.0, 2.5, 1.0, 1.0, 1.5, 1.2], 3)
+    assert answers == [False] * 6 + [True]
+    assert (best.best, best.updates, best.stale) == (1.0, 7, 3)
+    assert best.update(torch.tensor(0.5, requires_grad=True)) is False and best.best == 0.5
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_never_the_best(bad):
+    best, answers = values_and_answers([bad, bad], 2)
+    assert answers == [False, True] and best.best == math.inf
+    with pytest.raises(ValueError, match="finite.*restore.*2"):
+        best.restore()
+    assert best.update(1.0) is False and best.update(bad) is False and best.best == 1.0
+
+
+def test_what_is_restored_is_what_was_best_with_its_buffers():
+    net = Net()
+    best, x = EarlyStopping(net), torch.ones(2, 3, dtype=torch.float64)
+    wanted = net(x).detach()
+    for value in (2.0, 2.0, math.nan, 3.0):  # a tie keeps the earlier weights
+        best.update(value)
+        net(x)
+        with torch.no_grad():
+            net.first.weight += 1
+    assert net.count == 5
+    best.restore()
+    assert net.count == 1 and torch.equal(net(x), wanted)
+    with torch.no_grad():
+        net.first.weight += 1
+    best.restore()  # again: what is kept was not handed out
+    assert torch.equal(net(x), wanted)
+
+
+def test_weights_that_a_first_batch_sets_up_are_restored_whole():
+    flow = glow(dim=3, layers=1, hidden=(4,)).double()
+    x = 5 + 3 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = flow.log_prob(x).detach()
+    best = EarlyStopping(flow)
+    best.update(-wanted.mean())
+    fresh = glow(dim=3, layers=1, hidden=(4,)).double()
+    fresh.load_state_dict(best.state_dict()["weights"])
+    assert torch.equal(fresh.log_prob(x), wanted)
+
+
+def test_an_average_has_best_weights_too():
+    net = Net()
+    ema = EMA(net)
+    best = EarlyStopping(ema.module, patience=1)
+    wanted = copy.deepcopy(ema.module.state_dict())
+    best.update(1.0)
+    with torch.no_grad():
+        net.first.weight += 1
+    ema.update()
+    assert best.update(2.0)
+    best.restore()
+    assert all(torch.equal(a, b) for a, b in zip(ema.module.state_dict().values(), wanted.values()))
+
+
+def test_a_search_for_the_best_is_resumed_where_it_was(tmp_path):
+    values = [3.0, 1.0, 2.0, 1.5, 1.4]
+
+    def search(best, values):
+        for value in values:
+            stop = best.update(value)
+            with torch.no_grad():
+                best.module.first.weight += 1
+        return stop
+
+    whole, half, resumed = (EarlyStopping(Net(), patience=3) for _ in range(3))
+    assert search(whole, values)
+    search(half, values[:3])
+    save(tmp_path / "run.pt", net=half.module, best=half)
+    load(tmp_path / "run.pt", net=resumed.module, best=resumed)
+    assert search(resumed, values[3:])
+    for best in (whole, resumed):
+        best.restore()
+    assert (resumed.best, resumed.updates, resumed.stale) == (whole.best, whole.updates, whole.stale)
+    weights = zip(resumed.module.parameters(), whole.module.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_a_patience_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="patience"):
+        EarlyStopping(Net(), patience=0)
+
+
+def test_few_rows_are_learned_by_heart_and_the_best_weights_are_from_before():
+    """178 wines of 13 measurements: the last density of unseen rows is thousands of nats lower than the best one."""
+    (train,), (validation,), (test,) = split(
+        torch.as_tensor(load_wine().data).float(), fractions=(0.6, 0.2, 0.2)
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = realnvp(dim=13).after(Standardize.fit(train))
+    nll = lambda rows: -flow.log_prob(rows).mean()
+    best, stopped, curve = EarlyStopping(flow, patience=4), False, []
+    for step, _ in steps(lambda: nll(train), torch.optim.Adam(flow.parameters(), 3e-3), 120):
+        if step % 5 == 0:
+            with torch.no_grad():
+                curve.append(nll(validation).item())
+            stopped = stopped or best.update(curve[-1])
+    with torch.no_grad():
+        last = nll(test).item()
+        best.restore()
+        assert stopped and nll(validation).item() == pytest.approx(min(curve), abs=1e-3)
+        assert nll(test).item() < 25 < 100 < last
 
 
 def test_a_round_trip_returns_plain_values_and_restores_objects(tmp_path):
