@@ -31,7 +31,7 @@ class Residual(Bijection):
     those of the exact inverse by implicit differentiation: :math:`\bar z = (I + J)^{-\top} \bar x` by the iteration
     :math:`\bar z \leftarrow \bar x - J^\top \bar z`, and from there on into parameters and context. They are first
     derivatives; a second one raises. Decoding looks at values, so ``torch.compile(fullgraph=True)`` and
-    ``torch.func`` pass through encoding alone, with an exact log-determinant.
+    ``torch.func`` pass through encoding alone, with an exact log-determinant, to every order and in both modes.
 
     Args:
         net: The contraction, most often a :class:`Contraction`. Any module called as ``net(x, context)`` serves, if its
