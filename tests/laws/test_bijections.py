@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 import torch
 from fitting import log_volumes
-from registry import Member, bijections, built, coupling, devices, field, points, rng, seeded, standardize
+from registry import (
+    Member,
+    bijections,
+    built,
+    coupling,
+    devices,
+    far,
+    field,
+    points,
+    rng,
+    seeded,
+    standardize,
+)
 
 from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal
 from cnflib.continuous import CNF, Exact, Hutchinson
@@ -65,6 +77,35 @@ def test_inverse_swaps_all_four(name):
     assert_close(turned.decode_and_logdet(x, context, rng()), g.encode_and_logdet(x, context, rng()), 0)
     assert_close(turned.encode(z, context), g.decode(z, context), 0)
     assert_close(turned.decode(x, context), g.encode(x, context), 0)
+
+
+either_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@every
+@either_dtype
+def test_a_bijection_encodes_what_it_decoded_of_latents_far_out(name, dtype):
+    """Up to the error of a solve by few steps; of Logit up to what rounding leaves of the latent."""
+    g, (z, context) = built(bijections[name], dtype), far(bijections[name], (40.0, 1e4), dtype)
+    with torch.no_grad():
+        x = g.decode(z, context)
+        back = g.encode(x, context)
+        again = g.decode(back, context)
+    tolerance = 1e-2 if "CNF" in name or "hutchinson" in name else 1e-9 if dtype == torch.float64 else 1e-3
+    for a, b in ((again, x), (back, z))[: 1 if name == "Logit" else 2]:
+        assert ((a - b).flatten(1).norm(dim=1) <= tolerance * (1 + b.flatten(1).norm(dim=1))).all()
+    assert back.isfinite().all()
+
+
+@every
+@either_dtype
+def test_far_out_a_log_density_is_a_number_or_minus_infinity(name, dtype):
+    member = bijections[name]
+    g, (x, context) = built(member, dtype), far(member, (1e10, 1e20, 1e30), dtype)
+    for bijection in (g, Inverse(g)):
+        with torch.no_grad():
+            log_prob = Flow(bijection, StandardNormal(member.shape).to(dtype)).log_prob(x, context, rng())
+        assert (log_prob < torch.inf).all()  # NaN is not
 
 
 @exactly
