@@ -209,7 +209,7 @@ def _audit_detached(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
         if total.requires_grad:
             grads = torch.autograd.grad(total, leaves, allow_unused=True)
         still = [leaf for leaf, grad in zip(leaves, grads, strict=True) if grad is None or not grad.any()]
-        return float(sum(_slope(logdet, leaf) > STEEP for leaf in still))
+        return float(sum(_change(logdet, leaf) > STEEP for leaf in still))
 
     hint = "Something changes it that it has no gradient for, so training ignores it: look for detach, .data, no_grad."
     return finding("encode log-det has its gradient", 0.0, hint, silent)
@@ -219,7 +219,7 @@ STEEP = 1e-3  # nats for a unit, below which a slope may be the error of a solve
 
 
 @torch.no_grad()
-def _slope(value: Callable[[], Tensor], leaf: Tensor, h: float = 1e-4) -> float:
+def _change(value: Callable[[], Tensor], leaf: Tensor, h: float = 1e-4) -> float:
     """The largest change of a value along one direction of a leaf, for a unit."""
     before, start = value(), leaf.clone()
     leaf += h * torch.randn(

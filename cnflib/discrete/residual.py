@@ -162,7 +162,7 @@ def _as_it_is(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def _norm(x: Tensor) -> Tensor:
+def _length(x: Tensor) -> Tensor:
     """The length of each row, of which no square overflows."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64)
 
@@ -170,19 +170,19 @@ def _norm(x: Tensor) -> Tensor:
 def _fixed_point(update: Callable[[Tensor], Tensor], start: Tensor, iterations: int, name: str) -> Tensor:
     """Iterate until in every row a step is no shorter than the one before."""
     x = start.detach()
-    length = torch.full_like(_norm(x), torch.inf)
+    length = torch.full_like(_length(x), torch.inf)
     done = torch.zeros_like(length, dtype=torch.bool)
     for _ in range(iterations):
         new = update(x)
         # The steps of a contraction get shorter by a factor of at most L each, until rounding alone moves the point:
         # a step that is no shorter tells that, in any dtype and without a tolerance. A NaN is never shorter. Finished
         # rows go on with the others, within rounding of where they are.
-        before, length = length, _norm(new - x)
+        before, length = length, _length(new - x)
         x, done = new, done | ~(length < before)
         if done.all():
             break
     # Where r does not contract, steps may grow from the start, and end the loop too: what tells the two is their size.
-    failed = ~(length < torch.finfo(x.dtype).eps ** 0.5 * (1 + _norm(x)))
+    failed = ~(length < torch.finfo(x.dtype).eps ** 0.5 * (1 + _length(x)))
     if failed.any():
         raise ValueError(
             f"Expected the iteration from {name} to converge; it did not in {int(failed.sum())} of {len(x)} rows. Look "
