@@ -1,5 +1,6 @@
 """Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
 
+import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Generator, Tensor, nn
 from torch.func import vjp
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 Shape = tuple[int, ...] | None
 """The shape of an event; None where any will do."""
@@ -83,6 +85,13 @@ def eager(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.func.debug_unwrap(x) is not x:
         return False
     return not x.is_meta and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def rounding(columns: Tensor) -> Tensor:
+    """The deviation that rounding alone gives each column of rows; that of float32 where all its numbers are such."""
+    single = (columns == columns.float()).all(0)
+    half, full = torch.finfo(torch.float32).eps / 2, torch.finfo(columns.dtype).eps
+    return columns.abs().mean(0) * torch.where(single, half, full)
 
 
 def check_call(x: Tensor, shape: Shape, context: Tensor | None, owner: object, name: str = "x") -> None:
@@ -216,14 +225,31 @@ def check_differentiable(field: Callable[..., Tensor], t: Tensor, x: Tensor, con
 
 
 def check_deterministic(field: object) -> None:
-    """Refuse modules that, in training mode, draw random numbers or mix rows."""
-    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    """Refuse modules that, in training mode, draw random numbers, mix rows, or change from call to call."""
     for module in field.modules() if isinstance(field, nn.Module) else ():
-        if isinstance(module, kinds) and module.training and getattr(module, "p", 1):
+        if module.training and (kind := _unsteady(module)):
             raise ValueError(
-                f"Expected field to be a function of each row alone; {type(module).__name__} in training mode draws "
-                "random numbers or mixes rows. Call .eval() on it, or build the field without it."
+                f"Expected field to be a function of each row alone; {kind} in training mode draws random numbers, "
+                "mixes rows, or changes from call to call. Call .eval() on it, or build the field without it."
             )
+
+
+_UNSTEADY = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.dropout._DropoutNd,
+    nn.RReLU,
+    nn.utils.parametrizations._SpectralNorm,  # a step of power iteration at each call
+)
+
+
+def _unsteady(module: nn.Module) -> str:
+    """The name of what in a module makes two equal calls differ in training mode; "" where nothing does."""
+    if isinstance(module, _UNSTEADY) and getattr(module, "p", 1):
+        return type(module).__name__.removeprefix("_")
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout:
+        return f"dropout of {type(module).__name__}"
+    hooks = module._forward_pre_hooks.values()
+    return next((type(hook).__name__ for hook in hooks if isinstance(hook, SpectralNorm)), "")
 
 
 def check_plain(state: Iterable[Tensor]) -> None:
@@ -247,14 +273,26 @@ def check_finite(x: Tensor, name: str) -> None:
 
 def check_bijection(bijection: object, name: str) -> None:
     """Check that something has the four methods of a bijection."""
-    missing = [method for method in METHODS if not callable(getattr(bijection, method, None))]
+    missing = [method for method in METHODS if not _takes_three(getattr(bijection, method, None))]
     if missing or isinstance(bijection, type) or hasattr(bijection, "log_prob"):
         raise ValueError(
-            f"Expected {name} to be a bijection, with the methods {', '.join(METHODS)} and no log_prob; got "
-            f"{described(bijection)}{' without ' * bool(missing)}{', '.join(missing)}. A class is to be called, e.g. "
+            f"Expected {name} to be a bijection, with the methods {', '.join(METHODS)} and no log_prob, each called as "
+            f"encode(x, context, generator); got {described(bijection)}{' without ' * bool(missing)}"
+            f"{', '.join(missing)}{' of three arguments' * bool(missing)}. A class is to be called, e.g. "
             "Standardize.fit(x); layers in a list: Chain(*layers); a flow holds one: flow.bijection; of a field: "
             "CNF(field); one's own: a subclass of cnflib.Bijection. The order is Flow(bijection, base)."
         )
+
+
+def _takes_three(method: object) -> bool:
+    """Whether something can be called with x, context and generator, in this order; one without a signature may."""
+    try:
+        inspect.signature(method).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def check_draw(n: int, context: Tensor | None) -> int:

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import METHODS, check_bijection, check_call, check_returned, event_of, rearranged
+from cnflib._check import METHODS, check_bijection, check_call, check_returned, event_of, rearranged, rounding
 
 __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 
@@ -241,7 +241,7 @@ class Standardize(Bijection):
         std: The standard deviation :math:`\sigma > 0`, shape ``event``, in the data's units.
 
     Raises:
-        ValueError: If the shapes differ, or an entry of ``std`` is not positive and finite.
+        ValueError: If the shapes differ, or an entry of ``std`` is not finite, or is 0 up to the rounding of its mean.
 
     Example:
         >>> import torch
@@ -259,10 +259,13 @@ class Standardize(Bijection):
                 f"Expected mean and std of one event shape; got {tuple(mean.shape)} and {tuple(std.shape)}. Take them "
                 "over the batch: Standardize.fit(x); one column of numbers is x[:, None]."
             )
-        if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+        # NumPy's deviation of a column of n equal numbers is not 0 but grows up to about n roundings of their mean.
+        least = max(torch.finfo(std.dtype).eps, 1e-10) * mean.abs()
+        if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > least).all()):
             raise ValueError(
-                "Expected finite mean and finite std > 0 in every coordinate. Drop or repair rows that hold NaN or "
-                "inf; a constant coordinate has no density: drop it."
+                "Expected finite mean and finite std > 0, larger than the rounding of the mean, in every coordinate. "
+                "Drop or repair rows that hold NaN or inf; a constant coordinate has no density: drop it. Statistics "
+                "that do not round: Standardize.fit(x), and x less a large offset."
             )
         self.event_shape = tuple(mean.shape)
         self.register_buffer("mean", mean.detach().clone())
@@ -284,17 +287,16 @@ class Standardize(Bijection):
                 rounding.
         """
         data = torch.as_tensor(x).detach().double()
+        kept = torch.get_default_dtype()
         variance, mean = torch.var_mean(data, 0, correction=0)
         std = variance.sqrt()
-        rounding = torch.finfo(torch.get_default_dtype()).eps
-        constant = std <= rounding * data.abs().amax(0)
+        constant = std <= torch.maximum(rounding(data), torch.finfo(kept).eps * data.abs().mean(0))
         if constant.any():
             raise ValueError(
                 f"Expected x without constant coordinates, in two rows at least; of {len(data)} rows number "
                 f"{constant.flatten().nonzero().flatten().tolist()[:5]} of the event is constant, up to rounding, and "
-                "has no density. Drop it."
+                f"has no density. Drop it; take a large offset off before, as numbers are kept in {kept}."
             )
-        kept = torch.get_default_dtype()
         return cls(mean.to(kept), std.to(kept))
 
     def encode_and_logdet(

@@ -1,6 +1,6 @@
 """Every bijection and flow that the laws are held against: a new variant is one line here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -341,6 +341,16 @@ def points(
     return member.domain(x), torch.randn(
         n, member.context, generator=generator, dtype=dtype
     ) if member.context else None
+
+
+def far(member: Member, sizes: Sequence[float], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Points of which all coordinates are of a size, or the first alone, of either sign."""
+    n = 4 * len(sizes)
+    x, context = points(member._replace(domain=lambda x: x), n, dtype)
+    signed = torch.tensor([sign * size for size in sizes for sign in (1, -1)], dtype=dtype)
+    x[: n // 2] = signed.reshape(-1, *[1] * len(member.shape))
+    x[n // 2 :].flatten(1)[:, 0] = signed
+    return x, context
 
 
 noises = {

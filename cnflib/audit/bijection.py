@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -47,8 +48,9 @@ def audit_bijection(
 
     Both log-determinants are held against ``slogdet`` of the Jacobian by autograd, row by row. Where they are random
     (a trace estimator) it is their mean over draws that is judged, within 4 standard errors. Every check runs at the
-    weights given and at perturbed ones, the worse finding is reported; gradients are judged at perturbed weights. What
-    the bijection raises, and values that are not finite, are findings too.
+    weights given and at perturbed ones, the worse finding is reported; gradients are judged at perturbed weights: that
+    they reach every parameter, and that the log-determinant has one for all that changes it. Whether they are right is
+    for :func:`audit_gradients`. What the bijection raises, and values that are not finite, are findings too.
 
     Args:
         bijection: The bijection, or anything with its four methods; a float64 copy of it is audited.
@@ -64,8 +66,9 @@ def audit_bijection(
         A :class:`Report`.
 
     Raises:
-        ValueError: If the bijection lacks a method or is a flow; if x has no batch dimension, is not floating or not
-            finite; if z has another size; if the context has not B rows.
+        ValueError: If the bijection lacks a method, has one that does not take x, context and generator, or is a flow;
+            if x has no batch dimension, is not floating or not finite; if z has another size; if the context has not B
+            rows.
 
     Example:
         >>> import torch
@@ -100,7 +103,8 @@ def audit_bijection(
             return Report((returned._replace(hint=returned.hint + where),), NOTE)
         for f in (returned, *_judge(g, x, z, context, tolerance, draws)):
             worst[f.check] = max(worst.get(f.check, f), f, key=lambda f: (not f.passed, f.error))
-    return Report((*worst.values(), _audit_reach(perturbed, x, context)), NOTE)
+    last = _audit_reach(perturbed, x, context), _audit_detached(perturbed, x, context)
+    return Report((*worst.values(), *last), NOTE)
 
 
 NOT_ONTO = (
@@ -190,3 +194,37 @@ def _audit_reach(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
     dead = sum(grad is None or not grad.any() for grad in grads)
     hint = f"{dead} of {len(wanted)} parameters get no gradient: not registered in the graph, or detached."
     return Finding(check, float(dead), 0.0, hint)
+
+
+def _audit_detached(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
+    """The number of tensors, x and parameters, that change the log-determinant, where its gradient is exactly zero."""
+    leaves = [x.clone().requires_grad_(), *(p for p in parameters(g) if p.requires_grad)]
+
+    def logdet() -> Tensor:
+        return g.encode_and_logdet(leaves[0], context, seeded(x.device))[1]
+
+    def silent() -> float:
+        total = logdet().sum()
+        grads = [None] * len(leaves)
+        if total.requires_grad:
+            grads = torch.autograd.grad(total, leaves, allow_unused=True)
+        still = [leaf for leaf, grad in zip(leaves, grads, strict=True) if grad is None or not grad.any()]
+        return float(sum(_change(logdet, leaf) > STEEP for leaf in still))
+
+    hint = "Something changes it that it has no gradient for, so training ignores it: look for detach, .data, no_grad."
+    return finding("encode log-det has its gradient", 0.0, hint, silent)
+
+
+STEEP = 1e-3  # nats for a unit, below which a slope may be the error of a solve
+
+
+@torch.no_grad()
+def _change(value: Callable[[], Tensor], leaf: Tensor, h: float = 1e-4) -> float:
+    """The largest change of a value along one direction of a leaf, for a unit."""
+    before, start = value(), leaf.clone()
+    leaf += h * torch.randn(
+        leaf.shape, generator=seeded(leaf.device, 1), dtype=leaf.dtype, device=leaf.device
+    )
+    change = (value() - before).abs().max().item() / h
+    leaf.copy_(start)
+    return change

@@ -11,7 +11,7 @@ no context of their own and ignore one.
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import eager
+from cnflib._check import eager, rounding
 from cnflib.bijection import Bijection
 
 __all__ = ["ActNorm", "InvertibleConv1x1"]
@@ -32,8 +32,8 @@ class ActNorm(Bijection):
         channels: Size C of axis 1 of x.
 
     Raises:
-        ValueError: If the batch that is to set :math:`\mu` and s has a channel that is constant, as that of a single
-            value is, or not finite, or comes inside ``torch.compile`` or ``torch.func``.
+        ValueError: If the batch that is to set :math:`\mu` and s has a channel that is constant up to rounding, as that
+            of a single value is, or not finite, or comes inside ``torch.compile`` or ``torch.func``.
 
     References:
         Glow: Generative Flow with Invertible 1x1 Convolutions, Kingma & Dhariwal, 2018, arXiv:1807.03039.
@@ -78,8 +78,9 @@ class ActNorm(Bijection):
                 "Run one batch through the flow before torch.compile or torch.func, or call .eval()."
             )
         if not self.initialized:
-            variance, mean = torch.var_mean(x.transpose(0, 1).flatten(1), 1, correction=0)
-            flawed = ~((variance > 0) & variance.isfinite())
+            columns = x.transpose(0, 1).flatten(1).T
+            variance, mean = torch.var_mean(columns, 0, correction=0)
+            flawed = ~((variance.sqrt() > rounding(columns)) & variance.isfinite())
             if flawed.any():
                 raise ValueError(
                     f"Expected channels that are finite and not constant to set up an ActNorm; {int(flawed.sum())} of "

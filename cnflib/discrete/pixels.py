@@ -87,22 +87,23 @@ class Dequantize(Bijection):
 
 
 class Logit(Bijection):
-    r"""The unit cube to all reals, its ends held off by a margin :math:`\alpha`.
+    r"""The unit cube to the reals, its ends held off by a margin :math:`\alpha`.
 
     .. math:: z = \operatorname{logit} s, \quad s = \alpha + (1 - 2\alpha) x, \qquad
         \log |\det \partial z / \partial x| = \sum_i \log (1 - 2\alpha) - \log s_i - \log (1 - s_i)
 
     In decoding, :math:`-\log s = \log(1 + e^{-z})` and :math:`-\log(1 - s) = \log(1 + e^z)`.
 
-    The margin is the same at both ends (Dinh et al. have it at 0 only). Some z are decoded as points a little
-    outside the cube, by less than :math:`\alpha / (1 - 2\alpha)`. A context is ignored.
+    The margin is the same at both ends (Dinh et al. have it at 0 only). The map is onto from a cube that is a little
+    wider, :math:`0 < s_i < 1`, and a density has its mass there: some z are decoded as points outside the unit cube, by
+    less than :math:`\alpha / (1 - 2\alpha)`. A point outside of the wider cube has density 0: its log-determinant is
+    -inf, and for a latent, of which it has none, it gets that of a point at the border. A context is ignored.
 
     Args:
         alpha: The margin, :math:`0 < \alpha < 1/2`.
 
     Raises:
-        ValueError: If alpha is outside its range; in encoding outside of ``torch.compile`` and ``torch.func``, if a
-            value is outside [0, 1].
+        ValueError: If alpha is outside its range.
 
     References:
         Density estimation using Real NVP, Dinh et al., 2016, arXiv:1605.08803.
@@ -124,13 +125,11 @@ class Logit(Bijection):
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        if eager(x) and not ((x >= 0) & (x <= 1)).all():
-            raise ValueError(
-                f"Expected x in [0, 1]; got values from {x.min().item():g} to {x.max().item():g}. "
-                "Put a Dequantize(levels) before it, or divide by the largest value."
-            )
-        log_s, log_rest = self._margin(x).log(), self._margin(1 - x).log()  # 1 - s would lose digits near 1
-        return log_s - log_rest, (math.log1p(-2 * self.alpha) - log_s - log_rest).flatten(1).sum(1)
+        s, rest = self._margin(x), self._margin(1 - x)  # 1 - s would lose digits near 1
+        outside, least = (s <= 0) | (rest <= 0), _least(x)
+        log_s, log_rest = (part.masked_fill(part <= 0, least).log() for part in (s, rest))
+        log_slope = (math.log1p(-2 * self.alpha) - log_s - log_rest).masked_fill(outside, -torch.inf)
+        return log_s - log_rest, log_slope.flatten(1).sum(1)
 
     def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
@@ -138,13 +137,19 @@ class Logit(Bijection):
         # With torch's own threshold, 20, the softplus is wrong by 2e-9.
         up, down = (F.softplus(s, threshold=40.0) for s in (z, -z))
         logdet = (math.log1p(-2 * self.alpha) + up + down).flatten(1).sum(1)
-        return (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha), -logdet
+        s = torch.sigmoid(z).clamp(_least(z), 1 - _least(z))
+        return (s - self.alpha) / (1 - 2 * self.alpha), -logdet
 
     def _margin(self, x: Tensor) -> Tensor:
         return self.alpha + (1 - 2 * self.alpha) * x
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
+
+
+def _least(x: Tensor) -> float:
+    """How near to 0 and 1 decoding may come so that, after the roundings of x, encoding finds s inside of them."""
+    return 8 * torch.finfo(x.dtype).eps
 
 
 def mean_log_prob(

@@ -118,13 +118,16 @@ def _stretch(r: Tensor, a: Tensor, q: Tensor) -> Tensor:
 
 def _norm(ray: Tensor) -> Tensor:
     """Euclidean norm of each row, shape (B, 1); its gradients of every order at zero are zero."""
-    square = ray.square().sum(1, keepdim=True)
+    unit = ray.detach().abs().amax(1, keepdim=True).clamp(min=1)  # in units of it no square overflows
+    square = (ray / unit).square().sum(1, keepdim=True)
     zero = square == 0
-    return square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+    return unit * square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
 
 
 def _radius(rho: Tensor, a: Tensor, q: Tensor) -> Tensor:
     r"""The root :math:`r \ge 0` of :math:`r^2 + (q - \rho)\, r - a \rho = 0`, by the form that does not cancel."""
     away = rho > q
-    total = torch.where(away, rho - q, q - rho) + ((rho - q).square() + 4 * a * rho).sqrt()
+    unit = rho.detach().clamp(min=1)
+    root = unit * (((rho - q) / unit).square() + 4 * a * (rho / unit) / unit).sqrt()
+    total = torch.where(away, rho - q, q - rho) + root
     return torch.where(away, total / 2, 2 * a * rho / total)

@@ -30,8 +30,9 @@ class Residual(Bijection):
     iterations at most, some 340 for :math:`L = 0.9` in float64, and for most nets far fewer. Its gradients are
     those of the exact inverse by implicit differentiation: :math:`\bar z = (I + J)^{-\top} \bar x` by the iteration
     :math:`\bar z \leftarrow \bar x - J^\top \bar z`, and from there on into parameters and context. They are first
-    derivatives; a second one raises. Decoding looks at values, so ``torch.compile(fullgraph=True)`` and
-    ``torch.func`` pass through encoding alone, with an exact log-determinant.
+    derivatives; a second one raises. Decoding looks at values, so ``torch.compile(fullgraph=True)`` and ``torch.func``
+    pass through encoding alone, with an exact log-determinant, to every order and in both modes. Under autocast the
+    layer keeps the dtype of x, in both directions.
 
     Args:
         net: The contraction, most often a :class:`Contraction`. Any module called as ``net(x, context)`` serves, if its
@@ -67,23 +68,29 @@ class Residual(Bijection):
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        value, product = self._settle(context).linearize(x)
-        return x + value, self.logdet(product, x, generator)
+        with _as_it_is(x):
+            value, product = self._settle(context, x).linearize(x)
+            return x + value, self.logdet(product, x, generator)
 
     def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        r = self._settle(context)
-        x = self._solve(r, z)
-        return x, -self.logdet(r.linearize(x)[1], x, generator)
+        with _as_it_is(z):
+            r = self._settle(context, z)
+            x = self._solve(r, z)
+            return x, -self.logdet(r.linearize(x)[1], x, generator)
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        return x + self._settle(context)(x)
+        with _as_it_is(x):
+            return x + self._settle(context, x)(x)
 
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        return self._solve(self._settle(context), z)
+        with _as_it_is(z):
+            return self._solve(self._settle(context, z), z)
 
-    def _settle(self, context: Tensor | None) -> "Settled | _WithContext":
+    def _settle(self, context: Tensor | None, x: Tensor) -> "Settled | _WithContext":
+        if context is not None and context.is_floating_point() and context.dtype.itemsize < 4:
+            context = context.to(x.dtype)  # a net before this one rounded it under autocast
         return self.net.at(context) if hasattr(self.net, "at") else _WithContext(self.net, context)
 
     def _solve(self, r: "Settled | _WithContext", z: Tensor) -> Tensor:
@@ -101,7 +108,8 @@ class Residual(Bijection):
 
         def solved(v: Tensor) -> Tensor:
             pull = lambda u: torch.autograd.grad(value, leaf, u, retain_graph=True, materialize_grads=True)[0]
-            return _fixed_point(lambda u: v - pull(u), v, self.iterations, "gradient")
+            with _as_it_is(v):
+                return _fixed_point(lambda u: v - pull(u), v, self.iterations, "gradient")
 
         return _Implicit.apply(step, solved)
 
@@ -149,22 +157,32 @@ class _WithContext:
         return value
 
 
+def _as_it_is(x: Tensor) -> torch.autocast:
+    """In the dtype of x under autocast too: what is rounded in encoding the iteration would not find again."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _length(x: Tensor) -> Tensor:
+    """The length of each row, of which no square overflows."""
+    return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64)
+
+
 def _fixed_point(update: Callable[[Tensor], Tensor], start: Tensor, iterations: int, name: str) -> Tensor:
     """Iterate until in every row a step is no shorter than the one before."""
     x = start.detach()
-    length = torch.full_like(x.flatten(1).sum(1), torch.inf)
+    length = torch.full_like(_length(x), torch.inf)
     done = torch.zeros_like(length, dtype=torch.bool)
     for _ in range(iterations):
         new = update(x)
         # The steps of a contraction get shorter by a factor of at most L each, until rounding alone moves the point:
         # a step that is no shorter tells that, in any dtype and without a tolerance. A NaN is never shorter. Finished
         # rows go on with the others, within rounding of where they are.
-        before, length = length, (new - x).flatten(1).norm(dim=1)
+        before, length = length, _length(new - x)
         x, done = new, done | ~(length < before)
         if done.all():
             break
     # Where r does not contract, steps may grow from the start, and end the loop too: what tells the two is their size.
-    failed = ~(length < torch.finfo(x.dtype).eps ** 0.5 * (1 + x.flatten(1).norm(dim=1)))
+    failed = ~(length < torch.finfo(x.dtype).eps ** 0.5 * (1 + _length(x)))
     if failed.any():
         raise ValueError(
             f"Expected the iteration from {name} to converge; it did not in {int(failed.sum())} of {len(x)} rows. Look "

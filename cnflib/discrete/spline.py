@@ -48,7 +48,8 @@ class RationalQuadratic:
         bound: The half side :math:`R` of the box, in the unit of x. Points outside are not moved: standardise the data.
 
     Raises:
-        ValueError: If the number of bins is not between 1 and 999, or the bound is not positive and finite.
+        ValueError: If the number of bins is not between 1 and 999, or the bound is not positive and finite; in a call,
+            if x is of half precision.
 
     References:
         Neural Spline Flows, Durkan et al., 2019, arXiv:1906.04032; the spline is of Gregory and Delbourgo, 1982.
@@ -129,6 +130,11 @@ def _bin(
     at: Tensor, theta: Tensor, bins: int, bound: float, axis: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Ends in x and in y of the bin that holds each point, looked for along axis 0, x, or 1, y, and its slopes."""
+    if at.dtype.itemsize < 4:  # a bin may be no wider than a rounding, and what is divided by it NaN
+        raise ValueError(
+            f"Expected x of float32 or float64 for a spline; got {at.dtype}. Use flow.float() and x.float(); under "
+            "torch.autocast a spline keeps the dtype of x."
+        )
     shares = theta[:, : 2 * bins].unflatten(1, (2, bins)).softmax(2)
     one = torch.ones_like(shares[:, :, :1])
     # With the smallest share ε, knot k lies at -R + 2R (k ε + (1 - M ε) reach_k), so no bin is narrower than 2R ε.

@@ -1,12 +1,13 @@
 """Builders of autoregressive flows."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from cnflib._check import check_transform, event_shape
 from cnflib.bijection import Chain, Inverse
-from cnflib.discrete import MADE, Affine, Elementwise, MaskedAutoregressive
+from cnflib.discrete import MADE, Additive, Affine, Elementwise, MaskedAutoregressive
 from cnflib.distributions import StandardNormal
 from cnflib.flow import Flow
 
@@ -39,6 +40,9 @@ def maf(
         transform: The family of maps of one coordinate; with ``RationalQuadratic()`` it is the autoregressive spline
             flow.
 
+    Raises:
+        ValueError: If the event has one coordinate and the transform is affine or additive: that is a normal density.
+
     References:
         Masked Autoregressive Flow for Density Estimation, Papamakarios et al., 2017, arXiv:1705.07057.
 
@@ -50,6 +54,11 @@ def maf(
     """
     event = event_shape(dim, shape)
     check_transform(transform)
+    if math.prod(event) == 1 and isinstance(transform, Affine | Additive):
+        raise ValueError(
+            f"Expected a transform that bends the line, as {event} is one coordinate; got {transform}, with which the "
+            "density stays normal. Use maf(dim=1, transform=RationalQuadratic()), or gaussian(dim=1), which says so."
+        )
 
     def layer(k: int) -> MaskedAutoregressive:
         net = MADE(event, transform.parameters, hidden, context, reverse=k % 2 == 1, activation=activation)
@@ -69,8 +78,11 @@ def iaf(
 ) -> Flow:
     r"""IAF: the inverse of the layers of :func:`maf`; a sample takes one pass, the density of a given point D steps.
 
-    ``rsample_and_log_prob`` has the density of its own samples in the one pass, as variational inference needs it.
-    Arguments are those of :func:`maf`.
+    ``rsample_and_log_prob`` has the density of its own samples in the one pass, as variational inference needs it. For
+    data in other units: ``flow.after(Standardize.fit(x))``. Arguments are those of :func:`maf`.
+
+    Raises:
+        ValueError: As :func:`maf`.
 
     References:
         Improving Variational Inference with Inverse Autoregressive Flow, Kingma et al., 2016, arXiv:1606.04934.

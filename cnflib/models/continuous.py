@@ -34,6 +34,8 @@ def ffjord(
     the image is squeezed, run through as many flows again, and half of its channels is finished. Continuous data is
     expected: of 8-bit images ``flow.after(Chain(Dequantize(256), Logit()))``.
 
+    The field starts at the scale of standardised data; for data in other units: ``flow.after(Standardize.fit(x))``.
+
     The log-density of up to 8 coordinates is exact. With more it is an unbiased estimate while the flow is trained, at
     a cost that does not grow with the dimension, and exact in evaluation mode: call ``flow.eval()`` to judge. Of
     images it is an estimate in both modes, as the exact one would take a Jacobian of as many columns as pixels.

@@ -125,8 +125,9 @@ def spline_flow(
 ) -> Flow:
     r"""A spline flow: couplings by rational-quadratic splines that keep one half and the other in turn.
 
-    It starts as the identity. Outside the box the splines move nothing: ``flow.after(Standardize.fit(x))`` brings the
-    data inside. With autoregressive layers it is ``maf(…, transform=RationalQuadratic())``.
+    It starts as the identity. Outside the box the splines move nothing, and no training fits data there:
+    ``flow.after(Standardize.fit(x))`` brings data of other units inside. With autoregressive layers it is
+    ``maf(…, transform=RationalQuadratic())``.
 
     Args:
         dim: Dimension of vector data; give either this or ``shape``.
@@ -135,22 +136,27 @@ def spline_flow(
         hidden: Widths of the hidden layers of each conditioner.
         context: Number of context features; 0 for an unconditional density.
         activation: Constructor of the activation of the conditioners.
-        bins: Number of bins of each spline.
+        bins: Number of bins of each spline, at least 2: a single one is the identity.
         bound: Half side of the box in which the splines act, in the unit of x.
 
     Raises:
-        ValueError: If the event has fewer than two coordinates: nothing would be left to condition on.
+        ValueError: If the event has fewer than two coordinates: nothing would be left to condition on; or a spline has
+            a single bin.
 
     References:
         Neural Spline Flows, Durkan et al., 2019, arXiv:1906.04032.
 
     Example:
         >>> import torch
-        >>> flow = spline_flow(dim=2, bins=4)
-        >>> flow.log_prob(torch.randn(5, 2)).shape, flow.sample(3).shape
-        (torch.Size([5]), torch.Size([3, 2]))
+        >>> from cnflib import Standardize
+        >>> x_train = 1000 + 50 * torch.randn(256, 2)  # far outside the box
+        >>> flow = spline_flow(dim=2, bins=4).after(Standardize.fit(x_train))
+        >>> bool(flow.log_prob(x_train).mean() > -12)
+        True
     """
     event = event_shape(dim, shape)
+    if bins == 1:
+        raise ValueError("Expected bins >= 2; got 1, with which a spline is the identity. Pass e.g. bins=8.")
     splines = alternating(event, RationalQuadratic(bins, bound), layers, hidden, context, activation)
     return Flow(Chain(*splines), StandardNormal(event))
 

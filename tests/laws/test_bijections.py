@@ -2,15 +2,29 @@
 
 import copy
 import pickle
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from fitting import log_volumes
-from registry import Member, bijections, built, coupling, devices, field, points, rng, seeded, standardize
+from registry import (
+    Member,
+    bijections,
+    built,
+    coupling,
+    devices,
+    far,
+    field,
+    points,
+    rng,
+    seeded,
+    standardize,
+)
 
 from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal
 from cnflib.continuous import CNF, Exact, Hutchinson
-from cnflib.discrete import Affine
+from cnflib.discrete import ActNorm, Affine
 from cnflib.ode import Fixed, euler
 
 every = pytest.mark.parametrize("name", bijections)
@@ -63,6 +77,35 @@ def test_inverse_swaps_all_four(name):
     assert_close(turned.decode_and_logdet(x, context, rng()), g.encode_and_logdet(x, context, rng()), 0)
     assert_close(turned.encode(z, context), g.decode(z, context), 0)
     assert_close(turned.decode(x, context), g.encode(x, context), 0)
+
+
+either_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@every
+@either_dtype
+def test_a_bijection_encodes_what_it_decoded_of_latents_far_out(name, dtype):
+    """Up to the error of a solve by few steps; of Logit up to what rounding leaves of the latent."""
+    g, (z, context) = built(bijections[name], dtype), far(bijections[name], (40.0, 1e4), dtype)
+    with torch.no_grad():
+        x = g.decode(z, context)
+        back, logdet = g.encode_and_logdet(x, context, rng())
+        again = g.decode(back, context)
+    tolerance = 1e-2 if "CNF" in name or "hutchinson" in name else 1e-9 if dtype == torch.float64 else 1e-3
+    for a, b in ((again, x), (back, z))[: 1 if name == "Logit" else 2]:
+        assert ((a - b).flatten(1).norm(dim=1) <= tolerance * (1 + b.flatten(1).norm(dim=1))).all()
+    assert back.isfinite().all() and logdet.isfinite().all()
+
+
+@every
+@either_dtype
+def test_far_out_a_log_density_is_a_number_or_minus_infinity(name, dtype):
+    member = bijections[name]
+    g, (x, context) = built(member, dtype), far(member, (1e10, 1e20, 1e30), dtype)
+    for bijection in (g, Inverse(g)):
+        with torch.no_grad():
+            log_prob = Flow(bijection, StandardNormal(member.shape).to(dtype)).log_prob(x, context, rng())
+        assert (log_prob < torch.inf).all()  # NaN is not
 
 
 @exactly
@@ -228,6 +271,54 @@ def test_standardize_gives_zero_mean_and_unit_variance():
     assert_close(z.mean(0), torch.zeros(3).double())
     assert_close(z.std(0), torch.ones(3).double())
     assert_close(logdet, -x.std(0).log().sum().expand(100))
+
+
+@pytest.mark.parametrize("constant", [1 / 3, 0.1, -1e6 / 3, 1e-12 / 3])
+def test_a_column_that_is_constant_up_to_rounding_has_no_density(constant):
+    """Single and double, and a table of singles as doubles; NumPy's deviation of equal numbers is not 0."""
+    x = np.random.default_rng(0).normal(size=(1000, 2))
+    x[:, 1] = constant
+    single = x.astype(np.float32)
+    jittered = single.copy()
+    jittered[::2, 1] = np.nextafter(jittered[::2, 1], np.float32(2e6))
+    for table in map(torch.from_numpy, (x, single, single.astype(float), jittered, jittered.astype(float))):
+        with pytest.raises(ValueError, match="constant"):
+            ActNorm(2).to(table)(table)
+        for kept in (torch.float32, torch.float64):
+            with default_dtype(kept), pytest.raises(ValueError, match="constant"):
+                Standardize.fit(table)
+    with pytest.raises(ValueError, match="constant"):
+        Standardize(torch.from_numpy(x.mean(0)), torch.from_numpy(x.std(0)))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "dtype"),
+    [
+        (1e-12, 1e-12, torch.float32),
+        (1e-12, 1e-12, torch.float64),
+        (1e6, 1.0, torch.float32),
+        (1e6, 1.0, torch.float64),
+        (1e9, 1.0, torch.float64),
+        (0.0, 1e-12, torch.float32),
+    ],
+)
+def test_a_column_of_small_scale_or_far_from_zero_is_no_constant(mean, std, dtype):
+    x = (mean + std * torch.randn(1000, 1, generator=rng(), dtype=torch.float64)).to(dtype)
+    with default_dtype(dtype):
+        maps = [Standardize.fit(x), Standardize(x.mean(0), x.std(0)), ActNorm(1)]
+    for g in maps:
+        z = g(x)[0].double()
+        assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_standardize_keeps_its_own_copy_of_the_statistics():

@@ -13,6 +13,7 @@ from cnflib.continuous import CNF, Bottleneck, Hutchinson, HutchPP, PathDerivati
 from cnflib.discrete import (
     MADE,
     ActNorm,
+    Additive,
     Affine,
     Contraction,
     Coupling,
@@ -70,6 +71,7 @@ from cnflib.interpolants import ConditionalPairing as conditioned
 from cnflib.models import (
     ffjord,
     glow,
+    iaf,
     maf,
     planar_flow,
     radial_flow,
@@ -333,6 +335,19 @@ calls = {
         lambda: CNF(MLP(2, activation=lambda: nn.Dropout(0.1)))(x),
         "function of each row alone; Dropout in training mode",
     ),
+    "spectral norm by a parametrization": (
+        lambda: CNF(MLP(2, activation=lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(64, 64))))(x),
+        "SpectralNorm in training mode",
+    ),
+    "spectral norm by a hook": (
+        lambda: CNF(MLP(2, activation=lambda: nn.utils.spectral_norm(nn.Linear(64, 64)))).decode(x),
+        "SpectralNorm in training mode",
+    ),
+    "random slopes": (lambda: CNF(MLP(2, activation=nn.RReLU))(x), "RReLU in training mode"),
+    "dropout in attention": (
+        lambda: CNF(MLP(2, activation=lambda: nn.MultiheadAttention(64, 1, 0.1)))(x),
+        "dropout of MultiheadAttention in training mode",
+    ),
     "batch norm": (
         lambda: CNF(MLP(2, activation=lambda: nn.BatchNorm1d(64)), solver=Fixed(1)).decode(x),
         "BatchNorm1d in training mode",
@@ -533,15 +548,18 @@ calls = {
     ),
     "alpha 0": (lambda: Logit(0.0), "Expected 0"),
     "alpha 1/2": (lambda: Logit(0.5), "Expected 0"),
-    "logit of 256 levels": (
-        lambda: Logit()(torch.tensor([[0.0, 255.0]])),
-        "Expected x",
+    "spline in half precision": (
+        lambda: spline_flow(dim=2).bfloat16().log_prob(x.bfloat16()),
+        "float32 or float64 for a spline; got torch.bfloat16",
     ),
-    "logit below 0": (
-        lambda: Logit()(torch.tensor([[-0.1]])),
-        "Expected x",
+    "spline of float16 decoded": (
+        lambda: spline_flow(dim=2).half().sample(3),
+        "float32 or float64 for a spline",
     ),
-    "logit of NaN": (lambda: Logit()(torch.tensor([[torch.nan]])), "Expected x"),
+    "spline of one bin": (lambda: spline_flow(dim=2, bins=1), "Expected bins >= 2"),
+    "maf of one coordinate": (lambda: maf(dim=1), r"bends the line, as \(1,\) is one coordinate"),
+    "iaf of one coordinate": (lambda: iaf(shape=(1, 1), context=2), "stays normal.*RationalQuadratic"),
+    "maf of one coordinate shifted": (lambda: maf(dim=1, transform=Additive()), "got Additive"),
     "temperature 0": (
         lambda: tempered(flows["realnvp"], 0.0),
         "Expected 0",
@@ -956,7 +974,14 @@ def test_a_solve_that_cannot_go_on_says_why_and_what_to_try(call, match):
 
 
 def test_modules_that_are_at_rest_are_no_mistake():
-    for rest in (nn.Dropout(0.0), nn.Dropout(0.5).eval(), nn.BatchNorm1d(64).eval()):
+    norms = nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm
+    iterated = [norm(nn.Linear(64, 64)).eval() for norm in norms]
+    for rest in (
+        nn.Dropout(0.0),
+        nn.Dropout(0.5).eval(),
+        nn.BatchNorm1d(64).eval(),
+        *iterated,
+    ):
         solution = CNF(MLP(2, activation=lambda: rest), solver=Fixed(1)).solve(x, 0.0, 1.0)
         assert solution.x.isfinite().all()
 

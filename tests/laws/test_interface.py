@@ -105,7 +105,7 @@ class TestBijection:
             with pytest.raises(ValueError, match="constant"):
                 Standardize.fit(np.stack([table[:, 0], np.full(500, constant)], 1))
         for wrong in (table[:1], table[:, 0], np.full((5, 2), np.nan)):
-            with pytest.raises(ValueError, match="x"):
+            with pytest.raises(ValueError, match="Expected"):
                 Standardize.fit(wrong)
 
 

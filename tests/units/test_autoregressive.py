@@ -12,7 +12,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.autograd.functional import jacobian
 from torch.func import functional_call, jacfwd, jacrev, vmap
 
-from cnflib import Inverse
+from cnflib import Flow, Inverse, StandardNormal
 from cnflib.audit import audit_bijection
 from cnflib.discrete import MADE, Additive, Affine, MaskedAutoregressive, RationalQuadratic
 from cnflib.models import iaf, maf
@@ -214,9 +214,10 @@ def test_forward_is_the_family_with_the_parameters_of_those_before(transform, co
 @contexts
 def test_on_the_line_it_is_a_map_of_the_line(context):
     """Without a context its parameters are constants: an affine layer makes a normal of any mean and deviation."""
-    flow = maf(dim=1, layers=1, context=context).double()
+    flow = Flow(layer(Affine(), (1,), (4,), context), StandardNormal(1)).double()
     with torch.no_grad():
-        flow.bijection.layers[0].net.last.bias.copy_(
+        flow.bijection.net.last.weight.zero_()
+        flow.bijection.net.last.bias.copy_(
             torch.tensor([-1.5, 3 * math.atanh(math.log(2) / 3)], dtype=torch.float64)
         )
     x, c = draw((1,), context)

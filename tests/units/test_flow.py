@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from fitting import log_volumes
-from registry import built, devices, flows, points, rng, standardize
+from registry import built, devices, far, flows, points, rng, standardize
 
 from cnflib import Chain, Flow, Inverse, Standardize, StandardNormal, as_density, tempered
 from cnflib.audit import audit_bijection, audit_gradients
@@ -64,6 +64,14 @@ def test_samples_have_the_density_that_log_prob_gives(name):
     ratio = (narrow.log_prob(x).flatten(1).sum(1) - log_prob).exp()  # E_p[r / p] = 1 for every density r
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / len(x) ** 0.5
     assert ratio.std() / len(x) ** 0.5 < 0.05
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_out_a_log_density_is_a_number_or_minus_infinity(name, dtype):
+    flow, (x, context) = built(flows[name], dtype), far(flows[name], (1e10, 1e20, 1e30), dtype)
+    with torch.no_grad():
+        assert (flow.log_prob(x, context, rng()) < torch.inf).all()  # NaN is not
 
 
 @exactly

@@ -176,6 +176,37 @@ def test_extreme_latents_have_a_finite_logdet(dtype):
     assert (x >= -0.05 / 0.9 - 1e-6).all() and (x <= 1 + 0.05 / 0.9 + 1e-6).all()
 
 
+@every_dtype
+@pytest.mark.parametrize("alpha", [0.05, 0.3, 0.45, 1e-3, 1e-6])
+def test_whatever_is_decoded_is_encoded_to_what_rounding_leaves_of_it(alpha, dtype):
+    g, eps = Logit(alpha), torch.finfo(dtype).eps
+    z = torch.cat([torch.linspace(-60, 60, 4001), torch.tensor([-1e30, -1e4, 1e4, 1e30])]).to(dtype)[:, None]
+    x = g.decode(z)
+    back, logdet = g(x)
+    assert logdet.isfinite().all() and back.isfinite().all()
+    near = z.abs() < -math.log(16 * eps)
+    assert ((back - z).abs() / z.abs().exp())[near].max() < 8 * eps
+    beyond = z.abs() > -math.log(4 * eps)
+    assert ((back - z).sign() == -z.sign())[beyond].all()  # held off from the border
+    assert_close(g.decode(back), x, 8 * eps)
+
+
+@every_dtype
+def test_outside_of_what_is_decoded_the_density_is_zero_row_by_row(dtype):
+    """Its mass is 1 on what it decodes; one row outside leaves the others as they are."""
+    edge = 0.05 / 0.9
+    x = torch.tensor([[0.5], [-1.0], [1 + 1.01 * edge], [255.0], [-0.99 * edge], [torch.nan]], dtype=dtype)
+    flow = Flow(Logit(), StandardNormal(1)).to(dtype)
+    x.requires_grad_()
+    log_prob = flow.log_prob(x)
+    assert log_prob.isfinite().tolist() == [True, False, False, False, True, False]
+    assert (log_prob[1:4] == -torch.inf).all() and log_prob[5].isnan()
+    assert torch.autograd.grad(log_prob[:5].sum(), x)[0][:5].isfinite().all()
+    line = (torch.arange(20_000, dtype=dtype)[:, None] + 0.5) / 20_000 * 3 - 1
+    assert abs(flow.log_prob(line).exp().sum().item() * 3 / 20_000 - 1) < 1e-3
+    assert flow.log_prob(flow.sample(20_000, generator=rng())).isfinite().all()
+
+
 def test_logit_has_right_gradients():
     x = torch.rand(2, 3, generator=rng(), dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda a: Logit()(a), x, check_forward_ad=True)

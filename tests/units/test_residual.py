@@ -247,6 +247,43 @@ def test_extreme_points_invert(size):
     assert ((g.decode(g(x)[0]) - x).abs() <= 1e-9 * (1 + size)).all()
 
 
+@pytest.mark.parametrize("logdet", [ExactLogDet(), RussianRoulette()], ids=str)
+@pytest.mark.parametrize("given", ["contraction", "net of one's own"])
+def test_under_autocast_both_directions_and_their_gradients_keep_the_dtype_of_x(given, logdet):
+    """In bfloat16 the iteration would end far from what was encoded, or not at all."""
+    with seeded():
+        net = Contraction(3, (8,), context=2) if given == "contraction" else OfContext()
+    layer = Residual(net, logdet)
+    x, c = torch.randn(20, 3, generator=rng()), torch.randn(20, 2, generator=rng(1))
+
+    def results(c):
+        z, there = layer(x, c, rng())
+        back, again = layer.decode_and_logdet(z, c, rng())
+        values = z, there, back, again, layer.encode(x, c), layer.decode(z, c)
+        return values
+
+    wanted = results(c.bfloat16().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = results(c.bfloat16())
+    assert {v.dtype for v in found} == {torch.float32}
+    assert_close(found, wanted, 0)
+    total = [sum(v.square().sum() for v in values) for values in (found, wanted)]
+    assert_close(*(torch.autograd.grad(value, list(layer.parameters())) for value in total), 0)
+    assert_close(found[2], x, 1e-5)
+
+
+class OfContext(torch.nn.Module):
+    """A contraction that is no Contraction."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(5, 3)
+        torch.nn.init.normal_(self.inner.weight, std=0.1)
+
+    def forward(self, x, context):
+        return torch.tanh(self.inner(torch.cat([x, context], 1)))
+
+
 def test_float32_inverts_to_its_rounding(trained):
     flow, x = trained
     with seeded():
