@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import METHODS, check_bijection, check_call, check_returned, event_of, rearranged
+from cnflib._check import METHODS, check_bijection, check_call, check_returned, eager, event_of, rearranged
 
 __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 
@@ -40,10 +40,14 @@ class Bijection(nn.Module, ABC):
         >>> import torch
         >>> class Double(Bijection):
         ...     def encode_and_logdet(self, x, context=None, generator=None):
-        ...         return 2 * x, x.new_full((len(x),), x[0].numel() * math.log(2))
+        ...         return 2 * x, x.new_full(
+        ...             (x.shape[0],), x[0].numel() * math.log(2)
+        ...         )
         ...
         ...     def decode_and_logdet(self, z, context=None, generator=None):
-        ...         return z / 2, z.new_full((len(z),), -z[0].numel() * math.log(2))
+        ...         return z / 2, z.new_full(
+        ...             (z.shape[0],), -z[0].numel() * math.log(2)
+        ...         )
         >>> import math
         >>> z, logdet = Double()(torch.ones(1, 3))
         >>> z.tolist(), round(logdet.item(), 3)
@@ -259,7 +263,7 @@ class Standardize(Bijection):
                 f"Expected mean and std of one event shape; got {tuple(mean.shape)} and {tuple(std.shape)}. Take them "
                 "over the batch: Standardize.fit(x); one column of numbers is x[:, None]."
             )
-        if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+        if eager(std) and not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
             raise ValueError(
                 "Expected finite mean and finite std > 0 in every coordinate. Drop or repair rows that hold NaN or "
                 "inf; a constant coordinate has no density: drop it."

@@ -195,7 +195,7 @@ def on_grid(
     """
     with torch.no_grad():
         chunks = midpoints(bounds, points, dtype, device).split(chunk)
-        values = [_checked(log_prob(x), "log_prob", least=len(x)) for x in chunks]
+        values = [_checked(log_prob(x), "log_prob", least=x.shape[0]) for x in chunks]
     return torch.cat(values).reshape((points,) * len(bounds))
 
 

@@ -148,8 +148,8 @@ class Oracle:
         D = self.means[0].shape[-1]
         check_event(x, (D,))
         c = self._coefficients(t, x)
-        n = len(x) // max(len(c.alpha), 1)
-        residual = x.reshape(len(c.alpha), 1, n, D).mT - self._mean(c.alpha, c.beta, x)[..., None]
+        n = x.shape[0] // max(c.alpha.shape[0], 1)
+        residual = x.reshape(c.alpha.shape[0], 1, n, D).mT - self._mean(c.alpha, c.beta, x)[..., None]
         factor = torch.linalg.cholesky(self._covariance(c.alpha**2, c.beta**2, c.gamma2, x))
         z = torch.linalg.solve_triangular(factor, residual, upper=False)
         q = torch.linalg.solve_triangular(factor.mT, z, upper=True)

@@ -291,7 +291,7 @@ def _largest(parts: State, count: int | None = None) -> Tensor:
 
 def _row_by_row(parts: State) -> Tensor:
     """The same for each row apart, shape ``(B,)``."""
-    return torch.stack([y.reshape(len(y), -1).square().mean(1).sqrt() for y in parts]).amax(0)
+    return torch.stack([y.reshape(y.shape[0], -1).square().mean(1).sqrt() for y in parts]).amax(0)
 
 
 def _share(step: np.ndarray, left: np.ndarray) -> np.ndarray:

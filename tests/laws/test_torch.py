@@ -6,8 +6,9 @@ import sys
 
 import pytest
 import torch
-from registry import rng
+from registry import built, flows, points, rng
 from torch import nn
+from torch.export import Dim
 
 from cnflib import Flow, StandardNormal
 from cnflib.continuous import CNF, Exact, Hutchinson, HutchPP, KineticEnergy, TrainEval
@@ -115,6 +116,53 @@ def test_torch_func_goes_through(name):
         torch.testing.assert_close(moved, flow.log_prob(x))
         for p in flow.parameters():
             p /= 1.1
+
+
+class LogProb(nn.Module):
+    """What torch.export takes: a module, whose forward is called by place."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x, context):
+        return self.flow.log_prob(x, context)
+
+
+EXPORTED = (  # of each builder one; no adaptive solve or roulette, which look at values
+    "gaussian",
+    "nice dim",
+    "maf dim",
+    "iaf context",
+    "spline_flow dim",
+    "realnvp context",
+    "planar dim",
+    "radial context",
+    "glow image",
+    "residual_flow context",
+    "ffjord context",
+)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_density_is_exported_for_a_batch_of_any_size(name):
+    flow = built(flows[name]).eval()
+    (x, context), (y, other) = (points(flows[name], n) for n in (4, 7))
+    sizes = (None if part is None else {0: Dim.DYNAMIC} for part in (x, context))
+    program = torch.export.export(LogProb(flow), (x, context), dynamic_shapes=tuple(sizes))
+    torch.testing.assert_close(program.module()(y, other), flow.log_prob(y, other))
+
+
+@pytest.mark.parametrize("name", [name for name in flows if name != "Chain"])  # whose masks are made by hand
+def test_a_flow_built_on_meta_is_what_its_state_dict_makes_of_it(name):
+    flow = built(flows[name], torch.float32).eval()
+    x, context = points(flows[name], 4, torch.float32)
+    with torch.device("meta"):
+        empty = flows[name].build()
+    assert not any(p.device.type != "meta" for p in empty.parameters())
+    empty.eval().load_state_dict(flow.state_dict(), assign=True)
+    for call in (lambda f: f.log_prob(x, context, rng()), lambda f: f.sample(4, context, rng())):
+        torch.testing.assert_close(call(empty), call(flow))
 
 
 PROCESS = """
