@@ -278,7 +278,7 @@ class Standardize(Bijection):
 
         .. math:: \mu = \frac1N \sum_n x_n, \qquad \sigma^2 = \frac1N \sum_n (x_n - \mu)^2
 
-        The statistics are computed in float64 and kept in torch's default dtype, on the device of x.
+        The statistics are computed in float64, on the CPU, and kept in torch's default dtype, on the device of x.
 
         Args:
             x: Training data, a tensor or a NumPy table of shape ``(N, *event)``, N ≥ 2.
@@ -287,7 +287,8 @@ class Standardize(Bijection):
             ValueError: If x has fewer than two rows, values that are not finite, or a coordinate that is constant up to
                 rounding.
         """
-        data = torch.as_tensor(x).detach().double()
+        x = torch.as_tensor(x).detach()
+        data = x.cpu().double()
         variance, mean = torch.var_mean(data, 0, correction=0)
         std = variance.sqrt()
         rounding = torch.finfo(torch.get_default_dtype()).eps
@@ -299,7 +300,7 @@ class Standardize(Bijection):
                 "has no density. Drop it."
             )
         kept = torch.get_default_dtype()
-        return cls(mean.to(kept), std.to(kept))
+        return cls(mean.to(x.device, kept), std.to(x.device, kept))
 
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None

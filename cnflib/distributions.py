@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from cnflib._check import check_draw, check_event, described, event_shape
 from cnflib._constants import constants
 from cnflib._random import source
+from cnflib._tensors import widest
 
 __all__ = ["DiagonalNormal", "GaussianMixture", "StandardNormal"]
 
@@ -182,7 +183,8 @@ class GaussianMixture(nn.Module):
 
 
 def _factorise(mixture: GaussianMixture, incompatible: object) -> None:
-    mixture.factors = torch.linalg.cholesky(mixture.covariances.double()).to(mixture.covariances)
+    C = mixture.covariances
+    mixture.factors = torch.linalg.cholesky(C.to(widest(C.device))).to(C)
 
 
 def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._settings import compact_repr
+from cnflib._tensors import widest
 from cnflib.discrete.lipschitz import JacobianProduct
 
 __all__ = ["ExactLogDet", "LogDet", "RussianRoulette", "TruncatedSeries"]
@@ -194,5 +195,5 @@ def _series(
 
 def _geometric(ratio: float, x: Tensor, generator: Generator | None) -> Tensor:
     r"""N with :math:`P(N \ge j) = p^j`, one for each row: :math:`\lfloor \log U / \log p \rfloor`, U uniform."""
-    u = 1 - torch.rand(x.shape[0], **source(generator), dtype=torch.float64, device=x.device)
+    u = 1 - torch.rand(x.shape[0], **source(generator), dtype=widest(x.device), device=x.device)
     return (u.log() / math.log(ratio)).floor()
