@@ -186,17 +186,49 @@ os._exit(0)  # taking down the threads of gloo, one process before the other, ca
 """
 
 
-@pytest.mark.timeout(400)
-def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
+def in_two_processes(program, store):
+    """What each of two processes prints, with its rank and a file to meet by as arguments."""
     env = {"GLOO_SOCKET_IFNAME": "lo", **os.environ}  # the name of the machine need not lead to an address
-    command = [sys.executable, "-c", PROCESS]
     processes = [
         subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store")], env=env, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, str(rank), str(store)],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
     ]
-    shown = [process.communicate(timeout=300)[0] for process in processes]
+    return [process.communicate(timeout=300)[0] for process in processes]
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
+    shown = in_two_processes(PROCESS, tmp_path / "store")
+    assert all(float(text.split()[-1]) < 1e-12 for text in shown), shown
+
+
+SET_UP = """
+import os, sys, torch, torch.distributed as dist
+from cnflib.models import glow
+rank, store = int(sys.argv[1]), sys.argv[2]
+torch.manual_seed(0)
+flow, alone = (glow(dim=2, layers=2, hidden=(4,)).double() for _ in range(2))
+alone.load_state_dict(flow.state_dict())
+x = 3 + torch.randn(9, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([5.0, 0.1])
+alone.log_prob(x)
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+parallel = torch.nn.parallel.DistributedDataParallel(flow)
+parallel(x[:6] if rank == 0 else x[6:])
+values = zip(flow.state_dict().values(), alone.state_dict().values())
+print("gap", max((a.double() - b.double()).abs().max().item() for a, b in values), flush=True)
+dist.barrier()
+os._exit(0)
+"""
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_set_up_a_glow_as_one_does_on_the_whole_batch(tmp_path):
+    shown = in_two_processes(SET_UP, tmp_path / "store")
     assert all(float(text.split()[-1]) < 1e-12 for text in shown), shown
 
 
