@@ -1,12 +1,18 @@
-"""The tensors in an object that is no module: found, and replaced, as ``.to()`` does with those of a module."""
+"""The tensors in an object that is no module: found, and replaced, as ``.to()`` does with those of a module.
+
+Besides, the dtype in which a device computes what must be precise.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 
+import torch
 from torch import Generator, Tensor, nn
 
-__all__ = ["replaced", "tensors"]
+__all__ = ["replaced", "tensors", "widest"]
+
+NARROW = {"mps"}  # kinds of devices without float64
 
 
 def tensors(value: object, seen: set[int]) -> Iterator[Tensor]:
@@ -55,3 +61,8 @@ def _parts(value: object) -> dict:
         return dict(enumerate(value))
     closed = (Tensor, nn.Module, Generator, type, FunctionType, ModuleType)
     return {} if isinstance(value, closed) else getattr(value, "__dict__", {})
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Float64, but float32 on a device that has no float64."""
+    return torch.float32 if device.type in NARROW else torch.float64

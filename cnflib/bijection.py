@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import METHODS, check_bijection, check_call, check_returned, event_of, rearranged, rounding
+from cnflib._check import METHODS, check_bijection, check_call, check_returned, eager, event_of, rearranged, rounding
 
 __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 
@@ -40,10 +40,14 @@ class Bijection(nn.Module, ABC):
         >>> import torch
         >>> class Double(Bijection):
         ...     def encode_and_logdet(self, x, context=None, generator=None):
-        ...         return 2 * x, x.new_full((len(x),), x[0].numel() * math.log(2))
+        ...         return 2 * x, x.new_full(
+        ...             (x.shape[0],), x[0].numel() * math.log(2)
+        ...         )
         ...
         ...     def decode_and_logdet(self, z, context=None, generator=None):
-        ...         return z / 2, z.new_full((len(z),), -z[0].numel() * math.log(2))
+        ...         return z / 2, z.new_full(
+        ...             (z.shape[0],), -z[0].numel() * math.log(2)
+        ...         )
         >>> import math
         >>> z, logdet = Double()(torch.ones(1, 3))
         >>> z.tolist(), round(logdet.item(), 3)
@@ -261,7 +265,8 @@ class Standardize(Bijection):
             )
         # NumPy's deviation of a column of n equal numbers is not 0 but grows up to about n roundings of their mean.
         least = max(torch.finfo(std.dtype).eps, 1e-10) * mean.abs()
-        if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > least).all()):
+        finite = torch.isfinite(mean) & torch.isfinite(std)
+        if eager(std) and not (finite & (std > least)).all():
             raise ValueError(
                 "Expected finite mean and finite std > 0, larger than the rounding of the mean, in every coordinate. "
                 "Drop or repair rows that hold NaN or inf; a constant coordinate has no density: drop it. Statistics "
@@ -277,7 +282,7 @@ class Standardize(Bijection):
 
         .. math:: \mu = \frac1N \sum_n x_n, \qquad \sigma^2 = \frac1N \sum_n (x_n - \mu)^2
 
-        The statistics are computed in float64 and kept in torch's default dtype, on the device of x.
+        The statistics are computed in float64, on the CPU, and kept in torch's default dtype, on the device of x.
 
         Args:
             x: Training data, a tensor or a NumPy table of shape ``(N, *event)``, N ≥ 2.
@@ -286,8 +291,8 @@ class Standardize(Bijection):
             ValueError: If x has fewer than two rows, values that are not finite, or a coordinate that is constant up to
                 rounding.
         """
-        data = torch.as_tensor(x).detach().double()
-        kept = torch.get_default_dtype()
+        x = torch.as_tensor(x).detach()
+        data, kept = x.cpu().double(), torch.get_default_dtype()
         variance, mean = torch.var_mean(data, 0, correction=0)
         std = variance.sqrt()
         constant = std <= torch.maximum(rounding(data), torch.finfo(kept).eps * data.abs().mean(0))
@@ -297,7 +302,7 @@ class Standardize(Bijection):
                 f"{constant.flatten().nonzero().flatten().tolist()[:5]} of the event is constant, up to rounding, and "
                 f"has no density. Drop it; take a large offset off before, as numbers are kept in {kept}."
             )
-        return cls(mean.to(kept), std.to(kept))
+        return cls(mean.to(x.device, kept), std.to(x.device, kept))
 
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None

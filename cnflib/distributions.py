@@ -7,7 +7,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import check_draw, check_event, described, event_shape
+from cnflib._constants import constants
 from cnflib._random import source
+from cnflib._tensors import widest
 
 __all__ = ["DiagonalNormal", "GaussianMixture", "StandardNormal"]
 
@@ -28,7 +30,8 @@ class StandardNormal(nn.Module):
     def __init__(self, shape: int | tuple[int, ...]) -> None:
         super().__init__()
         self.event_shape = event_shape(None, shape)
-        self.register_buffer("origin", torch.zeros(self.event_shape), persistent=False)
+        with constants():
+            self.register_buffer("origin", torch.zeros(self.event_shape), persistent=False)
 
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
@@ -134,8 +137,9 @@ class GaussianMixture(nn.Module):
         covariances: Tensor | Sequence,
     ) -> None:
         super().__init__()
-        parts = (torch.as_tensor(value, dtype=torch.float64) for value in (weights, means, covariances))
-        weights, means, covariances = (part.detach().clone() for part in parts)
+        with constants():
+            parts = (torch.as_tensor(value, dtype=torch.float64) for value in (weights, means, covariances))
+            weights, means, covariances = (part.detach().clone() for part in parts)
         _check_mixture(weights, means, covariances)
         self.event_shape = (means.shape[1],)
         self.register_buffer("weights", weights)
@@ -179,7 +183,8 @@ class GaussianMixture(nn.Module):
 
 
 def _factorise(mixture: GaussianMixture, incompatible: object) -> None:
-    mixture.factors = torch.linalg.cholesky(mixture.covariances.double()).to(mixture.covariances)
+    C = mixture.covariances
+    mixture.factors = torch.linalg.cholesky(C.to(widest(C.device))).to(C)
 
 
 def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:

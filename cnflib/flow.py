@@ -36,6 +36,8 @@ class Flow(nn.Module):
     A flow is a density like any other: it has an ``event_shape``, and may be the base of another flow. It is called
     like :meth:`log_prob`, for ``torch.func.functional_call`` and distributed wrappers; compile the method,
     ``torch.compile(flow.log_prob)``. The state dict holds bijection and base, the base as far as it is a module.
+    Built on torch's meta device, a flow gets its values by ``load_state_dict(…, assign=True)``; ``to_empty`` would wipe
+    out masks and frequencies, which no state dict holds.
 
     Args:
         bijection: The map :math:`g` from data to latent: a :class:`Bijection`, or anything with its four methods.
@@ -76,7 +78,9 @@ class Flow(nn.Module):
         self._event = tuple(data)
         like = reference(bijection)
         if like is not None and not isinstance(base, nn.Module):
-            self.base.to(like)
+            self.base.to(
+                None if like.is_meta else like.device, like.dtype
+            )  # on meta its values would be lost
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -224,7 +228,7 @@ class Flow(nn.Module):
         """The points of latents; those of another shape were broadcast, or are of a bijection that does not say its."""
         x = self.bijection.decode(z, context, generator)
         way = "A bijection that rearranges an event says so by latent_shape and data_shape."
-        check_returned(x, (len(z), *self.event_shape), self.bijection, "points", way)
+        check_returned(x, (z.shape[0], *self.event_shape), self.bijection, "points", way)
         return x
 
     def _latents(

@@ -35,7 +35,7 @@ class Adapted(nn.Module):
         Adapted(
             net,
             lambda net, t, x, context: net(
-                x, 1000 * t.expand(len(x)), y=context
+                x, 1000 * t.expand(x.shape[0]), y=context
             ),
         )
 

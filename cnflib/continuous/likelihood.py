@@ -229,7 +229,7 @@ def in_chunks(
         torch.Size([100])
     """
     size = check_positive_int(size, "size")
-    contexts = [None] * (-(-len(x) // size) or 1) if context is None else context.split(size)
+    contexts = [None] * (-(-x.shape[0] // size) or 1) if context is None else context.split(size)
     chunks = zip(x.split(size), contexts, strict=True)
     return torch.cat([function(rows, c, **source(generator)) for rows, c in chunks])
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from cnflib._check import check_declared, check_transform, check_widths, event_shape
+from cnflib._constants import constants
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
 
@@ -27,7 +28,7 @@ class _Masked(nn.Linear):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(*mask.T.shape)
-        self.register_buffer("mask", mask.to(self.weight), persistent=False)
+        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
 
     def forward(self, h: Tensor) -> Tensor:
         return F.linear(h, self.weight * self.mask, self.bias)
@@ -77,10 +78,11 @@ class MADE(nn.Module):
         self.shape, self.parameters_each, self.context = event_shape(None, shape), parameters, context
         dim = math.prod(self.shape)
         self.order = range(dim)[::-1] if reverse else range(dim)
-        rank = torch.tensor(self.order)  # of coordinate i; the order of ranks is its own inverse
         lowest = 0 if context or dim == 1 else 1
-        degrees = [torch.linspace(lowest, dim - 1, width).round().long() for width in hidden]
-        self.known = [torch.searchsorted(d, torch.arange(dim), right=True).tolist() for d in degrees]
+        with constants():
+            rank = torch.tensor(self.order)  # of coordinate i; the order of ranks is its own inverse
+            degrees = [torch.linspace(lowest, dim - 1, width).round().long() for width in hidden]
+            self.known = [torch.searchsorted(d, torch.arange(dim), right=True).tolist() for d in degrees]
         needs = [rank + 1, *degrees]  # of the units of a layer: the least degree that sees them
         self.layers = nn.ModuleList(_Masked(d[:, None] >= need) for d, need in zip(degrees, needs))
         self.last = _Masked((rank[:, None] >= needs[-1]).repeat(parameters, 1))
@@ -202,7 +204,7 @@ class MaskedAutoregressive(Bijection):
     ) -> tuple[Tensor, Tensor]:
         flat = z.flatten(1)
         x, log_slope = self.net.solve(
-            lambda i, theta: self.transform.decode(flat[:, i], theta.to(z.dtype)), len(z), context
+            lambda i, theta: self.transform.decode(flat[:, i], theta.to(z.dtype)), z.shape[0], context
         )
         return x.reshape(z.shape), log_slope.sum(1)
 

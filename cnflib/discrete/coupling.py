@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import check_transform, event_shape
+from cnflib._constants import constants
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
 
@@ -39,7 +40,8 @@ def halves(size: int) -> Tensor:
             "two coordinates: squeeze an image of one channel first; in 1-D use ffjord(dim=1) or "
             "maf(dim=1, transform=RationalQuadratic())."
         )
-    return torch.arange(size) < (size + 1) // 2
+    with constants():
+        return torch.arange(size) < (size + 1) // 2
 
 
 def checkerboard_mask(shape: int | tuple[int, ...]) -> Tensor:
@@ -55,8 +57,9 @@ def checkerboard_mask(shape: int | tuple[int, ...]) -> Tensor:
         >>> checkerboard_mask((1, 2, 2)).int().tolist()
         [[[1, 0], [0, 1]]]
     """
-    indices = torch.meshgrid(*map(torch.arange, event_shape(None, shape)), indexing="ij")
-    return sum(indices) % 2 == 0
+    with constants():
+        indices = torch.meshgrid(*map(torch.arange, event_shape(None, shape)), indexing="ij")
+        return sum(indices) % 2 == 0
 
 
 class Coupling(Bijection):
@@ -66,7 +69,8 @@ class Coupling(Bijection):
 
     Args:
         mask: True on the kept part :math:`A`, False on the transformed :math:`B`, bool. Either of shape ``(C,)``, for
-            axis 1 of x: the coordinates of a vector, the channels of an image; or of the event's shape.
+            axis 1 of x: the coordinates of a vector, the channels of an image; or of the event's shape. Its values are
+            read: it cannot lie on torch's meta device.
         transform: The family :math:`T` with P parameters, e.g. :class:`cnflib.discrete.Affine`.
         net: The net :math:`\theta`, called as ``net(x, context)``. With a mask of one axis it gets :math:`x_A`, shape
             ``(B, |A|, *)``, and returns ``(B, P * |B|, *)``: the first parameter of all coordinates, then the second.

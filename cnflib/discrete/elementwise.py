@@ -167,12 +167,12 @@ class Scale(Bijection):
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return x * self.log_scale.exp(), self.log_scale.sum().repeat(len(x))
+        return x * self.log_scale.exp(), self.log_scale.sum().repeat(x.shape[0])
 
     def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return z * (-self.log_scale).exp(), -self.log_scale.sum().repeat(len(z))
+        return z * (-self.log_scale).exp(), -self.log_scale.sum().repeat(z.shape[0])
 
     def extra_repr(self) -> str:
         return f"shape={self.event_shape}"

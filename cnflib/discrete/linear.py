@@ -9,6 +9,7 @@ no context of their own and ignore one.
 """
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from cnflib._check import eager, rounding
@@ -26,7 +27,8 @@ class ActNorm(Bijection):
     The first batch that is encoded in training mode sets :math:`\mu_c` and :math:`e^{s_c}` to its mean and standard
     deviation, over rows and pixels. After that they are parameters like any other; the state dict says whether they
     are set. Until they are, ``eval`` mode and decoding use them as they stand, which is the identity. Run one batch
-    before ``torch.compile``, ``torch.func`` or a copy to other processes. A context is ignored.
+    before ``torch.compile`` or ``torch.func``. Where processes train together, each has to run that batch: its shards
+    count as one, and all get the same :math:`\mu` and s. A context is ignored.
 
     Args:
         channels: Size C of axis 1 of x.
@@ -79,7 +81,7 @@ class ActNorm(Bijection):
             )
         if not self.initialized:
             columns = x.transpose(0, 1).flatten(1).T
-            variance, mean = torch.var_mean(columns, 0, correction=0)
+            variance, mean = _moments(columns)
             flawed = ~((variance.sqrt() > rounding(columns)) & variance.isfinite())
             if flawed.any():
                 raise ValueError(
@@ -94,6 +96,23 @@ class ActNorm(Bijection):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"
+
+
+def _moments(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean of each column, over the batches of all processes where there are several.
+
+    Each process adds its number of values, their sum, and then their squared distances from the common mean.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return torch.var_mean(columns, 0, correction=0)
+    count = _total(columns.new_full((1,), columns.shape[0]))
+    mean = _total(columns.sum(0)) / count
+    return _total((columns - mean).square().sum(0)) / count, mean
+
+
+def _total(value: Tensor) -> Tensor:
+    dist.all_reduce(value)
+    return value
 
 
 def _look_up(norm: ActNorm, incompatible: object) -> None:

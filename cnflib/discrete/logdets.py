@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._settings import compact_repr
+from cnflib._tensors import widest
 from cnflib.discrete.lipschitz import JacobianProduct
 
 __all__ = ["ExactLogDet", "LogDet", "RussianRoulette", "TruncatedSeries"]
@@ -52,7 +53,7 @@ class ExactLogDet:
         """
         dim = x.shape[1:].numel()
         axes = torch.eye(dim, dtype=x.dtype, device=x.device)
-        columns = product(axes.reshape(dim, 1, *x.shape[1:])).flatten(2).expand(-1, len(x), -1)
+        columns = product(axes.reshape(dim, 1, *x.shape[1:])).flatten(2).expand(-1, x.shape[0], -1)
         # Not slogdet, whose second derivatives are wrong in torch 2.13 where two are taken in forward mode.
         LU = torch.linalg.lu_factor_ex(axes + columns.movedim(0, 2)).LU
         return LU.diagonal(dim1=1, dim2=2).abs().log().sum(1)
@@ -179,11 +180,11 @@ def _series(
 ) -> Tensor:
     r"""The sum of the terms, by :math:`v \leftarrow J v` from the probes; a ratio of 0 ends it after ``terms``."""
     eta = torch.randint(0, 2, (probes, *x.shape), **source(generator), dtype=x.dtype, device=x.device) * 2 - 1
-    last = terms + (_geometric(ratio, x, generator) if ratio else x.new_zeros(len(x)))
-    total, v, k = x.new_zeros(len(x)), eta, 0
+    last = terms + (_geometric(ratio, x, generator) if ratio else x.new_zeros(x.shape[0]))
+    total, v, k = x.new_zeros(x.shape[0]), eta, 0
     # Rows end at different k, and a row that has ended is left out of all further products: the work is that of the
     # sum of their lengths, not of the longest row times the batch.
-    rows = torch.arange(len(x), device=x.device)
+    rows = torch.arange(x.shape[0], device=x.device)
     while len(rows):
         k += 1
         v = product(v, rows)
@@ -196,5 +197,5 @@ def _series(
 
 def _geometric(ratio: float, x: Tensor, generator: Generator | None) -> Tensor:
     r"""N with :math:`P(N \ge j) = p^j`, one for each row: :math:`\lfloor \log U / \log p \rfloor`, U uniform."""
-    u = 1 - torch.rand(len(x), **source(generator), dtype=torch.float64, device=x.device)
+    u = 1 - torch.rand(x.shape[0], **source(generator), dtype=widest(x.device), device=x.device)
     return (u.log() / math.log(ratio)).floor()

@@ -63,7 +63,7 @@ class LowerTriangular(Bijection):
     ) -> tuple[Tensor, Tensor]:
         m, S, log_scale = self._at(context)
         z = torch.linalg.solve_triangular(S, self._columns(x.flatten(1) - m), upper=False)
-        return z.mT.reshape(x.shape), x.new_zeros(len(x)) - log_scale.sum(1)
+        return z.mT.reshape(x.shape), x.new_zeros(x.shape[0]) - log_scale.sum(1)
 
     def decode_and_logdet(
         self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None
@@ -73,7 +73,7 @@ class LowerTriangular(Bijection):
         with torch.autocast(z.device.type, enabled=False):
             columns = S @ self._columns(flat)
         x = m + columns.mT.reshape(flat.shape)
-        return x.reshape(z.shape), z.new_zeros(len(z)) + log_scale.sum(1)
+        return x.reshape(z.shape), z.new_zeros(z.shape[0]) + log_scale.sum(1)
 
     def _at(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         r"""m, S and :math:`\lambda`, one row for all or one for each."""

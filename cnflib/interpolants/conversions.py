@@ -326,7 +326,7 @@ def _column(t: float | Tensor, x: Tensor) -> Tensor:
 
 def _value(field: Uniform, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
     """The field at a time that broadcasts against x."""
-    return evaluate(field, "field", t.flatten() if len(t) == len(x) else t.reshape(()), x, context)
+    return evaluate(field, "field", t.flatten() if t.shape[0] == x.shape[0] else t.reshape(()), x, context)
 
 
 def _check_times(t: Tensor, lost: Tensor, wanted: str) -> None:

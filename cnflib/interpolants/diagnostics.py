@@ -84,7 +84,7 @@ def pairing_report(
     """
     y0, y1 = (y.flatten(1) for y in pairing(x0, x1, context, generator))
     x0, x1 = x0.flatten(1), x1.flatten(1)
-    inner = (y0 - y0.mean(0)).double() @ (y1 - y1.mean(0)).double().T
+    inner = (y0 - y0.mean(0)).cpu().double() @ (y1 - y1.mean(0)).cpu().double().T
     gain = inner.diag()[:, None] + inner.diag() - inner - inner.T
     rounding = 8 * torch.finfo(gain.dtype).eps * inner.abs().max()
     return PairingReport(

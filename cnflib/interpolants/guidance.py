@@ -40,7 +40,7 @@ def drop_context(context: Tensor, p: float = 0.1, generator: Generator | None = 
     check_labels(context)
     if not 0 <= p <= 1:
         raise ValueError(f"Expected a probability p in [0, 1]; got {p}. Usual are 0.1 to 0.2.")
-    kept = torch.rand(len(context), **source(generator), device=context.device) >= p
+    kept = torch.rand(context.shape[0], **source(generator), device=context.device) >= p
     return torch.where(kept.reshape(-1, *[1] * (context.ndim - 1)), context, 0)
 
 

@@ -280,7 +280,7 @@ class Interpolant:
         if t is None:
             t = inside(torch.rand(x0.shape[:1], **source(generator), dtype=x0.dtype, device=x0.device))
         else:
-            t = check_time(t, x0).flatten().expand(len(x0)).contiguous()
+            t = check_time(t, x0).flatten().expand(x0.shape[0]).contiguous()
         if noisy and xi is None:
             xi = torch.randn(x0.shape, **source(generator), dtype=x0.dtype, device=x0.device)
         return t, t.reshape(-1, *[1] * (x0.ndim - 1)), xi if noisy else None

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from cnflib._check import check_positive_int
+from cnflib._constants import constants
 from cnflib.interpolants._schedules import with_rate
 from cnflib.interpolants.interpolant import Interpolant, Schedule
 from cnflib.interpolants.paths import Linear
@@ -68,7 +69,8 @@ class FourierSchedule(nn.Module):
         order = check_positive_int(order, "order")
         self.start = start
         self.coefficients = nn.Parameter(torch.zeros(order))
-        self.register_buffer("m", torch.arange(1.0, order + 1), persistent=False)
+        with constants():
+            self.register_buffer("m", torch.arange(1.0, order + 1), persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
         """The schedule at t, of any shape."""

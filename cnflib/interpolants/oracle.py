@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 
 from cnflib._check import check_event
 from cnflib._random import source
+from cnflib._tensors import widest
 from cnflib.distributions import GaussianMixture, StandardNormal
 from cnflib.interpolants._checks import check_time
 from cnflib.interpolants._schedules import root
@@ -148,8 +149,8 @@ class Oracle:
         D = self.means[0].shape[-1]
         check_event(x, (D,))
         c = self._coefficients(t, x)
-        n = len(x) // max(len(c.alpha), 1)
-        residual = x.reshape(len(c.alpha), 1, n, D).mT - self._mean(c.alpha, c.beta, x)[..., None]
+        n = x.shape[0] // max(c.alpha.shape[0], 1)
+        residual = x.reshape(c.alpha.shape[0], 1, n, D).mT - self._mean(c.alpha, c.beta, x)[..., None]
         factor = torch.linalg.cholesky(self._covariance(c.alpha**2, c.beta**2, c.gamma2, x))
         z = torch.linalg.solve_triangular(factor, residual, upper=False)
         q = torch.linalg.solve_triangular(factor.mT, z, upper=True)
@@ -179,10 +180,10 @@ class Oracle:
 
 
 def _mixture(rho: GaussianMixture | StandardNormal, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, means and covariances in float64."""
+    """Weights, means and covariances, in float64 where the device has it."""
     if isinstance(rho, StandardNormal):
         D = math.prod(rho.event_shape)
         parts = (torch.ones(1), torch.zeros(1, D), torch.eye(D)[None])
     else:
         parts = (rho.weights, rho.means, rho.covariances)
-    return tuple(part.double() for part in parts)
+    return tuple(part.to(widest(part.device)) for part in parts)

@@ -67,7 +67,7 @@ def sample_ode(
         >>> x0 = sample_ode(lambda t, x: x, x1, t0=1.0, t1=0.0)
     """
     check_event(x0, None, "x0")
-    return carry(field, x0, t0, t1, solver, row_each(context, len(x0)))
+    return carry(field, x0, t0, t1, solver, row_each(context, x0.shape[0]))
 
 
 @torch.no_grad()
@@ -149,7 +149,7 @@ def sample_sde(
     if not torch.compiler.is_compiling():  # modules() fails there for modules that were created while tracing
         for part in (field, score):
             check_deterministic(part.field)
-    context = row_each(context, len(x0))
+    context = row_each(context, x0.shape[0])
     step = _noisy_step(solver)
     if not (0 <= t0 <= 1 and 0 <= t1 <= 1):
         raise ValueError(

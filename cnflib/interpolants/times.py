@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._settings import compact_repr
+from cnflib._tensors import widest
 
 __all__ = ["BetaTimes", "ImportanceTimes", "TimeLaw", "UniformTimes", "inside"]
 
@@ -197,8 +198,8 @@ class ImportanceTimes(nn.Module):
                 f"1 batch; got uniform={uniform!r} and memory={memory!r}."
             )
         self.uniform, self.memory = uniform, memory
-        self.register_buffer("squares", torch.zeros(bins, dtype=torch.float64))
-        self.register_buffer("counts", torch.zeros(bins, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(bins))
+        self.register_buffer("counts", torch.zeros(bins))
 
     def forward(
         self, n: int, like: Tensor | None = None, generator: Generator | None = None
@@ -212,7 +213,7 @@ class ImportanceTimes(nn.Module):
         """
         dtype = _like(like, generator).dtype
         p = self._density()
-        u = torch.rand(n, **source(generator), dtype=torch.float64, device=p.device)
+        u = torch.rand(n, **source(generator), dtype=p.dtype, device=p.device)
         upper = p.cumsum(0) / len(p)
         k = torch.searchsorted(upper, u, right=True).clamp(max=len(p) - 1)
         t = (k + ((u - upper[k]) * len(p) / p[k] + 1).clamp(0, 1)) / len(p)
@@ -242,11 +243,12 @@ class ImportanceTimes(nn.Module):
 
     def _density(self) -> Tensor:
         """The density on each bin, shape (K,), of mean 1."""
-        squares, counts = self.squares.double(), self.counts.double()
+        dtype = widest(self.counts.device)
+        squares, counts = self.squares.to(dtype), self.counts.to(dtype)
         seen = counts > 0
         r = torch.where(seen, squares / torch.where(seen, counts, 1), 0).sqrt()
         mean = r.sum() / seen.sum().clamp_min(1)
-        relative = torch.where(seen & (mean > 0), r / mean.clamp_min(torch.finfo(torch.float64).tiny), 1.0)
+        relative = torch.where(seen & (mean > 0), r / mean.clamp_min(torch.finfo(dtype).tiny), 1.0)
         return self.uniform + (1 - self.uniform) * relative
 
     def _bin(self, t: Tensor) -> Tensor:
@@ -265,6 +267,6 @@ def _like(like: Tensor | None, generator: Generator | None) -> Tensor:
 
 def _log_gamma_variate(a: float, n: int, generator: Generator | None, device: torch.device) -> Tensor:
     """The logarithm of n draws of Gamma(a): those of a + 1, times U^(1/a), which underflow for no a."""
-    shape = torch.full((n,), a + 1, dtype=torch.float64, device=device)
-    u = inside(torch.rand(n, **source(generator), dtype=torch.float64, device=device))
+    shape = torch.full((n,), a + 1, dtype=widest(device), device=device)
+    u = inside(torch.rand(n, **source(generator), dtype=shape.dtype, device=device))
     return torch._standard_gamma(shape, generator=generator).log() + u.log() / a

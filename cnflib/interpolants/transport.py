@@ -63,7 +63,8 @@ class OptimalTransport(RowPairing):
         check_finite(x0, "x0")
         check_finite(x1, "x1")
         x0, x1 = x0.flatten(1), x1.flatten(1)
-        return _sorted(x0[:, 0], x1[:, 0]) if x0.shape[1] == 1 else _assigned(x0.double(), x1.double())
+        one = x0.shape[1] == 1
+        return _sorted(x0[:, 0], x1[:, 0]) if one else _assigned(x0.cpu(), x1.cpu()).to(x0.device)
 
 
 def _sorted(x0: Tensor, x1: Tensor) -> Tensor:
@@ -76,11 +77,10 @@ def _assigned(x0: Tensor, x1: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment  # takes a while to import, and only this needs it
 
     # The search is shorter from a base, which is smooth, to data that cluster.
-    cost = -_at_the_origin(x0) @ _at_the_origin(x1).T
+    cost = -_at_the_origin(x0.double()) @ _at_the_origin(x1.double()).T
     if len(cost) > SMALL:
         cost -= _prices(cost.float())
-    partner = torch.as_tensor(linear_sum_assignment(cost.cpu().numpy())[1], device=x0.device)
-    return partner.argsort()
+    return torch.as_tensor(linear_sum_assignment(cost.numpy())[1]).argsort()
 
 
 def _at_the_origin(x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def _prices(cost: Tensor) -> Tensor:
     scale = cost.std().clamp_min(1e-30)
     # Rows taken evenly would alias with classes that alternate.
     chosen = torch.randperm(len(cost), generator=Generator().manual_seed(0))[:SUBSET]
-    some, prices = cost[chosen.to(cost.device)], torch.zeros_like(cost[0])
+    some, prices = cost[chosen], torch.zeros_like(cost[0])
     for eps in COARSE:
         prices = _scaled(some, prices, eps * scale, steps=1)
     for eps in FINE:

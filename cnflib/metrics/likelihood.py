@@ -136,7 +136,7 @@ def midpoints(
     Raises:
         ValueError: If the box is not one or two pairs a < b.
     """
-    box = torch.as_tensor(bounds, dtype=torch.float64)
+    box = torch.as_tensor(bounds, dtype=torch.float64, device="cpu")
     if box.shape not in ((1, 2), (2, 2)) or not (box[:, 0] < box[:, 1]).all():
         raise ValueError(
             f"Expected bounds ((a, b),) in 1-D or ((a1, b1), (a2, b2)) in 2-D with a < b; got {bounds}. "
@@ -168,7 +168,7 @@ def on_grid(
     """
     with torch.no_grad():
         chunks = midpoints(bounds, points, dtype, device).split(chunk)
-        values = [checked_logs(log_prob(x), "log_prob", least=len(x)) for x in chunks]
+        values = [checked_logs(log_prob(x), "log_prob", least=x.shape[0]) for x in chunks]
     return torch.cat(values).reshape((points,) * len(bounds))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cnflib._check import check_declared
+from cnflib._constants import constants
 
 __all__ = ["FourierFeatures", "TimeEmbedding", "conditions"]
 
@@ -20,7 +21,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, frequencies: int = 0) -> None:
         super().__init__()
         self.features = 1 + 2 * frequencies
-        self.register_buffer("rates", math.pi * torch.arange(1.0, frequencies + 1), persistent=False)
+        with constants():
+            self.register_buffer("rates", math.pi * torch.arange(1.0, frequencies + 1), persistent=False)
 
     def forward(self, t: Tensor, batch: int) -> Tensor:
         """Embed t of shape ``()`` or ``(B,)`` as ``(B, 1 + 2M)``."""
@@ -48,8 +50,8 @@ def conditions(net: nn.Module, t: Tensor, rows: Tensor, context: Tensor | None) 
     """
     check_declared(context, net.context, type(net).__name__, rows)
     if context is None:
-        return net.time(t, len(rows) if t.ndim else 1)
-    return torch.cat([net.time(t, len(rows)), context.flatten(1)], 1)
+        return net.time(t, rows.shape[0] if t.ndim else 1)
+    return torch.cat([net.time(t, rows.shape[0]), context.flatten(1)], 1)
 
 
 class FourierFeatures(nn.Module):

@@ -89,11 +89,11 @@ class MLP(nn.Module):
     def _enter(self, first: nn.Module, features: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
         """The first layer; what all rows have in common adds a bias, computed once for the whole batch."""
         n, common = features.shape[1], conditions(self, t, features, context)
-        if len(common) != 1 or type(first) is not nn.Linear or intercepted(first):
+        if common.shape[0] != 1 or type(first) is not nn.Linear or intercepted(first):
             return first(_joined(features, common))
         shift = F.linear(common, first.weight[:, n:], first.bias)
         return F.linear(features, first.weight[:, :n], shift[0])
 
 
 def _joined(features: Tensor, common: Tensor) -> Tensor:
-    return torch.cat([features, common.expand(len(features), -1)], 1)
+    return torch.cat([features, common.expand(features.shape[0], -1)], 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from cnflib._tensors import widest
 from cnflib.ode._backward import first_order_only
 from cnflib.ode._checks import gave_up
 from cnflib.ode.solver import RightHandSide, State, Work
@@ -43,7 +44,7 @@ def _equal_grid(function: Callable, y: Tensor, t: Tensor, step_size: float) -> T
 
 def _stops(options: Options, times: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Where the steps of an adaptive method must end, in the dtype of the times inside torchdiffeq."""
-    like = times.detach().to(torch.promote_types(options.get("dtype", torch.float64), dtype))
+    like = times.detach().to(torch.promote_types(options.get("dtype", widest(times.device)), dtype))
     stops, jumps = (like.new_tensor(options.get(name, ())).unique() for name in ("step_t", "jump_t"))
     stops = torch.cat([stops, like]).unique()
     return {"step_t": stops[~torch.isin(stops, jumps)], "jump_t": jumps}

@@ -63,8 +63,9 @@ class Adaptive:
         max_steps: Steps, accepted and rejected, between two consecutive times after which the solve is given up.
         per_row: Whether every row keeps its own steps. The field is then called with times of shape ``(B,)``.
         compiled: Whether a whole step, field and all, is compiled by ``torch.compile``: seconds to minutes at the first
-            step and for every new shape, then faster. Not for a field that torch cannot compile in one piece. What was
-            compiled stays with the object and is no part of a copy.
+            step of a kind (in training or not, with a divergence or points alone), once more when the size of the batch
+            first changes, and for a batch of one row; then faster. Not for a field that torch cannot compile in one
+            piece. What was compiled stays with the object and is no part of a copy.
         adjoint: Whether gradients come by a second solve; incompatible with ``per_row`` and ``compiled``.
 
     Raises:
@@ -263,8 +264,9 @@ class _Run:
 class _Compiled:
     """A function compiled at its first call.
 
-    It is a copy that is compiled: torch counts how often it compiled a function, gives up after a few, and keeps the
-    count with the code object, which all solvers would share.
+    It is a copy that is compiled: torch counts how often it compiled a function, and keeps the count with the code
+    object, which all solvers would share. It gives up after so many kinds of calls as no solver should meet: fields of
+    several resolutions may share one.
     """
 
     def __init__(self, function: Callable) -> None:
@@ -274,7 +276,7 @@ class _Compiled:
         if self.compiled is None:
             copy = FunctionType(self.function.__code__.replace(), self.function.__globals__)
             options = {"cpp_wrapper": True} if args[-1][0].is_cpu else {}  # calls kernels not from Python
-            self.compiled = torch.compile(copy, fullgraph=True, dynamic=False, options=options)
+            self.compiled = torch.compile(copy, fullgraph=True, options=options, recompile_limit=64)
         return self.compiled(*args)
 
 
@@ -291,7 +293,7 @@ def _largest(parts: State, count: int | None = None) -> Tensor:
 
 def _row_by_row(parts: State) -> Tensor:
     """The same for each row apart, shape ``(B,)``."""
-    return torch.stack([y.reshape(len(y), -1).square().mean(1).sqrt() for y in parts]).amax(0)
+    return torch.stack([y.reshape(y.shape[0], -1).square().mean(1).sqrt() for y in parts]).amax(0)
 
 
 def _share(step: np.ndarray, left: np.ndarray) -> np.ndarray:
@@ -314,4 +316,4 @@ def _choose(good: np.ndarray, new: State, old: State) -> State:
 
 
 def _array(x: Tensor) -> np.ndarray:
-    return x.detach().double().cpu().numpy()
+    return x.detach().cpu().double().numpy()  # in this order: not every device has float64

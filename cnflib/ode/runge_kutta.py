@@ -127,8 +127,9 @@ def begin(
         near = rhs(torch.lerp(start, end, ahead), _combined(state, ahead * span, (1,), [slope]))
         change = tuple(b - a for a, b in zip(slope, near, strict=True))
         bend = size(_by_length(span / ahead, change), state, state)
-        speed = speed.double().maximum(1e-3 * bend)  # at rest at the start, the step must stay finite
-        part = (math.factorial(p + 1) / (speed * (bend / speed) ** p)) ** (1 / (p + 1))
+        speed = speed.maximum(1e-3 * bend)  # at rest at the start, the step must stay finite
+        # The root is taken before the product, which could overflow in float32.
+        part = (math.factorial(p + 1) / speed) ** (1 / (p + 1)) * (speed / bend) ** (p / (p + 1))
         return slope, torch.where(bend == 0, 1.0, part).nan_to_num(1e-3).clamp(1e-6, 1.0)
 
 

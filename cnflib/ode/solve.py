@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnflib._check import check_floating, eager
+from cnflib._tensors import widest
 from cnflib.ode._checks import check_solver
 from cnflib.ode._times import in_order
 from cnflib.ode.adaptive import Adaptive
@@ -120,10 +121,9 @@ def _kinds(parts: State) -> list[object]:
 def _as_times(times: Tensor | Sequence[float | Tensor], like: Tensor) -> Tensor:
     """Times as one tensor; floats in float64, which keeps the digits of their differences."""
     if not isinstance(times, Tensor):
-        dtype = like.dtype if like.is_mps else torch.float64
-        parts = [torch.as_tensor(t, dtype=dtype, device=like.device) for t in times]
+        parts = [torch.as_tensor(t, dtype=widest(like.device), device=like.device) for t in times]
         times = torch.stack(parts) if parts else like.new_zeros(0)
-    times = times if times.is_floating_point() else times.double()
+    times = times if times.is_floating_point() else times.to(widest(times.device))
     if not in_order(times):
         raise ValueError(
             "Expected times, at least two, of shape (T,), finite and strictly increasing or decreasing; got "

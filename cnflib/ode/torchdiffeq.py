@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cnflib._check import check_finite, check_plain
+from cnflib._tensors import widest
 from cnflib.ode._backward import autocast, check_same, check_visible
 from cnflib.ode._checks import check_tolerances
 from cnflib.ode._times import within
@@ -99,7 +100,7 @@ class TorchDiffEq:
         """The states at all times, as a :class:`Solver` is called."""
         check_plain(state)
         check_finite(state[0], "starting state")
-        times = times.to(state[0].device, torch.float64)
+        times = times.to(state[0].device, widest(state[0].device))
         rhs = within(rhs, times.to(state[0]))
         check = partial(check_visible, rhs, state, times[0].to(state[0]), inputs)
         used = check() if self.adjoint else set()

@@ -33,7 +33,7 @@ def as_points(x: Tensor, name: str, ndim: int) -> np.ndarray:
 
 def as_box(bounds: Bounds) -> Bounds:
     """The bounds, where they are those of a rectangle."""
-    box = torch.as_tensor(bounds, dtype=torch.float64)
+    box = torch.as_tensor(bounds, dtype=torch.float64, device="cpu")
     if box.shape != (2, 2) or not (box[:, 0] < box[:, 1]).all():
         raise ValueError(f"Expected a box ((a1, b1), (a2, b2)) with a < b; got {bounds}. In 1-D use curve.")
     return bounds

@@ -83,7 +83,7 @@ def contours(
     values = on_grid(log_prob, bounds, points, dtype=dtype, device=device).exp().numpy()
     ranked = np.sort(values, axis=None)[::-1]
     levels = np.unique(ranked[np.searchsorted(np.cumsum(ranked) / ranked.sum(), masses)])
-    x, y = (midpoints([side], points, torch.float64).flatten().numpy() for side in bounds)
+    x, y = (midpoints([side], points, torch.float64, "cpu").flatten().numpy() for side in bounds)
     return ax.contour(x, y, values.T, levels=levels, colors=color, linewidths=1.6)
 
 
@@ -223,12 +223,12 @@ def field(
 
 def _outlines(cells: int, parts: int = 4) -> Tensor:
     """Outlines of the cells of the unit square's grid, shape (cells², 4 parts, 2)."""
-    side = torch.arange(parts, dtype=torch.float64) / parts
+    side = torch.arange(parts, dtype=torch.float64, device="cpu") / parts
     zero, one = torch.zeros_like(side), torch.ones_like(side)
     ring = torch.stack(
         [torch.cat([side, one, 1 - side, zero]), torch.cat([zero, side, one, 1 - side])], dim=1
     )
-    corner = torch.arange(cells, dtype=torch.float64)
+    corner = torch.arange(cells, dtype=torch.float64, device="cpu")
     return (torch.cartesian_prod(corner, corner)[:, None] + ring) / cells
 
 

@@ -21,7 +21,10 @@ public = [name for name in modules if "._" not in name]
 every = pytest.mark.parametrize("name", modules)
 each = pytest.mark.parametrize("name", public)
 
-BASE = {"cnflib", "cnflib._check", "cnflib._field", "cnflib._random", "cnflib._settings", "cnflib._tensors"}
+BASE = {
+    "cnflib",
+    *(f"cnflib._{name}" for name in ("check", "constants", "field", "random", "settings", "tensors")),
+}
 FOUNDATION = BASE | {
     "cnflib._context",
     "cnflib.bijection",

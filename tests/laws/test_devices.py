@@ -1,5 +1,7 @@
 """A tensor is made where the input is: on torch's meta device, where an operation of mixed devices is refused.
 
+Nor is anything made there in float64, which Apple's GPUs do not have: what is to be precise goes to the CPU before.
+
 It stands in for a GPU, and is stricter: CUDA takes a tensor of shape () from the CPU, and the copy that this costs at
 every step is not seen. A number of Python, which torch hands on as it is, is no tensor.
 """
@@ -15,7 +17,16 @@ from torch.distributions import Independent, MultivariateNormal, StudentT
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cnflib import DiagonalNormal, Flow, GaussianMixture, StandardNormal, adapters, as_density, tempered
+from cnflib import (
+    DiagonalNormal,
+    Flow,
+    GaussianMixture,
+    StandardNormal,
+    _tensors,
+    adapters,
+    as_density,
+    tempered,
+)
 from cnflib.continuous import (
     CNF,
     KineticEnergy,
@@ -66,13 +77,18 @@ Calls = dict[str, Callable[[], object]]
 
 
 class OneDevice(TorchDispatchMode):
-    """Refuse every operation on tensors of more than one device, in the backward pass too."""
+    """Refuse every operation on tensors of more than one device, or to float64, in the backward pass too."""
 
     def __torch_dispatch__(self, operation, types, arguments=(), options=None):
         given = tree_leaves((arguments, options or {}))
         devices = {str(a.device) for a in given if isinstance(a, Tensor)}
         assert len(devices) < 2, f"{operation} on {' and '.join(sorted(devices))}"
-        return operation(*arguments, **options or {})
+        made = operation(*arguments, **options or {})
+        if operation is torch.ops.aten.to.dtype_layout and given[0].ndim == 0 and given[0].is_cpu:
+            return made  # a number of Python, on its way through torch.func
+        wide = [a for a in tree_leaves(made) if isinstance(a, Tensor) and a.dtype == torch.float64]
+        assert all(a.is_cpu for a in wide), f"{operation} in float64, which not every device has"
+        return made
 
 
 def run(call: Callable[[], object]) -> None:
@@ -83,6 +99,11 @@ def run(call: Callable[[], object]) -> None:
         learned = [y for y in returned if y.requires_grad]
         if learned:
             torch.autograd.backward(learned, [torch.ones_like(y) for y in learned])
+
+
+@pytest.fixture(autouse=True)
+def this_device_has_no_float64(monkeypatch):
+    monkeypatch.setattr(_tensors, "NARROW", {"mps", "meta"})
 
 
 @pytest.fixture(autouse=True)
@@ -325,6 +346,11 @@ def test_what_is_left_out_reads_values(name):
     for call in calls:
         with pytest.raises(RuntimeError, match="[Mm]eta"):
             run(call)
+
+
+def test_float64_is_refused():
+    with pytest.raises(AssertionError, match="float64"):
+        run(lambda: x * x.double())
 
 
 def test_a_number_left_on_the_cpu_is_refused():

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 import torch
-from registry import rng
+from registry import built, flows, points, rng
 from torch import nn
+from torch.export import Dim
 
 from cnflib import Flow, StandardNormal
 from cnflib.continuous import CNF, Exact, Hutchinson, HutchPP, KineticEnergy, TrainEval
@@ -117,6 +118,53 @@ def test_torch_func_goes_through(name):
             p /= 1.1
 
 
+class LogProb(nn.Module):
+    """What torch.export takes: a module, whose forward is called by place."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x, context):
+        return self.flow.log_prob(x, context)
+
+
+EXPORTED = (  # of each builder one; no adaptive solve or roulette, which look at values
+    "gaussian",
+    "nice dim",
+    "maf dim",
+    "iaf context",
+    "spline_flow dim",
+    "realnvp context",
+    "planar dim",
+    "radial context",
+    "glow image",
+    "residual_flow context",
+    "ffjord context",
+)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_density_is_exported_for_a_batch_of_any_size(name):
+    flow = built(flows[name]).eval()
+    (x, context), (y, other) = (points(flows[name], n) for n in (4, 7))
+    sizes = (None if part is None else {0: Dim.DYNAMIC} for part in (x, context))
+    program = torch.export.export(LogProb(flow), (x, context), dynamic_shapes=tuple(sizes))
+    torch.testing.assert_close(program.module()(y, other), flow.log_prob(y, other))
+
+
+@pytest.mark.parametrize("name", [name for name in flows if name != "Chain"])  # whose masks are made by hand
+def test_a_flow_built_on_meta_is_what_its_state_dict_makes_of_it(name):
+    flow = built(flows[name], torch.float32).eval()
+    x, context = points(flows[name], 4, torch.float32)
+    with torch.device("meta"):
+        empty = flows[name].build()
+    assert not any(p.device.type != "meta" for p in empty.parameters())
+    empty.eval().load_state_dict(flow.state_dict(), assign=True)
+    for call in (lambda f: f.log_prob(x, context, rng()), lambda f: f.sample(4, context, rng())):
+        torch.testing.assert_close(call(empty), call(flow))
+
+
 PROCESS = """
 import os, sys, torch, torch.distributed as dist
 from cnflib.models import ffjord
@@ -138,17 +186,49 @@ os._exit(0)  # taking down the threads of gloo, one process before the other, ca
 """
 
 
-@pytest.mark.timeout(400)
-def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
+def in_two_processes(program, store):
+    """What each of two processes prints, with its rank and a file to meet by as arguments."""
     env = {"GLOO_SOCKET_IFNAME": "lo", **os.environ}  # the name of the machine need not lead to an address
-    command = [sys.executable, "-c", PROCESS]
     processes = [
         subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store")], env=env, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, str(rank), str(store)],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
     ]
-    shown = [process.communicate(timeout=300)[0] for process in processes]
+    return [process.communicate(timeout=300)[0] for process in processes]
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
+    shown = in_two_processes(PROCESS, tmp_path / "store")
+    assert all(float(text.split()[-1]) < 1e-12 for text in shown), shown
+
+
+SET_UP = """
+import os, sys, torch, torch.distributed as dist
+from cnflib.models import glow
+rank, store = int(sys.argv[1]), sys.argv[2]
+torch.manual_seed(0)
+flow, alone = (glow(dim=2, layers=2, hidden=(4,)).double() for _ in range(2))
+alone.load_state_dict(flow.state_dict())
+x = 3 + torch.randn(9, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([5.0, 0.1])
+alone.log_prob(x)
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+parallel = torch.nn.parallel.DistributedDataParallel(flow)
+parallel(x[:6] if rank == 0 else x[6:])
+values = zip(flow.state_dict().values(), alone.state_dict().values())
+print("gap", max((a.double() - b.double()).abs().max().item() for a, b in values), flush=True)
+dist.barrier()
+os._exit(0)
+"""
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_set_up_a_glow_as_one_does_on_the_whole_batch(tmp_path):
+    shown = in_two_processes(SET_UP, tmp_path / "store")
     assert all(float(text.split()[-1]) < 1e-12 for text in shown), shown
 
 

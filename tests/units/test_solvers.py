@@ -5,12 +5,13 @@ import pickle
 
 import pytest
 import torch
-from registry import rng
+from registry import rng, seeded
 from torchdiffeq import odeint
 
 from cnflib import Flow, StandardNormal
-from cnflib.continuous import CNF, Exact, Hutchinson
+from cnflib.continuous import CNF, Exact, Hutchinson, TrainEval
 from cnflib.continuous.likelihood import refined
+from cnflib.models import ffjord
 from cnflib.nets import MLP
 from cnflib.ode import (
     Adaptive,
@@ -303,6 +304,35 @@ def test_a_compiled_step_is_the_same_step_and_is_compiled_once(monkeypatch, meth
     for a, b in zip(values(compiled=True), values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
     assert len(graphs) == 3
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 2, 2)], ids=["vectors", "images"])
+def test_a_compiled_step_serves_batches_of_any_size_in_training_and_evaluation(monkeypatch, shape):
+    """Beginning and step are compiled for the first size, once more for any other, and anew in evaluation."""
+    torch.compiler.reset()
+    graphs, compiling = [], torch.compile
+    backend = lambda graph, inputs: graphs.append(graph) or graph  # noqa: E731
+    monkeypatch.setattr(torch, "compile", lambda f, options, **rest: compiling(f, backend=backend, **rest))
+
+    def built(compiled):
+        with seeded():
+            solver = Adaptive(adaptive_heun, 1e-2, 1e-2, compiled=compiled)
+            return ffjord(shape=shape, hidden=(3,), solver=solver, divergence=TrainEval(), **one).double()
+
+    one = {"scales": 1, "blocks": 1} if len(shape) == 3 else {}
+    flows, counts = (built(True), built(False)), []
+    for n in (3, 5, 7, 11, 13, 17, 19):
+        x = torch.randn(n, *shape, generator=rng(n)).double()
+        losses = [flow.train().log_prob(x, generator=rng()).mean() for flow in flows]
+        grads = [
+            torch.autograd.grad(loss, list(flow.parameters()))
+            for loss, flow in zip(losses, flows, strict=True)
+        ]
+        torch.testing.assert_close(*grads)
+        counts.append(len(graphs))
+        with torch.no_grad():
+            torch.testing.assert_close(*[flow.eval().log_prob(x) for flow in flows])
+    assert len(graphs) <= 10 and counts[2:] == counts[2:3] * 5
 
 
 @solvers
