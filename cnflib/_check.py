@@ -226,12 +226,13 @@ def check_deterministic(field: object) -> None:
             )
 
 
-def check_plain(state: Iterable[Tensor]) -> None:
-    """Refuse tensors that a transform of torch.func has wrapped."""
-    if any(torch.func.debug_unwrap(y) is not y for y in state):
+def check_plain(state: Iterable[Tensor] | None = None) -> None:
+    """Refuse tensors that a transform of torch.func has wrapped; without tensors, refuse to be inside of one."""
+    transforms = torch._C._are_functorch_transforms_active()
+    if transforms and (state is None or any(torch.func.debug_unwrap(y) is not y for y in state)):
         raise ValueError(
             "Expected a call outside of torch.func transforms (grad, vmap, jvp): adaptive steps, the adjoint and "
-            "checkpoints do not pass through them. Use Fixed(steps)."
+            "checkpoints do not pass through them, also where they wrap parameters alone. Use Fixed(steps)."
         )
 
 

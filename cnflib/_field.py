@@ -57,6 +57,13 @@ class Uniform:
             raise ValueError(
                 f"Expected x of shape {batched(event)}, that of the field {_called(self.field)}; got {tuple(x.shape)}."
             ) from error
+        if "not require grad" in str(error) or "requires_grad_()" in str(error):  # from torch.autograd.grad
+            raise ValueError(
+                f"Expected field to run without gradients, as in sample, and inside of torch.func transforms, as in "
+                f"log_prob; {_called(self.field)} does not, most likely because of torch.autograd.grad "
+                f"({type(error).__name__}: {error}). The gradient of a potential U that runs everywhere is "
+                "torch.func.grad(lambda y: U(y).sum())(x)."
+            ) from error
         if context is None and self.needs_context:
             raise ValueError(
                 f"Expected a context, as {_called(self.field)} has a third argument without a default and fails where "

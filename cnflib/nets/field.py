@@ -19,7 +19,8 @@ VectorField = Callable[..., Tensor]
 
 Without a context it is called with two arguments, so an optional third one serves both calls; only where the third is
 required is it called with None. It must act on each row alone: a field that mixes rows (BatchNorm) has no divergence
-row by row.
+row by row. The gradient of a potential U is ``torch.func.grad(lambda y: U(y).sum())(x)``, which runs everywhere;
+``torch.autograd.grad`` runs neither without gradients nor inside of a transform.
 """
 
 
