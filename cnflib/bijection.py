@@ -62,7 +62,7 @@ class Bijection(nn.Module, ABC):
             ValueError: If x has no batch dimension, another event shape, an integer dtype, or dtype or device differ
                 from the bijection's, or the context has not a row for each of x.
         """
-        check_call(x, event_of(self, x), context, self)
+        check_call(x, event_of(self, x), context, self, generator=generator)
         return self.encode_and_logdet(x, context, generator)
 
     @abstractmethod

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_features, event_shape
 from cnflib.nets.embeddings import FourierFeatures, TimeEmbedding, conditions
 from cnflib.nets.layers import Tanh, feedforward, intercepted, narrowest
 from cnflib.nets.tangents import push
@@ -52,7 +52,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = event_shape(None, shape)
-        self.context = context
+        self.context = context = check_features(context)
         dim = math.prod(self.shape)
         self.time = TimeEmbedding(time_frequencies)
         self.embed = FourierFeatures(dim, fourier, fourier_scale)

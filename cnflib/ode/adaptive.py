@@ -112,7 +112,7 @@ class Adaptive:
                 f"{ready}. Equal steps: Fixed(steps, tableau)."
             )
         check_tolerances(self.rtol, self.atol)
-        check_positive_int(self.max_steps, "max_steps")
+        object.__setattr__(self, "max_steps", check_positive_int(self.max_steps, "max_steps"))
         if self.adjoint and (self.per_row or self.compiled):
             raise ValueError(
                 f"Expected adjoint without {'per_row' if self.per_row else 'compiled'}: the backward solve of the "
