@@ -4,6 +4,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Generator, Tensor, nn
@@ -44,6 +45,11 @@ def described(value: object) -> str:
     if isinstance(value, str | None):
         return repr(value)
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def shown(value: object) -> str:
+    """The repr of a value, where it is no tensor and no module: those it describes."""
+    return described(value) if isinstance(value, Tensor | nn.Module) else repr(value)
 
 
 def batched(shape: Shape) -> str:
@@ -94,11 +100,19 @@ def rounding(columns: Tensor) -> Tensor:
     return columns.abs().mean(0) * torch.where(single, half, full)
 
 
-def check_call(x: Tensor, shape: Shape, context: Tensor | None, owner: object, name: str = "x") -> None:
-    """Check what a map is called with: points of its event, dtype and device, and a row of context for each."""
+def check_call(
+    x: Tensor,
+    shape: Shape,
+    context: Tensor | None,
+    owner: object,
+    name: str = "x",
+    generator: Generator | None = None,
+) -> None:
+    """Check what a map is called with: points of its event, dtype and device, and rows of context."""
     check_event(x, shape, name)
     check_like(x, reference(owner), name, type(owner).__name__)
     check_context(context, x, name)
+    check_generator(generator)
 
 
 def check_floating(x: Tensor, name: str) -> None:
@@ -174,8 +188,8 @@ def check_labels(context: Tensor) -> None:
         )
 
 
-def check_declared(context: Tensor | None, features: int, owner: str, x: Tensor) -> None:
-    """Check that a net gets a context where one was declared, as rows of so many numbers of x's dtype."""
+def check_declared(context: Tensor | None, features: int, owner: str, x: Tensor, rows: bool = False) -> None:
+    """Check that a net gets a context where one was declared, as so many numbers of x's dtype, for each of its rows."""
     if (context is None) == (features > 0):
         raise ValueError(
             f"Expected {f'a context of shape (B, {features})' if features else 'no context'}; got "
@@ -185,6 +199,8 @@ def check_declared(context: Tensor | None, features: int, owner: str, x: Tensor)
     if context is None:
         return
     check_labels(context)
+    if rows:
+        check_context(context, x)
     if context.ndim < 2 or context.flatten(1).shape[1] != features:
         raise ValueError(
             f"Expected context of shape (B, {features}); got {tuple(context.shape)}. One number a row is "
@@ -252,12 +268,13 @@ def _unsteady(module: nn.Module) -> str:
     return next((type(hook).__name__ for hook in hooks if isinstance(hook, SpectralNorm)), "")
 
 
-def check_plain(state: Iterable[Tensor]) -> None:
-    """Refuse tensors that a transform of torch.func has wrapped."""
-    if any(torch.func.debug_unwrap(y) is not y for y in state):
+def check_plain(state: Iterable[Tensor] | None = None) -> None:
+    """Refuse tensors that a transform of torch.func has wrapped; without tensors, refuse to be inside of one."""
+    transforms = torch._C._are_functorch_transforms_active()
+    if transforms and (state is None or any(torch.func.debug_unwrap(y) is not y for y in state)):
         raise ValueError(
             "Expected a call outside of torch.func transforms (grad, vmap, jvp): adaptive steps, the adjoint and "
-            "checkpoints do not pass through them. Use Fixed(steps)."
+            "checkpoints do not pass through them, also where they wrap parameters alone. Use Fixed(steps)."
         )
 
 
@@ -295,8 +312,27 @@ def _takes_three(method: object) -> bool:
     return True
 
 
-def check_draw(n: int, context: Tensor | None) -> int:
+def check_flow(flow: object) -> None:
+    """Check that something has a log-density, like a flow."""
+    if isinstance(flow, type) or not hasattr(flow, "log_prob"):
+        raise ValueError(
+            f"Expected flow to be a Flow; got {described(flow)}. It comes first; of a bijection: Flow(bijection, "
+            "StandardNormal(shape))."
+        )
+
+
+def check_rows(x: Tensor, name: str) -> None:
+    """Check that something is a tensor with an axis of rows."""
+    if not isinstance(x, Tensor) or x.ndim == 0:
+        raise ValueError(
+            f"Expected {name} to be a tensor of B rows; got {described(x)}. Of a list or a NumPy array: "
+            f"torch.as_tensor({name}); of one number: torch.tensor([3])."
+        )
+
+
+def check_draw(n: int, context: Tensor | None = None, generator: Generator | None = None) -> int:
     """Check what a density is sampled with; the number of points as an int."""
+    check_generator(generator)
     if isinstance(context, Generator):
         raise ValueError(
             "Expected context to be a tensor or None; got a Generator. Pass it by name: generator=…."
@@ -304,20 +340,62 @@ def check_draw(n: int, context: Tensor | None) -> int:
     return check_positive_int(n, "n", " Batches of a shape: cnflib.adapters.given(flow).sample(shape).")
 
 
-def check_positive_int(n: int, name: str, way: str = "") -> int:
-    """The number as an int, where it is a positive one; NumPy's integers are welcome."""
-    if isinstance(n, bool) or not hasattr(n, "__index__") or operator.index(n) < 1:
-        raise ValueError(f"Expected {name} to be a positive int; got {n!r}.{way}")
+def check_generator(generator: Generator | None) -> None:
+    """Refuse a seed, or a generator of NumPy, where torch's generator is taken."""
+    if not isinstance(generator, Generator | None):
+        raise ValueError(
+            f"Expected generator to be a torch.Generator or None; got {generator!r}. From a seed: "
+            "torch.Generator().manual_seed(0), on a GPU torch.Generator(device)."
+        )
+
+
+def check_positive_int(n: int, name: str, way: str = "", least: int = 1) -> int:
+    """The number as an int, where it is one of at least so much; integers of NumPy and of torch are welcome."""
+    if not _is_int(n) or operator.index(n) < least:
+        kind = "a positive int" if least == 1 else f"an int >= {least}"
+        raise ValueError(f"Expected {name} to be {kind}; got {shown(n)}.{way}")
     return operator.index(n)
 
 
-def check_widths(hidden: Sequence[int], least: int = 0) -> None:
-    """Check that the widths of hidden layers are a sequence of positive ints, at least so many."""
-    if isinstance(hidden, int) or len(hidden) < least or any(type(n) is not int or n < 1 for n in hidden):
+def _is_int(n: object) -> bool:
+    if type(n) is int:
+        return True
+    if isinstance(n, Tensor):
+        return n.ndim == 0 and n.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    return isinstance(n, Integral) and not isinstance(n, bool)
+
+
+def check_features(context: int) -> int:
+    """The declared number of context features, 0 or more, as an int."""
+    way = " It is the number of features of a row; the context itself is passed to the call."
+    return check_positive_int(context, "context", way, least=0)
+
+
+def check_layers(layers: int, name: str = "layers") -> int:
+    """The number of layers of a chain, 0 or more, as an int."""
+    return check_positive_int(layers, name, least=0)
+
+
+def check_widths(hidden: Sequence[int], least: int = 0) -> tuple[int, ...]:
+    """The widths of hidden layers as ints, where they are a sequence of positive ones, at least so many."""
+    several = hasattr(hidden, "__len__") and getattr(hidden, "ndim", 1) == 1
+    if not several or len(hidden) < least or not all(_is_int(n) and n > 0 for n in hidden):
         raise ValueError(
             f"Expected hidden to be a sequence of positive ints, at least {least}; got {hidden!r}. Pass e.g. "
             f"hidden={(64,) * max(least, 2)}."
         )
+    return tuple(map(operator.index, hidden))
+
+
+def made_activation(activation: Callable[[], nn.Module]) -> nn.Module:
+    """The activation that a constructor of one makes."""
+    try:
+        return activation()
+    except TypeError as error:
+        raise ValueError(
+            f"Expected activation to be the constructor of a module, like nn.ReLU; got {shown(activation)}. Pass the "
+            "class, not its name, an instance or a function: activation=nn.ReLU, or lambda: nn.LeakyReLU(0.1)."
+        ) from error
 
 
 def check_transform(transform: object) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnflib._check import batched, described
 
-__all__ = ["Uniform", "uniform"]
+__all__ = ["Uniform", "takes", "uniform"]
 
 
 class Uniform:
@@ -56,6 +56,13 @@ class Uniform:
         if isinstance(event, tuple) and x.shape[1:] != event:
             raise ValueError(
                 f"Expected x of shape {batched(event)}, that of the field {_called(self.field)}; got {tuple(x.shape)}."
+            ) from error
+        if "not require grad" in str(error) or "requires_grad_()" in str(error):  # from torch.autograd.grad
+            raise ValueError(
+                f"Expected field to run without gradients, as in sample, and inside of torch.func transforms, as in "
+                f"log_prob; {_called(self.field)} does not, most likely because of torch.autograd.grad "
+                f"({type(error).__name__}: {error}). The gradient of a potential U that runs everywhere is "
+                "torch.func.grad(lambda y: U(y).sum())(x)."
             ) from error
         if context is None and self.needs_context:
             raise ValueError(
@@ -107,9 +114,9 @@ def _accepts(field: Callable[..., Tensor] | type[nn.Module]) -> tuple[bool, bool
     else:
         call, known, selves = field.forward if isinstance(field, nn.Module) else field, _OF_FUNCTIONS, 0
     if not isinstance(call, FunctionType):
-        return _takes(call, 2), _takes(call, 3)
+        return takes(call, 2), takes(call, 3)
     if call not in known:
-        known[call] = _takes(call, 2 + selves), _takes(call, 3 + selves)
+        known[call] = takes(call, 2 + selves), takes(call, 3 + selves)
     return known[call]
 
 
@@ -118,7 +125,7 @@ _OF_FUNCTIONS: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary(
 _OF_CLASSES: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
 
 
-def _takes(function: Callable[..., object], count: int) -> bool:
+def takes(function: Callable[..., object], count: int) -> bool:
     """Whether a function can be called with so many positional arguments, as far as its signature tells."""
     try:
         signature = inspect.signature(function)

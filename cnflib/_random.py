@@ -4,17 +4,18 @@ from collections.abc import Callable
 
 from torch import Generator, Tensor, nn
 
-from cnflib._check import described
+from cnflib._check import check_generator, described
 
 __all__ = ["learning", "source"]
 
 
 def source(generator: Generator | None) -> dict[str, Generator]:
-    """A generator as an argument by name; without one no argument, not None.
+    """A generator, which is checked, as an argument by name; without one no argument, not None.
 
     torch.rand and its like refuse symbolic shapes if they are passed a generator at all, even None: what draws could
     then not be compiled for a varying batch.
     """
+    check_generator(generator)
     return {} if generator is None else {"generator": generator}
 
 

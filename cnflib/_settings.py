@@ -1,14 +1,31 @@
 """Settings, frozen dataclasses: how they print, and how torch.compile can build them."""
 
 import inspect
-from dataclasses import MISSING, fields
-from typing import TypeVar
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Self, TypeVar
 
-from cnflib._check import check_positive_int
+import torch
+from torch import Tensor
 
-__all__ = ["Default", "check_settings", "compact_repr", "traceable"]
+from cnflib._check import check_positive_int, shown
+
+__all__ = ["Built", "Default", "check_settings", "compact_repr", "traceable"]
 
 Settings = TypeVar("Settings", bound=type)
+
+
+class Built:
+    """Settings of what is called with data later: data in the place of the settings is refused, with the two calls."""
+
+    def __new__(cls, *args: object, **options: object) -> Self:
+        if torch.compiler.is_compiling() or not is_dataclass(cls):
+            return super().__new__(cls)
+        if len(args) > len(fields(cls)) or any(isinstance(a, Tensor) and a.ndim for a in args):
+            raise ValueError(
+                f"Expected settings of {cls.__name__}, which is built first and then called with data, as in "
+                f"{cls.__name__}()(…); got {', '.join(map(shown, args))}."
+            )
+        return super().__new__(cls)
 
 
 def compact_repr(settings: object) -> str:
@@ -60,6 +77,6 @@ def check_settings(settings: object, **examples: object) -> None:
             object.__setattr__(settings, name, check_positive_int(value, name))
         elif not callable(value) or isinstance(value, type):
             raise ValueError(
-                f"Expected {name} to be callable like {example!r}; got {value!r}. Call the class of one; a number of "
-                "probes goes by name: probes=2."
+                f"Expected {name} to be callable like {example!r}; got {shown(value)}. Call the class of one; a number "
+                "of probes goes by name: probes=2."
             )

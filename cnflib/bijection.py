@@ -14,7 +14,16 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import METHODS, check_bijection, check_call, check_returned, eager, event_of, rearranged, rounding
+from cnflib._check import (
+    METHODS,
+    check_bijection,
+    check_call,
+    check_returned,
+    eager,
+    event_of,
+    rearranged,
+    rounding,
+)
 
 __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 
@@ -66,7 +75,7 @@ class Bijection(nn.Module, ABC):
             ValueError: If x has no batch dimension, another event shape, an integer dtype, or dtype or device differ
                 from the bijection's, or the context has not a row for each of x.
         """
-        check_call(x, event_of(self, x), context, self)
+        check_call(x, event_of(self, x), context, self, generator=generator)
         return self.encode_and_logdet(x, context, generator)
 
     @abstractmethod

@@ -125,7 +125,7 @@ class _Wrapped(nn.Module):
         return self._draw("rsample", n, context, generator)
 
     def _draw(self, name: str, n: int, context: Tensor | None, generator: Generator | None) -> Tensor:
-        n = check_draw(n, context)
+        n = check_draw(n, context, generator)
         if generator is not None and "generator" not in self.taken[name]:
             raise ValueError(
                 f"Expected no generator: {name} of the base {self!r} takes none, and draws from torch's own. Seed that "

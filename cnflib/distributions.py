@@ -42,7 +42,7 @@ class StandardNormal(nn.Module):
 
     def sample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """Draw n points, shape ``(n, *event_shape)``."""
-        check_draw(n, context)
+        n = check_draw(n, context, generator)
         place = {"dtype": self.origin.dtype, "device": self.origin.device}
         return torch.randn((n, *self.event_shape), **source(generator), **place)
 
@@ -93,7 +93,7 @@ class DiagonalNormal(nn.Module):
 
     def rsample(self, n: int, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         """Draw n points, shape ``(n, *event_shape)``, with gradients to mean and scale."""
-        check_draw(n, context)
+        n = check_draw(n, context, generator)
         place = {"dtype": self.mean.dtype, "device": self.mean.device}
         zeta = torch.randn((n, *self.event_shape), **source(generator), **place)
         return self.mean + self.log_scale.exp() * zeta
@@ -171,7 +171,7 @@ class GaussianMixture(nn.Module):
 
         They have torch's default dtype, and the generator's device where one is given.
         """
-        check_draw(n, context)
+        n = check_draw(n, context, generator)
         device = self.means.device if generator is None else generator.device
         zeta = torch.randn((n, *self.event_shape), **source(generator), device=device)
         k = self.weights.to(zeta).multinomial(n, replacement=True, generator=generator)

@@ -110,7 +110,7 @@ class Flow(nn.Module):
                 another shape than ``(B,)``.
         """
         bijection, base = self.bijection, self.base
-        check_call(x, self.event_shape, context, bijection)
+        check_call(x, self.event_shape, context, bijection, generator=generator)
         z, logdet = bijection.encode_and_logdet(x, context, generator)
         log_prob = base.log_prob(z, context, generator)
         _check_terms(log_prob, logdet, x, bijection, base)
@@ -180,12 +180,12 @@ class Flow(nn.Module):
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         r"""Map data to latent, :math:`z = g(x)`; arguments and errors are those of :meth:`log_prob`."""
-        check_call(x, self.event_shape, context, self.bijection)
+        check_call(x, self.event_shape, context, self.bijection, generator=generator)
         return self.bijection.encode(x, context, generator)
 
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         r"""Map latent to data, :math:`x = g^{-1}(z)`; z has the event shape of the base."""
-        check_call(z, self.base.event_shape, context, self.bijection, "z")
+        check_call(z, self.base.event_shape, context, self.bijection, "z", generator)
         return self._decoded(z, context, generator)
 
     def after(self, bijection: Bijection, context: Bijection | None = None) -> "Flow":
@@ -235,7 +235,7 @@ class Flow(nn.Module):
         self, draw: Callable[..., Tensor], n: int, context: Tensor | None, generator: Generator | None
     ) -> tuple[Tensor, Tensor | None]:
         """n draws of the base in dtype and on the device of the bijection, and a row of context for each."""
-        n = check_draw(n, context)
+        n = check_draw(n, context, generator)
         context = row_each(context, n)
         z = draw(n, context, generator)
         check_returned(z, (n, *self.base.event_shape), self.base, "draws", "Look at its sample(n).")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from cnflib._check import described, reference
+from cnflib._check import check_flow, check_rows, reference
 from cnflib.flow import Flow
 
 __all__ = ["FlowDistribution", "given"]
@@ -33,11 +33,7 @@ class FlowDistribution(Distribution):
     has_rsample = True
 
     def __init__(self, flow: Flow, context: Tensor | None, batch_shape: torch.Size) -> None:
-        if isinstance(flow, type) or not hasattr(flow, "log_prob"):
-            raise ValueError(
-                f"Expected flow to be a Flow; got {described(flow)}. Of a bijection: Flow(bijection, "
-                "StandardNormal(shape))."
-            )
+        check_flow(flow)
         self.flow = flow
         self.context = context
         super().__init__(batch_shape, torch.Size(flow.event_shape))
@@ -128,7 +124,11 @@ def given(flow: Flow, context: Tensor | None = None) -> FlowDistribution:
         >>> posterior.batch_shape, posterior.sample((5,)).shape
         (torch.Size([4]), torch.Size([5, 4, 2]))
     """
-    return FlowDistribution(flow, context, torch.Size() if context is None else context.shape[:1])
+    check_flow(flow)
+    if context is None:
+        return FlowDistribution(flow, None, torch.Size())
+    check_rows(context, "context")
+    return FlowDistribution(flow, context, context.shape[:1])
 
 
 def _rows(x: Tensor, shape: torch.Size, event: torch.Size) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import is_dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_call, check_finite
+from cnflib._check import check_call, check_finite, check_flow
 from cnflib.audit._copies import (
     double_copy,
     double_module,
@@ -61,6 +61,7 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
         ...     realnvp(dim=2, layers=2, hidden=(8,)), torch.randn(3, 2)
         ... ).raise_for_faults()
     """
+    check_flow(flow)
     check_call(x, flow.event_shape, context, None)
     check_finite(x, "x")
     flow = double_module(flow)

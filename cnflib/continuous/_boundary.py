@@ -46,6 +46,16 @@ def check_divergence(divergence: object, name: str = "divergence") -> None:
         )
 
 
+def check_costs(costs: Sequence[object]) -> tuple[object, ...]:
+    """The costs as a tuple, where they are a sequence of functions."""
+    if not isinstance(costs, Sequence) or any(not callable(c) or isinstance(c, type) for c in costs):
+        raise ValueError(
+            f"Expected costs to be a sequence of functions like KineticEnergy(); got {costs!r}. One is a sequence "
+            "with a comma: costs=(KineticEnergy(),)."
+        )
+    return tuple(costs)
+
+
 def event_of_field(field: VectorField) -> tuple[int, ...] | None:
     """The shape of the events that a field is for, where it says so by an attribute ``shape``."""
     shape = getattr(field, "shape", None)
@@ -76,7 +86,8 @@ def as_times(times: Sequence[float | Tensor] | Tensor, x: Tensor) -> Tensor:
 
 def as_path(times: Sequence[float | Tensor] | Tensor, x: Tensor) -> Tensor:
     """At least two times in strict order as one tensor."""
-    path = as_times(times, x) if len(times) else x.new_zeros(0)
+    several = getattr(times, "ndim", hasattr(times, "__len__") and not isinstance(times, str))
+    path = as_times(times, x) if several and len(times) else x.new_zeros(0)
     if not in_order(path):
         raise ValueError(f"Expected at least two times in strict order, up or down; got {times}.")
     return path

@@ -20,6 +20,7 @@ from cnflib.continuous._boundary import (
     ONE_STEP,
     as_path,
     as_times,
+    check_costs,
     check_divergence,
     check_parts,
     check_points,
@@ -135,7 +136,7 @@ class CNF(Bijection):
         self.field = field
         self.divergence = divergence
         self.solver = solver
-        self.costs = tuple(costs)
+        self.costs = check_costs(costs)
         learned = [cost for cost in self.costs if isinstance(cost, nn.Module)]
         if learned:
             self.learned_costs = nn.ModuleList(learned)

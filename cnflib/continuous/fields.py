@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_widths, event_shape
+from cnflib._check import check_features, check_widths, event_shape, made_activation
 from cnflib.nets import Tanh, TimeEmbedding, push
 from cnflib.nets.embeddings import conditions
 
@@ -83,10 +83,10 @@ class ModulatedNet(nn.Module):
         activation: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
-        self.shape, self.context = shape, context
+        self.shape, self.context = shape, check_features(context)
         self.time = TimeEmbedding()
-        self.layers = nn.ModuleList(_Modulated(a, self.time.features + context, gated) for a in affine)
-        self.activation = activation()
+        self.layers = nn.ModuleList(_Modulated(a, self.time.features + self.context, gated) for a in affine)
+        self.activation = made_activation(activation)
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity at time t of shape ``()`` or ``(B,)`` and x of shape ``(B, *shape)``."""
@@ -206,8 +206,7 @@ def convolutional(
     event = event_shape(None, shape)
     if len(event) != 3:
         raise ValueError(f"Expected shape (C, H, W); got {event}. For vectors use concat_squash(shape).")
-    check_widths(channels)
-    widths = [event[0], *channels, event[0]]
+    widths = [event[0], *check_widths(channels), event[0]]
     layers = [
         nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in zip(widths[:-1], widths[1:], strict=True)
     ]
@@ -222,7 +221,6 @@ def _dense(
     activation: Callable[[], nn.Module],
 ) -> ModulatedNet:
     event = event_shape(None, shape)
-    check_widths(hidden)
-    widths = [math.prod(event), *hidden, math.prod(event)]
+    widths = [math.prod(event), *check_widths(hidden), math.prod(event)]
     layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
     return ModulatedNet(event, layers, context, gated, activation)

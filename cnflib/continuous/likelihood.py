@@ -1,17 +1,32 @@
 r"""Likelihoods that say how sure they are, with their costs, at any time of the flow, and in bounded memory."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_event, check_positive_int
+from cnflib._check import (
+    check_context,
+    check_event,
+    check_flow,
+    check_generator,
+    check_positive_int,
+    check_rows,
+    described,
+)
+from cnflib._field import takes
 from cnflib._random import source
 from cnflib.continuous.cnf import CNF, Solution
 from cnflib.flow import Flow
+from cnflib.metrics import Estimate, nll
 
 __all__ = ["Likelihood", "in_chunks", "log_prob_and_costs", "log_prob_at", "log_prob_with_error", "refined"]
+
+
+Rows = TypeVar("Rows", bound=Tensor | tuple)
+"""A tensor with a row for each point, or a tuple of such."""
 
 
 class Likelihood(NamedTuple):
@@ -37,6 +52,21 @@ class Likelihood(NamedTuple):
     mean: Tensor
     standard_error: Tensor
     discretisation: Tensor
+
+    @property
+    def nll(self) -> Estimate:
+        r"""The negative log-likelihood per point of these N rows, in nats, with one error for all that is uncertain.
+
+        .. math:: \mathrm{nll} = -\frac1N \sum_i m_i, \qquad
+                  \mathrm{se}^2 = \frac{s^2}{N} + \Big(\frac1N \sum_i d_i\Big)^2
+
+        The spread s of the means :math:`m_i` over rows has the spread of the data and that of the probes, drawn for
+        each row; the discretisations :math:`d_i` are no noise that rows would average, and count as if all erred one
+        way. The probes' share alone is ``standard_error.square().sum().sqrt() / N``. Many rows come in chunks:
+        ``in_chunks(lambda x, c: log_prob_with_error(flow, x, 16, c), x, 256, context).nll``.
+        """
+        value, error = nll(self.mean)
+        return Estimate(value, math.hypot(error, self.discretisation.mean().item()))
 
 
 @torch.no_grad()
@@ -73,8 +103,9 @@ def log_prob_with_error(
         >>> log_prob_with_error(flow, x, probes=4).standard_error.shape
         torch.Size([5])
     """
-    if not isinstance(probes, int) or probes < 2:
-        raise ValueError(f"Expected probes to be an int >= 2: the spread of one is unknown; got {probes!r}.")
+    check_flow(flow)
+    check_generator(generator)
+    probes = check_positive_int(probes, "probes", " The spread of one is unknown.", least=2)
     state = _draw_state(x, generator)
     values = [flow.log_prob(x, context, generator)]
     after = _draw_state(x, generator)
@@ -119,6 +150,7 @@ def log_prob_at(
         >>> torch.allclose(log_prob_at(flow, x, 0.0), flow.base.log_prob(x))
         True
     """
+    check_flow(flow)
     if not isinstance(flow.bijection, CNF):
         raise ValueError(
             f"Expected a flow of a single CNF; got {type(flow.bijection).__name__}. For a CNF inside a chain: "
@@ -181,6 +213,7 @@ def log_prob_and_costs(
 
         cnf._solve = noting
 
+    check_flow(flow)
     flow = _with_cnfs(flow, note, "it has no costs")
     if set(present.values()) == {0} or len(set(present.values())) > 1:
         raise ValueError(
@@ -197,26 +230,32 @@ def log_prob_and_costs(
 
 
 def in_chunks(
-    function: Callable[..., Tensor],
+    function: Callable[..., Rows],
     x: Tensor,
     size: int,
     context: Tensor | None = None,
     generator: Generator | None = None,
-) -> Tensor:
+) -> Rows:
     r"""A function of rows, evaluated on a few rows at a time: the memory of ``size`` rows is enough.
 
     ``in_chunks(flow.log_prob, x, 64)`` is ``flow.log_prob(x)``, up to the tolerance of an adaptive solver, whose steps
     depend on who shares the batch. Call it under ``torch.no_grad()``: a graph would keep every chunk.
 
     Args:
-        function: Called as ``function(x, context)`` on rows of x and context; returns one result a row.
-        x: Points, shape ``(B, *event)``.
+        function: Called as ``function(x, context)`` on rows of x and context, where it takes no context as
+            ``function(x)``. It returns a tensor with a row for each of x, or a tuple of such, also one with names, like
+            a :class:`Likelihood`.
+        x: What the function is of, shape ``(B, *)``.
         size: Rows in a chunk.
         context: One row for each of x, or None.
-        generator: Passed on as ``generator=generator`` where it is given.
+        generator: Passed on as ``generator=generator`` where it is given; each chunk draws on from the one before.
+
+    Returns:
+        What the function returns, of all rows.
 
     Raises:
-        ValueError: If ``size`` is not a positive int.
+        ValueError: If ``size`` is not a positive int, the context has not B rows, or the function returns something
+            else than tensors of its rows.
 
     Example:
         >>> import torch
@@ -229,9 +268,37 @@ def in_chunks(
         torch.Size([100])
     """
     size = check_positive_int(size, "size")
-    contexts = [None] * (-(-x.shape[0] // size) or 1) if context is None else context.split(size)
-    chunks = zip(x.split(size), contexts, strict=True)
-    return torch.cat([function(rows, c, **source(generator)) for rows, c in chunks])
+    check_rows(x, "x")
+    check_context(context, x)
+    pairs = context is not None or takes(function, 2)
+    found = []
+    for first in range(0, x.shape[0] or 1, size):
+        rows = x[first : first + size]
+        c = None if context is None else context[first : first + size]
+        value = function(rows, *([c] if pairs else []), **source(generator))
+        found.append(_of_rows(value, rows))
+    return _rejoined(found)
+
+
+def _rejoined(parts: Sequence[Rows]) -> Rows:
+    """Tensors one behind the other; tuples part by part, in the kind that they are."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    joined = [_rejoined(column) for column in zip(*parts, strict=True)]
+    return type(parts[0])(*joined) if hasattr(parts[0], "_fields") else tuple(joined)
+
+
+def _of_rows(value: Rows, rows: Tensor) -> Rows:
+    """What a function returned for some rows, where it is a tensor of as many, or a tuple of such."""
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, tuple):
+            _of_rows(part, rows)
+        elif not isinstance(part, Tensor) or part.shape[:1] != rows.shape[:1]:
+            raise ValueError(
+                f"Expected function to return a tensor with a row for each of its {len(rows)}, or a tuple of such; got "
+                f"{described(part)}. Leave out means and counts, as in lambda x, c: cnf.solve(x, 1.0, 0.0, c)[:2]."
+            )
+    return value
 
 
 def refined(flow: Flow) -> Flow:

@@ -98,7 +98,8 @@ class Toy:
         Raises:
             ValueError: If n is not a positive int, or a generator is given in the place of the context.
         """
-        return self.draw(check_draw(n, context), Draws.of(generator))
+        n = check_draw(n, context, generator)
+        return self.draw(n, Draws.of(generator))
 
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None

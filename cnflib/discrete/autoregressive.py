@@ -15,7 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_declared, check_transform, check_widths, event_shape
+from cnflib._check import (
+    check_context,
+    check_declared,
+    check_features,
+    check_positive_int,
+    check_transform,
+    check_widths,
+    event_shape,
+    made_activation,
+)
 from cnflib._constants import constants
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
@@ -74,8 +83,9 @@ class MADE(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        check_widths(hidden, least=1)
-        self.shape, self.parameters_each, self.context = event_shape(None, shape), parameters, context
+        hidden, context = check_widths(hidden, least=1), check_features(context)
+        self.shape, self.context = event_shape(None, shape), context
+        self.parameters_each = parameters = check_positive_int(parameters, "parameters")
         dim = math.prod(self.shape)
         self.order = range(dim)[::-1] if reverse else range(dim)
         lowest = 0 if context or dim == 1 else 1
@@ -87,12 +97,13 @@ class MADE(nn.Module):
         self.layers = nn.ModuleList(_Masked(d[:, None] >= need) for d, need in zip(degrees, needs))
         self.last = _Masked((rank[:, None] >= needs[-1]).repeat(parameters, 1))
         self.condition = nn.Linear(context, hidden[0], bias=False) if context else None
-        self.activation = activation()
+        self.activation = made_activation(activation)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The parameters for x of shape ``(B, *shape)``, shape ``(B, P, *shape)``."""
+        check_context(context, x)
         h, shift = x.flatten(1), self._shift(context, x)
         for k, layer in enumerate(self.layers):
             h = layer(h) if k or shift is None else layer(h) + shift

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import check_declared, check_widths, event_shape
+from cnflib._check import check_declared, check_features, check_widths, event_shape
 from cnflib.discrete.spectral import spectral_norm
 
 __all__ = ["Activation", "Contraction", "JacobianProduct", "Linearized", "Settled", "lipswish", "sine"]
@@ -126,7 +126,12 @@ class Contraction(nn.Module):
                 f"Expected an odd kernel and an event of shape (C, H, W); got kernel={kernel} and shape {self.shape}. "
                 "Vectors, and other events, take kernel=None."
             )
-        check_widths(hidden)
+        if not callable(activation):
+            raise ValueError(
+                f"Expected activation to be a function of slope at most 1, like sine or lipswish; got {activation!r}. "
+                "Pass the function of cnflib.discrete, not its name."
+            )
+        hidden, context = check_widths(hidden), check_features(context)
         self.context, self.coefficient, self.kernel = context, coefficient, kernel
         self.activation = activation
         ends = math.prod(self.shape) if kernel is None else self.shape[0]

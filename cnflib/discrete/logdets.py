@@ -106,8 +106,8 @@ class RussianRoulette:
     probes: int = 1
 
     def __post_init__(self) -> None:
-        check_positive_int(self.terms, "terms")
-        check_positive_int(self.probes, "probes")
+        object.__setattr__(self, "terms", check_positive_int(self.terms, "terms"))
+        object.__setattr__(self, "probes", check_positive_int(self.probes, "probes"))
         if not 0 < self.ratio < 1:
             raise ValueError(
                 f"Expected 0 < ratio < 1; got {self.ratio!r}. The variance is finite where ratio > coefficient "
@@ -159,8 +159,8 @@ class TruncatedSeries:
     probes: int = 1
 
     def __post_init__(self) -> None:
-        check_positive_int(self.terms, "terms")
-        check_positive_int(self.probes, "probes")
+        object.__setattr__(self, "terms", check_positive_int(self.terms, "terms"))
+        object.__setattr__(self, "probes", check_positive_int(self.probes, "probes"))
 
     def __call__(self, product: JacobianProduct, x: Tensor, generator: Generator | None = None) -> Tensor:
         """A biased estimate in nats, shape ``(B,)``.

@@ -54,7 +54,7 @@ class Dequantize(Bijection):
 
     def __init__(self, levels: int = 256) -> None:
         super().__init__()
-        self.levels = levels
+        self.levels = check_positive_int(levels, "levels")
 
     def encode_and_logdet(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None

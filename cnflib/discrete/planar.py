@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_features, event_shape
 from cnflib.bijection import Bijection
 from cnflib.discrete._conditional import UNIT, conditioned, conditioner
 
@@ -61,7 +61,7 @@ class Planar(Bijection):
     ) -> None:
         super().__init__()
         self.event_shape = event_shape(None, shape)
-        self.context = context
+        self.context = context = check_features(context)
         w = 2 * F.normalize(torch.randn(math.prod(self.event_shape)), dim=0)
         self.w = nn.Parameter(w)
         # The layer is the identity where u is parallel to w and softplus(w · u) = 1; here |w|² = 4.

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_features, event_shape
 from cnflib.bijection import Bijection
 from cnflib.discrete._conditional import UNIT, conditioned, conditioner
 
@@ -57,7 +57,7 @@ class Radial(Bijection):
     ) -> None:
         super().__init__()
         self.event_shape = event_shape(None, shape)
-        self.context = context
+        self.context = context = check_features(context)
         self.m = nn.Parameter(torch.randn(math.prod(self.event_shape)))
         # The layer is the identity where a = q = 1.
         self.alpha = nn.Parameter(torch.full((1,), UNIT))

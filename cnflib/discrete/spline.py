@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnflib._check import check_positive_int
 from cnflib._settings import compact_repr
 
 __all__ = ["RationalQuadratic"]
@@ -69,7 +70,8 @@ class RationalQuadratic:
     bound: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bins < 1 / SMALLEST:
+        object.__setattr__(self, "bins", check_positive_int(self.bins, "bins"))
+        if self.bins >= 1 / SMALLEST:
             raise ValueError(
                 f"Expected 1 <= bins < {1 / SMALLEST:.0f}; got {self.bins!r}. For more use more layers."
             )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_features, event_shape
 from cnflib.bijection import Bijection
 from cnflib.discrete._conditional import conditioned, conditioner
 
@@ -48,7 +48,7 @@ class LowerTriangular(Bijection):
     ) -> None:
         super().__init__()
         self.event_shape = event_shape(None, shape)
-        self.context = context
+        self.context = context = check_features(context)
         dim = math.prod(self.event_shape)
         self.mean = nn.Parameter(torch.zeros(dim))
         self.lower = nn.Parameter(torch.zeros(dim, dim))

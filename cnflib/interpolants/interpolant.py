@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from cnflib._check import eager
 from cnflib._random import source
-from cnflib._settings import compact_repr
+from cnflib._settings import Built, compact_repr
 from cnflib.interpolants._checks import check_ends, check_schedule, check_time
 from cnflib.interpolants._schedules import ReadySchedule, root, with_rate
 from cnflib.interpolants.times import inside
@@ -120,7 +120,7 @@ class _Motion(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Interpolant:
+class Interpolant(Built):
     r"""The path :math:`x_t = \alpha x_0 + \beta x_1 + \gamma \xi` between two points, with :math:`t \in [0, 1]`.
 
     With :math:`\alpha(0) = \beta(1) = 1`, :math:`\alpha(1) = \beta(0) = 0` and :math:`\gamma(0) = \gamma(1) = 0` it

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_event
+from cnflib._check import check_draw, check_event
 from cnflib._random import source
 from cnflib._tensors import widest
 from cnflib.distributions import GaussianMixture, StandardNormal
-from cnflib.interpolants._checks import check_time
+from cnflib.interpolants._checks import check_path, check_time
 from cnflib.interpolants._schedules import root
 from cnflib.interpolants.interpolant import Coefficients, Interpolant
 
@@ -71,6 +71,7 @@ class Oracle:
         rho0: GaussianMixture | StandardNormal,
         rho1: GaussianMixture | StandardNormal,
     ) -> None:
+        check_path(interpolant)
         v, m, C = _mixture(rho0, "rho0")
         w, n, D = _mixture(rho1, "rho1")
         if m.shape[1] != n.shape[1]:
@@ -136,6 +137,7 @@ class Oracle:
         Raises:
             ValueError: If t is outside [0, 1].
         """
+        n = check_draw(n, None, generator)
         device = "cpu" if generator is None else generator.device
         z = torch.randn(n, self.means[0].shape[-1], **source(generator), device=device)
         c = self._coefficients(float(t), z)

@@ -16,8 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_context
-from cnflib._settings import compact_repr
+from cnflib._check import check_context, check_generator
+from cnflib._settings import Built, compact_repr
 from cnflib.interpolants._checks import check_ends
 
 __all__ = ["ConditionalPairing", "IndependentPairing", "Paired", "Pairing", "RowPairing"]
@@ -30,7 +30,7 @@ conversion of a velocity into a score, reads ``getattr(pairing, "independent", F
 """
 
 
-class RowPairing(ABC):
+class RowPairing(Built, ABC):
     r"""A pairing :math:`x_0^{\sigma(i)}, x_1^i` that picks the row :math:`\sigma(i)` of the base for every data point.
 
     One's own is a subclass with one method, ``pick(x0, x1, context, generator)``, which returns these rows for a batch
@@ -86,6 +86,7 @@ class RowPairing(ABC):
         r"""The picks :math:`\sigma`, shape ``(B,)``: ``x0[rows]`` is paired with x1. Arguments as for the pairs."""
         check_ends(x0, x1)
         check_context(context, x1, "x1")
+        check_generator(generator)
         if context is not None and not (self.conditions or self.keeps):
             raise ValueError(
                 f"Expected no context, as the pairing {self} ignores it: the base points it picks would depend on the "

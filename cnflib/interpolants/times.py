@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_positive_int
+from cnflib._check import check_generator, check_positive_int
 from cnflib._random import source
-from cnflib._settings import compact_repr
+from cnflib._settings import Built, compact_repr
 from cnflib._tensors import widest
 
 __all__ = ["BetaTimes", "ImportanceTimes", "TimeLaw", "UniformTimes", "inside"]
@@ -35,7 +35,7 @@ def inside(t: Tensor) -> Tensor:
     return t.clamp(least, 1 - least)
 
 
-class TimeLaw(ABC):
+class TimeLaw(Built, ABC):
     r"""A fixed law of time on (0, 1), with density p.
 
     One's own is a subclass with two methods, ``draw(n, like, generator)`` and ``density(t)``.
@@ -81,6 +81,8 @@ class TimeLaw(ABC):
                 device.
             generator: Source of randomness.
         """
+        check_generator(generator)
+        n = check_positive_int(n, "n")
         t = inside(self.draw(n, _like(like, generator), generator))
         return t, 1 / self.density(t) if self.unbiased else torch.ones_like(t)
 

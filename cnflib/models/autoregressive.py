@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_transform, event_shape
+from cnflib._check import check_layers, check_transform, event_shape
 from cnflib.bijection import Chain, Inverse
 from cnflib.discrete import MADE, Additive, Affine, Elementwise, MaskedAutoregressive
 from cnflib.distributions import StandardNormal
@@ -64,7 +64,7 @@ def maf(
         net = MADE(event, transform.parameters, hidden, context, reverse=k % 2 == 1, activation=activation)
         return MaskedAutoregressive(transform, net)
 
-    return Flow(Chain(*map(layer, range(layers))), StandardNormal(event))
+    return Flow(Chain(*map(layer, range(check_layers(layers)))), StandardNormal(event))
 
 
 def iaf(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cnflib._check import event_shape
+from cnflib._check import check_layers, event_shape
 from cnflib.continuous import CNF, Divergence, Exact, Hutchinson, TrainEval, convolutional
 from cnflib.distributions import StandardNormal
 from cnflib.flow import Flow
@@ -71,7 +71,9 @@ def ffjord(
         return Flow(CNF(MLP(event, hidden, context), divergence, solver), StandardNormal(event))
 
     def flows(event: tuple[int, ...]) -> list[CNF]:
-        fields = [convolutional(event, hidden, context=context) for _ in range(blocks)]
+        fields = [
+            convolutional(event, hidden, context=context) for _ in range(check_layers(blocks, "blocks"))
+        ]
         return [CNF(field, divergence, solver) for field in fields]
 
     return Flow(multiscale(event, flows, scales), StandardNormal(event))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_layers, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import (
     Additive,
@@ -193,7 +193,7 @@ def alternating(
         [[True, True, False], [False, False, True]]
     """
     first = halves(event[0]) if len(event) == 1 else checkerboard_mask(event)
-    masks = [first if k % 2 == 0 else ~first for k in range(layers)]
+    masks = [first if k % 2 == 0 else ~first for k in range(check_layers(layers))]
     return [dense_coupling(mask, transform, hidden, context, activation) for mask in masks]
 
 

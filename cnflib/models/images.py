@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from cnflib._check import check_layers
 from cnflib.bijection import Chain
 from cnflib.discrete import Coupling, Elementwise, checkerboard_mask, halves
 from cnflib.models.scales import multiscale
@@ -79,7 +80,7 @@ def pixels_then_channels(
     """
 
     def alternate(mask: Tensor, channels: int) -> list[Coupling]:
-        masks = [mask if k % 2 == 0 else ~mask for k in range(layers)]
+        masks = [mask if k % 2 == 0 else ~mask for k in range(check_layers(layers))]
         return [convolutional_coupling(m, channels, transform, hidden, context, activation) for m in masks]
 
     return multiscale(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_layers, event_shape
 from cnflib.bijection import Bijection, Chain, Inverse
 from cnflib.discrete import (
     ActNorm,
@@ -80,7 +80,9 @@ def glow(
 
     def steps(event: tuple[int, ...]) -> list[Bijection]:
         size = event[0]
-        rows = [(ActNorm(size), InvertibleConv1x1(size), couple(event, k)) for k in range(layers)]
+        rows = [
+            (ActNorm(size), InvertibleConv1x1(size), couple(event, k)) for k in range(check_layers(layers))
+        ]
         return [layer for row in rows for layer in row]
 
     if len(event) == 3:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cnflib._check import event_shape
+from cnflib._check import check_layers, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import Planar, Radial
 from cnflib.distributions import StandardNormal
@@ -41,7 +41,9 @@ def planar_flow(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    return Flow(Chain(*[Planar(event, hidden, context) for _ in range(layers)]), StandardNormal(event))
+    return Flow(
+        Chain(*[Planar(event, hidden, context) for _ in range(check_layers(layers))]), StandardNormal(event)
+    )
 
 
 def radial_flow(
@@ -74,4 +76,6 @@ def radial_flow(
         (torch.Size([5]), torch.Size([3, 2]))
     """
     event = event_shape(dim, shape)
-    return Flow(Chain(*[Radial(event, hidden, context) for _ in range(layers)]), StandardNormal(event))
+    return Flow(
+        Chain(*[Radial(event, hidden, context) for _ in range(check_layers(layers))]), StandardNormal(event)
+    )

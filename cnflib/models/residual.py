@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cnflib._check import event_shape
+from cnflib._check import check_layers, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import Contraction, ExactLogDet, Residual, RussianRoulette, Scale, sine
 from cnflib.discrete.lipschitz import Activation
@@ -57,7 +57,10 @@ def residual_flow(
     """
     event = event_shape(dim, shape)
     kernel = 3 if len(event) == 3 else None
-    nets = [Contraction(event, hidden, context, coefficient, kernel, activation) for _ in range(layers)]
+    nets = [
+        Contraction(event, hidden, context, coefficient, kernel, activation)
+        for _ in range(check_layers(layers))
+    ]
     if logdet is None:
         logdet = ExactLogDet() if math.prod(event) <= 16 else RussianRoulette(ratio=coefficient)
     pairs = ((Residual(net, logdet), Scale(event)) for net in nets)

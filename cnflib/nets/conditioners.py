@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_declared, check_widths, event_shape
+from cnflib._check import (
+    check_declared,
+    check_features,
+    check_positive_int,
+    check_widths,
+    event_shape,
+    made_activation,
+)
 from cnflib.nets.layers import Tanh, feedforward
 
 __all__ = ["Conditioner", "ConvNet"]
@@ -38,7 +45,7 @@ class Conditioner(nn.Module):
         activation: Callable[[], nn.Module] = Tanh,
     ) -> None:
         super().__init__()
-        self.context = context
+        self.context = context = check_features(context)
         self.outputs = event_shape(None, outputs)
         inputs = math.prod(event_shape(None, shape))
         self.net = feedforward(inputs + context, math.prod(self.outputs), hidden, activation)
@@ -47,7 +54,7 @@ class Conditioner(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map x of shape ``(B, *shape)`` to ``(B, *outputs)``."""
-        check_declared(context, self.context, "Conditioner", x)
+        check_declared(context, self.context, "Conditioner", x, rows=True)
         h = x.flatten(1) if context is None else torch.cat([x.flatten(1), context.flatten(1)], 1)
         return self.net(h).reshape(-1, *self.outputs)
 
@@ -81,14 +88,15 @@ class ConvNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        check_widths(hidden, least=1)
+        hidden, context = check_widths(hidden, least=1), check_features(context)
+        channels, outputs = (check_positive_int(n, "channels and outputs") for n in (channels, outputs))
         self.context = context
         sizes = [3, *[1] * (len(hidden) - 1)]
         self.layers = nn.ModuleList(
             nn.Conv2d(n, m, k, padding=k // 2)
             for n, m, k in zip([channels, *hidden[:-1]], hidden, sizes, strict=True)
         )
-        self.activation = activation()
+        self.activation = made_activation(activation)
         self.last = nn.Conv2d(hidden[-1], outputs, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -96,7 +104,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map x of shape ``(B, channels, H, W)`` to ``(B, outputs, H, W)``."""
-        check_declared(context, self.context, "ConvNet", x)
+        check_declared(context, self.context, "ConvNet", x, rows=True)
         for k, layer in enumerate(self.layers):
             x = layer(x)
             if context is not None:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_declared
+from cnflib._check import check_declared, check_positive_int
 from cnflib._constants import constants
 
 __all__ = ["FourierFeatures", "TimeEmbedding", "conditions"]
@@ -20,6 +20,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, frequencies: int = 0) -> None:
         super().__init__()
+        frequencies = check_positive_int(frequencies, "time frequencies", least=0)
         self.features = 1 + 2 * frequencies
         with constants():
             self.register_buffer("rates", math.pi * torch.arange(1.0, frequencies + 1), persistent=False)
@@ -48,7 +49,7 @@ def conditions(net: nn.Module, t: Tensor, rows: Tensor, context: Tensor | None) 
     Raises:
         ValueError: If the context is not what the field was built for.
     """
-    check_declared(context, net.context, type(net).__name__, rows)
+    check_declared(context, net.context, type(net).__name__, rows, rows=True)
     if context is None:
         return net.time(t, rows.shape[0] if t.ndim else 1)
     return torch.cat([net.time(t, rows.shape[0]), context.flatten(1)], 1)
@@ -71,6 +72,7 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, dim: int, frequencies: int = 0, scale: float = 0.5) -> None:
         super().__init__()
+        frequencies = check_positive_int(frequencies, "fourier frequencies", least=0)
         self.features = dim + 2 * frequencies
         self.register_buffer("rates", 2 * math.pi * scale * torch.randn(frequencies, dim))
 

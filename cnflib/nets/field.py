@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_features, event_shape
 from cnflib.nets.embeddings import FourierFeatures, TimeEmbedding, conditions
 from cnflib.nets.layers import Tanh, feedforward, intercepted, narrowest
 from cnflib.nets.tangents import push
@@ -19,7 +19,8 @@ VectorField = Callable[..., Tensor]
 
 Without a context it is called with two arguments, so an optional third one serves both calls; only where the third is
 required is it called with None. It must act on each row alone: a field that mixes rows (BatchNorm) has no divergence
-row by row.
+row by row. The gradient of a potential U is ``torch.func.grad(lambda y: U(y).sum())(x)``, which runs everywhere;
+``torch.autograd.grad`` runs neither without gradients nor inside of a transform.
 """
 
 
@@ -51,7 +52,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = event_shape(None, shape)
-        self.context = context
+        self.context = context = check_features(context)
         dim = math.prod(self.shape)
         self.time = TimeEmbedding(time_frequencies)
         self.embed = FourierFeatures(dim, fourier, fourier_scale)

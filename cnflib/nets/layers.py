@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_widths
+from cnflib._check import check_widths, made_activation
 
 __all__ = ["Tanh", "feedforward", "intercepted", "narrowest"]
 
@@ -33,11 +33,10 @@ def feedforward(
         hidden: Widths of the hidden layers; empty gives one linear map.
         activation: Constructor of the activation.
     """
-    check_widths(hidden)
-    widths = [inputs, *hidden, outputs]
+    widths = [inputs, *check_widths(hidden), outputs]
     layers: list[nn.Module] = []
     for width, next_width in zip(widths[:-1], widths[1:], strict=True):
-        layers += [nn.Linear(width, next_width), activation()]
+        layers += [nn.Linear(width, next_width), made_activation(activation)]
     return nn.Sequential(*layers[:-1])
 
 

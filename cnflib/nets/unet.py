@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check import check_features, check_positive_int, check_widths, event_shape
 from cnflib.nets.embeddings import TimeEmbedding, conditions
 from cnflib.nets.layers import feedforward
 
@@ -72,8 +72,11 @@ class UNet(nn.Module):
         groups: int = 8,
     ) -> None:
         super().__init__()
-        self.shape, self.context, self.patch = event_shape(None, shape), context, patch
-        widths = [channels * m for m in multipliers]
+        self.shape, self.context = event_shape(None, shape), check_features(context)
+        self.patch = patch = check_positive_int(patch, "patch")
+        channels, groups = check_positive_int(channels, "channels"), check_positive_int(groups, "groups")
+        blocks = check_positive_int(blocks, "blocks", least=0)
+        widths = [channels * m for m in check_widths(multipliers, least=1)]
         _check_sides(self.shape, patch * 2 ** (len(widths) - 1), widths[-1] // groups)
         pixel, embedded = self.shape[0] * patch**2, 4 * channels
 
@@ -82,7 +85,7 @@ class UNet(nn.Module):
             return nn.ModuleList(_stack(n, m, blocks, embedded, groups) for n, m in pairs)
 
         self.time = TimeEmbedding(time_frequencies)
-        self.embed = feedforward(self.time.features + context, embedded, (embedded,), nn.SiLU)
+        self.embed = feedforward(self.time.features + self.context, embedded, (embedded,), nn.SiLU)
         self.first = nn.Conv2d(pixel, widths[0], 3, padding=1)
         self.down = stacks([widths[0], *widths[:-1]])
         self.shrink = nn.ModuleList(nn.Conv2d(n, n, 3, 2, 1) for n in widths[:-1])

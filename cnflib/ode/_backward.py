@@ -19,9 +19,9 @@ def check_visible(rhs: RightHandSide, state: State, start: Tensor, inputs: Seque
 
     Returns the places of the inputs that it uses at the start.
     """
+    check_plain()  # an autograd.Function passes through no transform
     if not torch.is_grad_enabled():
         return set()
-    check_plain(state)
     check_hooks(inputs)
     leaves = tuple(y.detach().requires_grad_() for y in state)
     slope = rhs(start.detach(), leaves)

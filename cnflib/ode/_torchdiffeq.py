@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
+from cnflib._check import check_plain
 from cnflib._tensors import widest
 from cnflib.ode._backward import first_order_only
 from cnflib.ode._checks import gave_up
@@ -83,7 +84,10 @@ class Counted:
 
     def __call__(self, t: Tensor, state: State) -> State:
         self.work.nfe += 1
-        return self.rhs(t, state)
+        slopes = self.rhs(t, state)
+        if self.work.nfe == 1:
+            check_plain(slopes)
+        return slopes
 
     def _accept(self, t: Tensor, state: State, h: Tensor) -> None:
         self.work.accepted += 1

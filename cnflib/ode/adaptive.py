@@ -113,7 +113,7 @@ class Adaptive:
                 f"{ready}. Equal steps: Fixed(steps, tableau)."
             )
         check_tolerances(self.rtol, self.atol)
-        check_positive_int(self.max_steps, "max_steps")
+        object.__setattr__(self, "max_steps", check_positive_int(self.max_steps, "max_steps"))
         if self.adjoint and (self.per_row or self.compiled):
             raise ValueError(
                 f"Expected adjoint without {'per_row' if self.per_row else 'compiled'}: the backward solve of the "
@@ -180,13 +180,13 @@ def _march(
 
     The first ``chosen_by`` parts of the state choose the steps, by default all.
     """
-    check_plain(state)
+    ends, spans = ends_and_spans(times, state[0])
+    check_plain((*state, spans))
     check_finite(state[0], "starting state")
     norm = _row_by_row if solver.per_row else partial(_largest, count=chosen_by) if chosen_by else _largest
     size = partial(_size, norm=norm, rtol=solver.rtol, atol=solver.atol)
     run = _Run(solver, pieces, rhs, size)
     states = [state]
-    ends, spans = ends_and_spans(times, state[0])
     for start, end, span in zip(ends[:-1], ends[1:], spans, strict=True):
         states.append(run.go(states[-1], start, end, span))
     return tuple(torch.stack(parts) for parts in zip(*states, strict=True)), run.stats()
@@ -213,6 +213,7 @@ class _Run:
         way, since = np.abs(_array(span)), self.tries
         if self.pace is None:
             self.slope, part = self.begin(self.rhs, self.tableau, self.size, start, end, span, state)
+            check_plain((part,))  # what the right-hand side alone depends on may be wrapped
             self.pace, self.nfe = way * _array(part), 2
         left = np.ones_like(self.pace)
         while left.any():

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from cnflib.plot._axes import as_array
+from cnflib.plot._axes import as_line
 from cnflib.plot.style import DATA, MODEL
 
 __all__ = ["curve", "training_curve"]
@@ -30,7 +30,7 @@ def curve(
         color: The object: ``MODEL``, ``DATA`` or ``BASE``.
         linestyle: As in matplotlib; ``"--"`` keeps an exact curve visible on a fitted one.
     """
-    x, y = as_array(x).flatten(), as_array(y).flatten()
+    x, y = as_line(x, y)
     ax.fill_between(x, y, color=color, alpha=0.15, linewidth=0).sticky_edges.y.append(0)
     sns.despine(ax=ax)
     return ax.plot(x, y, color=color, linestyle=linestyle, label=label)[0]
@@ -56,7 +56,7 @@ def training_curve(
     Returns:
         The line of means.
     """
-    x, y = as_array(steps), as_array(losses)
+    x, y = as_line(steps, losses)
     half = len(y) // 100
     width = 2 * half + 1
     ax.plot(x, y, color=MODEL, alpha=0.3, linewidth=0.8)
@@ -65,6 +65,7 @@ def training_curve(
     ax.set(xlabel="step", ylabel=ylabel)
     sns.despine(ax=ax)
     if floor is not None:
+        floor = floor.item() if isinstance(floor, Tensor) else floor
         _floor(ax, floor, f"{floor_label} {floor:.3f}")
     return line
 

@@ -3,6 +3,7 @@
 from math import ceil
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from torch import Tensor
@@ -23,7 +24,8 @@ def images(
     """A grid of images, row by row, grey or in colour, with thin white lines between them.
 
     Args:
-        x: The images, shape ``(N, H, W)`` or ``(N, 1, H, W)`` for grey ones, ``(N, 3, H, W)`` for red, green and blue.
+        x: The images, a tensor or NumPy array of any dtype: shape ``(N, H, W)`` or ``(N, 1, H, W)`` for grey ones,
+            ``(N, 3, H, W)`` for red, green and blue.
         columns: Images in a row, by default as many as make the grid nearly square.
         low: The value drawn black, by default the smallest here.
         high: The value drawn white, or at full strength of its colour, by default the largest here.
@@ -54,6 +56,7 @@ def images(
 
 def _rgb(x: Tensor) -> np.ndarray:
     """Finite images as an array (N, H, W, 3)."""
+    x = torch.as_tensor(x) if isinstance(x, np.ndarray) else x
     shape = tuple(getattr(x, "shape", ()))
     if len(shape) == 3:
         x, shape = x[:, None], (shape[0], 1, *shape[1:])

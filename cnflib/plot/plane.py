@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from matplotlib.quiver import Quiver
 from torch import Tensor
 
-from cnflib._check import check_positive_int, reference
+from cnflib._check import check_positive_int, reference, row_each
 from cnflib._field import uniform
 from cnflib.metrics import Bounds, LogProb, midpoints, on_grid
 from cnflib.plot._axes import as_array, as_box, as_points, set_plane
@@ -74,12 +74,14 @@ def contours(
     Args:
         log_prob, bounds, points, dtype, device: As in :func:`density`.
         color: The object: ``MODEL``, ``DATA`` or ``BASE``.
-        masses: The shares m, between 0 and 1.
+        masses: The shares m, a sequence of numbers between 0 and 1.
 
     Raises:
         ValueError: As in :func:`density`.
     """
     set_plane(ax, bounds)
+    if not all(0 < m < 1 for m in masses):
+        raise ValueError(f"Expected masses to be shares between 0 and 1; got {masses}. 90 % is 0.9.")
     values = on_grid(log_prob, bounds, points, dtype=dtype, device=device).exp().numpy()
     ranked = np.sort(values, axis=None)[::-1]
     levels = np.unique(ranked[np.searchsorted(np.cumsum(ranked) / ranked.sum(), masses)])
@@ -198,17 +200,22 @@ def field(
         ValueError: If the box is not in the plane, or the field does not return finite numbers of shape ``(N, 2)``.
     """
     set_plane(ax, box)
-    velocity = uniform(f)
+    box, velocity = as_box(box), uniform(f)
     like = reference(velocity.field)
     dtype = dtype if like is None or dtype is not None else like.dtype
     device = device if like is None or device is not None else like.device
     spacing = max(b - a for a, b in box) / check_positive_int(points, "points")
     axes = [midpoints([side], max(1, round((side[1] - side[0]) / spacing)), dtype, device) for side in box]
     x = torch.cartesian_prod(*(axis.flatten() for axis in axes))
-    time = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(())
-    rows = None if context is None else context.to(x.device).expand(len(x), *context.shape[1:]).contiguous()
+    time = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if time.numel() != 1:
+        raise ValueError(
+            f"Expected t to be one number; got a tensor of shape {tuple(time.shape)}. Pass t[0]."
+        )
+    time = time.reshape(())
+    rows = row_each(context, len(x))
     with torch.no_grad():
-        v = velocity(time, x, rows)
+        v = velocity(time, x, None if rows is None else rows.to(x.device))
     arrows = as_points(v, "f(t, x)", 2)
     if not np.isfinite(arrows).all():
         raise ValueError(

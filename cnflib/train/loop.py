@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from cnflib._check import check_positive_int, described
 from cnflib.train.averages import EMA
 
 __all__ = ["best_device", "steps"]
@@ -52,15 +53,20 @@ def steps(
         The step, from ``start`` to ``n - 1``, and its loss, detached, shape ``()``.
 
     Raises:
-        ValueError: If ``clip`` is not positive.
+        ValueError: If ``clip`` is not positive, the optimizer is none or one whose steps need a closure (LBFGS), or
+            ``loss`` does not return one number that has a gradient.
         FloatingPointError: If the loss is NaN or infinite.
     """
     if clip is not None and clip <= 0:
         raise ValueError(f"Expected clip > 0; got {clip}. Pass clip=None to leave the gradient as it is.")
+    _check_optimizer(optimizer)
+    start, n = check_positive_int(start, "start", least=0), check_positive_int(n, "n", least=0)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with tqdm(total=n, initial=start, disable=None if progress is None else not progress) as bar:
         for step in range(start, n):
             value = loss()
+            if step == start:
+                _check_loss(value)
             if value.device.type == "cpu" or step % READ_EVERY == 0 or step == n - 1:
                 bar.set_postfix_str(f"loss {_finite(value, step):.4f}", refresh=False)
             optimizer.zero_grad()
@@ -72,6 +78,25 @@ def steps(
                 ema.update()
             bar.update()
             yield step, value.detach()
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
+    if not isinstance(optimizer, Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError(
+            f"Expected optimizer to be one of torch.optim, like Adam(flow.parameters()), whose step needs no closure; "
+            f"got {described(optimizer)}. LBFGS asks for the loss several times a step; its loop is: for step in "
+            "range(n): optimizer.step(closure), with a function closure() of four lines: optimizer.zero_grad(); value "
+            "= loss(); value.backward(); return value."
+        )
+
+
+def _check_loss(value: Tensor) -> None:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        raise ValueError(
+            f"Expected loss() to return one number with a gradient, a tensor of shape (); got {described(value)}"
+            f"{' without a gradient' * (getattr(value, 'numel', int)() == 1)}. Of one number a row take .mean(); draw "
+            "by rsample, and leave out .item(), .detach() and torch.no_grad()."
+        )
 
 
 def _finite(loss: Tensor, step: int) -> float:

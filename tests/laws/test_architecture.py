@@ -41,7 +41,7 @@ ALLOWED = {  # each group may import itself, and these
     "plot": {"foundation", "metrics"},
     "train": {"foundation"},
     "discrete": {"foundation"},
-    "continuous": {"foundation", "ode"},
+    "continuous": {"foundation", "ode", "metrics"},  # a likelihood is summed up as an Estimate
     "interpolants": {"foundation", "ode"},
     "models": {"foundation", "ode", "discrete", "continuous", "interpolants"},
     "adapters": {"foundation"},

@@ -386,7 +386,7 @@ calls = {
     "bound 0": (lambda: Affine(0.0), "Expected bound"),
     "bound NaN": (lambda: Affine(float("nan")), "Expected bound"),
     "bound inf": (lambda: Affine(float("inf")), "Expected bound"),
-    "bins 0": (lambda: RationalQuadratic(bins=0), "Expected 1"),
+    "bins 0": (lambda: RationalQuadratic(bins=0), "Expected bins"),
     "bins 1000": (
         lambda: RationalQuadratic(1000),
         "Expected 1",

@@ -24,7 +24,7 @@ from cnflib.continuous import (
 )
 from cnflib.models import ffjord
 from cnflib.nets import MLP
-from cnflib.ode import Adaptive, Fixed, euler, midpoint
+from cnflib.ode import Adaptive, Fixed, TorchDiffEq, euler, midpoint
 
 
 def steady(shape, like, generator=None):
@@ -190,13 +190,57 @@ def test_gradients_of_each_row_and_of_an_ensemble():
     assert_close(vmap(nll, (0, None))(ensemble, x[0])[0], -flow.log_prob(x[:1])[0])
 
 
+def of_ensemble(solver, call):
+    """What three flows of random weights say, by vmap over the weights and one after the other."""
+    flows = [ffjord(dim=2, hidden=(4,), solver=solver).double() for _ in range(3)]
+    weights, x = torch.func.stack_module_state(flows)[0], draw()
+    whole = {f"flow.{name}": value for name, value in weights.items()}
+    return vmap(lambda w: functional_call(Scored(flows[0], call), w, (x,)))(whole), [
+        getattr(flow, call)(x) for flow in flows
+    ]
+
+
+@pytest.mark.parametrize("call", ["log_prob", "encode", "decode"])
+def test_an_ensemble_over_weights_passes_through_fixed_steps(call):
+    vmapped, each = of_ensemble(Fixed(3), call)
+    assert_close(vmapped, torch.stack(each))
+
+
+@pytest.mark.parametrize("grads", [True, False])
+@pytest.mark.parametrize("call", ["log_prob", "decode"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Adaptive(),
+        Adaptive(per_row=True),
+        Adaptive(adjoint=True),
+        Fixed(2, checkpoint=True),
+        TorchDiffEq(),
+        TorchDiffEq(adjoint=True),
+    ],
+    ids=repr,
+)
+def test_an_ensemble_over_weights_is_told_to_take_fixed_steps(solver, call, grads):
+    with torch.set_grad_enabled(grads), pytest.raises(ValueError, match=r"Use Fixed\(steps\)"):
+        of_ensemble(solver, call)
+
+
+def test_a_solve_that_a_transform_does_not_touch_is_left_alone():
+    flow, x = flow_of(solver=Adaptive()), draw()
+    assert_close(vmap(lambda s: s + flow.encode(x))(torch.zeros(2)), flow.encode(x).expand(2, -1, -1))
+    with pytest.raises(
+        ValueError, match=r"Use Fixed\(steps\)"
+    ):  # torch.func.grad wraps all that is made inside
+        grad(lambda s: s * flow.encode(x).sum())(torch.tensor(2.0))
+
+
 class Scored(torch.nn.Module):
-    def __init__(self, flow):
+    def __init__(self, flow, call="log_prob"):
         super().__init__()
-        self.flow = flow
+        self.flow, self.call = flow, call
 
     def forward(self, x):
-        return self.flow.log_prob(x)
+        return getattr(self.flow, self.call)(x)
 
 
 def test_curvature_of_log_prob_is_that_of_differences():

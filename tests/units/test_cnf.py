@@ -26,6 +26,7 @@ from cnflib.continuous import (
     carry,
     log_prob_at,
 )
+from cnflib.interpolants import Linear, velocity_loss
 from cnflib.nets import MLP
 from cnflib.ode import Adaptive, Fixed, dopri8, euler, heun, midpoint, rk4
 
@@ -483,6 +484,89 @@ def test_a_net_of_times_row_by_row_is_told_of_at_its_first_call(call, solver):
     cnf = CNF(lambda t, x: net(torch.cat([x, t[:, None]], 1)), solver=solver)
     with pytest.raises(ValueError, match="Expected field"):
         getattr(cnf, call)(draw(3, 2))
+
+
+class Ridges(torch.nn.Module):
+    """The gradient of U(x) = sum of log cosh w·x, by its closed form or by a way to differentiate U."""
+
+    def __init__(self, gradient=None):
+        super().__init__()
+        self.W = torch.nn.Parameter(0.5 * draw(4, 2))
+        self.gradient = gradient
+
+    def potential(self, x):
+        return (x @ self.W.T).cosh().log().sum()
+
+    def forward(self, t, x):
+        return self.gradient(self.potential, x) if self.gradient else (x @ self.W.T).tanh() @ self.W
+
+
+def by_autograd(U, x):
+    return torch.autograd.grad(U(x), x, create_graph=True)[0]
+
+
+def by_autograd_with_grad(U, x):
+    with torch.enable_grad():
+        return by_autograd(U, x.requires_grad_())
+
+
+uses = {
+    "sample": lambda flow, x, g: flow.sample(3, None, g),
+    "rsample": lambda flow, x, g: flow.rsample_and_log_prob(3, None, g)[1],
+    "log_prob": lambda flow, x, g: flow.log_prob(x, None, g),
+    "encode": lambda flow, x, g: flow.encode(x),
+    "trajectory": lambda flow, x, g: flow.bijection.trajectory(x, [0.0, 0.5, 1.0]),
+    "velocity_loss": lambda flow, x, g: velocity_loss(flow.bijection.field, Linear(), x, x + 1, generator=g),
+}
+
+
+quick = {
+    "adaptive": Adaptive(rtol=1e-2, atol=1e-2),
+    "adjoint": Adaptive(rtol=1e-2, atol=1e-2, adjoint=True),
+    "fixed": Fixed(2, midpoint),
+    "checkpointed": Fixed(2, midpoint, checkpoint=True),
+}
+quickly = pytest.mark.parametrize("solver", quick.values(), ids=quick)
+
+
+@quickly
+@pytest.mark.parametrize("use", uses.values(), ids=uses)
+def test_a_gradient_of_a_potential_by_torch_func_is_a_field_everywhere(use, solver):
+    for divergence in (Exact(), Hutchinson(), HutchPP(), Exact(ForwardMode())):
+        check_same_use(use, divergence, solver)
+
+
+def check_same_use(use, divergence, solver):
+    found = []
+    for field in (Ridges(), Ridges(lambda U, x: torch.func.grad(U)(x))):
+        value = use(Flow(CNF(field, divergence, solver), StandardNormal(2)).double(), draw(3, 2), rng())
+        if value.requires_grad:
+            value.square().sum().backward()
+        found.append((value.detach(), field.W.grad))
+    assert_close(*found, 1e-6)
+
+
+@pytest.mark.parametrize("solver", [quick["adaptive"], quick["fixed"]])
+@pytest.mark.parametrize("name", uses)
+def test_a_potential_s_gradient_in_a_plain_function_is_the_same_field(name, solver):
+    module = Ridges()
+    plain = lambda t, x: torch.func.grad(lambda y: module.potential(y))(x)  # noqa: E731
+    flows = [Flow(CNF(f, solver=solver), StandardNormal(2)).double() for f in (module, plain)]
+    assert_close(*(uses[name](flow, draw(3, 2), rng()).detach() for flow in flows), 1e-6)
+
+
+@quickly
+@pytest.mark.parametrize("gradient", [by_autograd, by_autograd_with_grad])
+def test_torch_autograd_in_a_field_is_right_or_refused_with_the_way_out(gradient, solver):
+    refused = 0
+    for use in uses.values():
+        flows = [Flow(CNF(Ridges(g), solver=solver), StandardNormal(2)).double() for g in (None, gradient)]
+        try:
+            assert_close(*(use(flow, draw(3, 2), rng()).detach() for flow in flows), 1e-6)
+        except ValueError as error:
+            assert "torch.func.grad(lambda y: U(y).sum())(x)" in str(error)
+            refused += 1
+    assert 0 < refused < len(uses)
 
 
 def test_a_part_may_be_replaced_by_any_other():

@@ -1,5 +1,7 @@
 """Likelihoods with error bars, at any time, in chunks: what they promise holds."""
 
+import math
+
 import pytest
 import torch
 from registry import built, field, flows, points, rng, seeded, standardize
@@ -18,7 +20,8 @@ from cnflib.continuous import (
     log_prob_at,
     log_prob_with_error,
 )
-from cnflib.continuous.likelihood import refined
+from cnflib.continuous.likelihood import Likelihood, refined
+from cnflib.metrics import nll
 from cnflib.models import ffjord, realnvp
 from cnflib.nets import MLP
 from cnflib.ode import Adaptive, Fixed, bosh3, euler
@@ -149,6 +152,62 @@ def test_chunks_are_of_the_size_asked_for_and_pass_the_generator_on():
     assert sizes == [(3, generator), (3, generator), (1, generator)]
     assert in_chunks(rows, draw(0), 3).shape == (0,)
     assert in_chunks(lambda x, labels: x[:, 0] * labels, draw(7), 3, torch.arange(7)).shape == (7,)
+
+
+def test_chunks_of_tuples_are_joined_part_by_part():
+    flow, x = linear(Hutchinson()), draw(7)
+    whole, parts = flow.bijection.solve(x, 1.0, 0.0, None, rng()), []
+
+    def solved(x, context=None, generator=None):
+        return flow.bijection.solve(x, 1.0, 0.0, context, generator)[:3]
+
+    points, logdet, costs = in_chunks(solved, x, 3, generator=rng())
+    torch.testing.assert_close(points, whole.x)
+    assert logdet.shape == (7,) and costs == ()
+    exactly = in_chunks(linear().bijection.encode_and_logdet, x, 3)
+    torch.testing.assert_close(exactly, linear().bijection.encode_and_logdet(x))
+    parts = [log_prob_with_error(flow, rows, 4, generator=g) for g in [rng()] for rows in x.split(3)]
+    joined = in_chunks(
+        lambda x, *, generator: log_prob_with_error(flow, x, 4, None, generator), x, 3, None, rng()
+    )
+    assert isinstance(joined, Likelihood)
+    torch.testing.assert_close(tuple(joined), tuple(map(torch.cat, zip(*parts, strict=True))))
+
+
+def test_chunks_of_a_function_of_rows_alone():
+    x = draw(7)
+    assert torch.equal(in_chunks(lambda x: x.sin(), x, 3), x.sin())
+    assert torch.equal(in_chunks(lambda x: x.long(), x, 3), x.long())
+    labels = torch.arange(7)
+    assert torch.equal(in_chunks(lambda k, c: k * c, labels, 3, labels), labels**2)
+
+
+def test_the_nll_of_many_rows_has_one_error_for_data_and_probes():
+    """Along a linear field log p is known; the means over groups of rows scatter around it as their errors say."""
+    x = draw(200 * 50)
+    S = torch.linalg.matrix_exp(A)
+    truth = torch.distributions.MultivariateNormal(torch.zeros(3).double(), S @ S.T)
+    expected = (truth.covariance_matrix.logdet() + truth.precision_matrix.trace()) / 2 + 1.5 * math.log(
+        2 * math.pi
+    )
+    likelihood = log_prob_with_error(linear(Hutchinson()), x, 4, generator=rng())
+    found = [Likelihood(*(part[k::200] for part in likelihood)).nll for k in range(200)]
+    z = torch.tensor([(value - expected) / error for value, error in found])
+    assert abs(z.mean()) < 4 / 200**0.5 and abs(z.square().mean() - 1) < 0.4
+    probes = likelihood.standard_error.square().mean()
+    data = linear().log_prob(x).var() / 50
+    assert abs(torch.tensor([e for _, e in found]).square().mean() / (data + probes / 50) - 1) < 0.1
+
+
+def test_the_nll_counts_the_error_of_the_solver_as_if_all_rows_erred_one_way():
+    x = draw(40)
+    coarse = log_prob_with_error(linear(solver=Fixed(1, euler)), x, 2)
+    apart = nll(coarse.mean)
+    assert coarse.nll.value == apart.value == -coarse.mean.mean()
+    assert coarse.nll.standard_error == pytest.approx(
+        math.hypot(apart.standard_error, coarse.discretisation.mean())
+    )
+    assert coarse.nll.standard_error > coarse.discretisation.mean() > 0.05
 
 
 def test_the_density_at_any_time_integrates_to_one():

@@ -16,8 +16,10 @@ import torch  # noqa: E402
 from matplotlib.colors import to_rgb, to_rgba  # noqa: E402
 
 from cnflib import plot  # noqa: E402
+from cnflib.continuous import CNF  # noqa: E402
 from cnflib.metrics import mass  # noqa: E402
 from cnflib.nets import MLP  # noqa: E402
+from cnflib.ode import Fixed, solve  # noqa: E402
 from cnflib.plot import BASE, COLORS, DATA, MODEL, TRAJECTORY  # noqa: E402
 
 DEVICES = [
@@ -262,6 +264,75 @@ def test_grey_images_with_and_without_their_channel_are_the_same_picture(ax):
     x = PICTURES.detach()[:, 0]
     plain, one = (np.asarray(plot.images(ax, y).get_array()) for y in (x, x[:, None]))
     assert np.array_equal(plain, one) and np.ptp(plain, axis=2).max() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.numpy(),
+        lambda x: x.requires_grad_(),
+        lambda x: (255 * x).round().to(torch.uint8),
+        lambda x: (255 * x).round().numpy().astype("uint8"),
+        lambda x: x.double().numpy()[:, 0],
+    ],
+)
+def test_images_of_any_kind_are_the_same_picture(ax, change):
+    x = torch.arange(60.0).reshape(3, 1, 4, 5) / 255
+    picture = plot.images(ax, x).get_array()
+    np.testing.assert_allclose(plot.images(ax, change(x)).get_array(), picture, atol=1e-6)
+
+
+numbers = {
+    "lists": list,
+    "NumPy": lambda x: x.detach().numpy(),
+    "gradients": lambda x: x.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("kind", numbers.values(), ids=numbers)
+def test_lines_are_drawn_of_any_kind_of_numbers(ax, kind):
+    x, y = torch.linspace(0, 1, 5), torch.rand(5, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(plot.curve(ax, kind(x), kind(y)).get_ydata(), y.numpy())
+    floor = torch.tensor(0.1, requires_grad=True)
+    assert len(plot.training_curve(ax, range(5), kind(y), floor=floor).get_ydata()) == 5
+
+
+def test_a_field_is_drawn_in_a_box_of_tensors_with_one_row_of_context(ax):
+    box = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]])
+    arrows = plot.field(ax, lambda t, x, c: x + c, 0.5, box, points=4, context=torch.ones(1, 2))
+    np.testing.assert_allclose(arrows.U, arrows.X + 1)
+
+
+def test_a_solution_is_not_its_points(ax):
+    cnf = CNF(lambda t, x: -x, solver=Fixed(1))
+    path = cnf.solve_along(torch.ones(3, 2), [0.0, 0.5, 1.0])
+    with pytest.raises(ValueError, match=r"points are path\.x"):
+        plot.trajectories(ax, path)
+    with pytest.raises(ValueError, match=r"points are path\.y"):
+        plot.trajectories(ax, solve(lambda t, y: -y, torch.ones(3, 2), (0.0, 1.0)))
+    assert len(plot.trajectories(ax, path.x).get_segments()) == 3
+
+
+line = torch.linspace(0, 1, 5)
+misdrawn = {
+    "more x than y": (lambda ax: plot.curve(ax, line, line[:4]), "Expected as many"),
+    "a function for y": (lambda ax: plot.curve(ax, line, torch.sin), "Expected as many"),
+    "no losses": (lambda ax: plot.training_curve(ax, [], []), "Expected as many"),
+    "masses in percent": (lambda ax: plot.contours(ax, gaussian, BOX, masses=(50, 90)), "Expected masses"),
+    "a list for context": (lambda ax: plot.field(ax, FIELD, 0.5, BOX, context=[0.0]), "Expected context"),
+    "a context of no row": (
+        lambda ax: plot.field(ax, FIELD, 0.5, BOX, context=torch.ones(3)),
+        "Expected context",
+    ),
+    "a batch of times": (lambda ax: plot.field(ax, FIELD, line, BOX), "Expected t"),
+}
+FIELD = MLP(2, (4,))
+
+
+@pytest.mark.parametrize(("draw", "match"), misdrawn.values(), ids=misdrawn)
+def test_what_cannot_be_drawn_is_named(ax, draw, match):
+    with pytest.raises(ValueError, match=match):
+        draw(ax)
 
 
 def test_low_and_high_set_black_and_white(ax):

@@ -164,6 +164,36 @@ def test_nothing_draws_from_the_default_generator(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+net = nn.Linear(2, 1)
+adam = torch.optim.Adam(net.parameters())
+mistakes = {
+    "LBFGS": (
+        lambda: net.weight.sum(),
+        torch.optim.LBFGS(net.parameters()),
+        5,
+        "Expected optimizer.*closure",
+    ),
+    "a class": (lambda: net.weight.sum(), torch.optim.Adam, 5, "Expected optimizer"),
+    "the net": (lambda: net.weight.sum(), net, 5, "Expected optimizer"),
+    "one number a row": (lambda: net.weight[0], adam, 5, r"Expected loss\(\) .*mean"),
+    "a float": (lambda: net.weight.sum().item(), adam, 5, r"Expected loss\(\)"),
+    "detached": (lambda: net.weight.sum().detach(), adam, 5, r"Expected loss\(\) .*without a gradient"),
+    "a float of steps": (lambda: net.weight.sum(), adam, 5.0, "Expected n"),
+}
+
+
+@pytest.mark.parametrize(("loss", "optimizer", "n", "match"), mistakes.values(), ids=mistakes)
+def test_what_cannot_be_trained_is_named_before_the_weights_change(loss, optimizer, n, match):
+    before = net.weight.clone()
+    with pytest.raises(ValueError, match=match):
+        next(steps(loss, optimizer, n, progress=False))
+    assert torch.equal(net.weight, before)
+
+
+def test_the_number_of_steps_may_be_numpy_s():
+    assert [k for k, _ in steps(lambda: net.weight.sum(), adam, np.int64(3), start=np.int64(1))] == [1, 2]
+
+
 def test_clip_bounds_the_norm_over_all_parameters():
     weights = [torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True)]
     optimizer = torch.optim.SGD([{"params": weights[:1]}, {"params": weights[1:]}], 1.0)
