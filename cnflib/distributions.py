@@ -138,8 +138,7 @@ class GaussianMixture(nn.Module):
     ) -> None:
         super().__init__()
         with constants():
-            parts = (torch.as_tensor(value, dtype=torch.float64) for value in (weights, means, covariances))
-            weights, means, covariances = (part.detach().clone() for part in parts)
+            weights, means, covariances = map(_numbers, (weights, means, covariances))
         _check_mixture(weights, means, covariances)
         self.event_shape = (means.shape[1],)
         self.register_buffer("weights", weights)
@@ -185,6 +184,13 @@ class GaussianMixture(nn.Module):
 def _factorise(mixture: GaussianMixture, incompatible: object) -> None:
     C = mixture.covariances
     mixture.factors = torch.linalg.cholesky(C.to(widest(C.device))).to(C)
+
+
+def _numbers(values: Tensor | Sequence) -> Tensor:
+    """A float64 copy of numbers; a sequence of tensors is stacked."""
+    if not isinstance(values, Tensor) and any(isinstance(value, Tensor) for value in values):
+        values = torch.stack([torch.as_tensor(value) for value in values])
+    return torch.as_tensor(values, dtype=torch.float64).detach().clone()
 
 
 def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:

@@ -102,7 +102,8 @@ class Hutchinson:
     Args:
         probe: Law of the probes :math:`\eta`: :class:`Rademacher`, :class:`Gaussian`, or a function
             ``probe(shape, like, generator)`` of your own.
-        probes: Number of probes that are averaged; each costs a product with J an evaluation.
+        probes: Number of probes K that are averaged; each costs a product with J an evaluation. The products are taken
+            together, as one batch of K B rows, and so is their memory.
         product: How J is multiplied: :class:`Automatic`, :class:`ForwardMode` or :class:`ReverseMode`.
 
     Raises:

@@ -207,6 +207,12 @@ def test_outside_of_the_support_the_log_density_is_minus_infinity(base, outside)
     assert as_density(base).log_prob(torch.tensor(outside)).tolist() == [-math.inf]
 
 
+def test_a_mixture_of_tensors_in_lists_is_that_of_whole_tensors():
+    whole = mixture()
+    parts = GaussianMixture(whole.weights.tolist(), list(whole.means), list(whole.covariances))
+    assert all(torch.equal(a, b) for a, b in zip(parts.buffers(), whole.buffers(), strict=True))
+
+
 def test_a_mixture_is_torch_s_mixture():
     ours = mixture()
     parts = MultivariateNormal(ours.means, ours.covariances)
