@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from cnflib._check import check_positive_int, check_returned
 from cnflib.metrics._checks import checked_logs
 from cnflib.metrics.results import Estimate
 
@@ -52,9 +53,10 @@ def paired_gap(log_p: Tensor, log_q: Tensor) -> Estimate:
         log_q: The model's :math:`\log \hat p(x_i)`, shape ``(N,)``, nats; a density of 0 gives a gap of +inf.
 
     Raises:
-        ValueError: If a shape is not ``(N,)`` with N ≥ 2, or a value is NaN or +inf.
+        ValueError: If a shape is not ``(N,)`` with N ≥ 2, the two differ, or a value is NaN or +inf.
     """
     log_p, log_q = checked_logs(log_p, "log_p", least=2), checked_logs(log_q, "log_q", least=2)
+    check_returned(log_q, tuple(log_p.shape), "the model", "log_q", "Both are taken at the same points.")
     return _estimate(log_p - log_q)
 
 
@@ -107,10 +109,12 @@ def bits_per_dim(log_prob: Tensor, dims: int, levels: float = 1) -> Estimate:
         levels: The divisor c that took integers to x: 1 for x in integer units, L for x in [0, 1).
 
     Raises:
-        ValueError: As in :func:`nll`.
+        ValueError: As in :func:`nll`, and if D is no positive int, or c is not positive.
     """
+    if not 0 < levels < math.inf:
+        raise ValueError(f"Expected 0 < levels < inf; got {levels}. For integers in their own unit it is 1.")
     nats = nll(log_prob)
-    scale = dims * math.log(2)
+    scale = check_positive_int(dims, "dims", " Of images: images[0].numel().") * math.log(2)
     return Estimate(nats.value / scale + math.log2(levels), nats.standard_error / scale)
 
 
@@ -134,7 +138,7 @@ def midpoints(
         The centres, shape ``(points**D, D)``; the last coordinate varies fastest.
 
     Raises:
-        ValueError: If the box is not one or two pairs a < b.
+        ValueError: If the box is not one or two pairs a < b, or ``points`` is no positive int.
     """
     box = torch.as_tensor(bounds, dtype=torch.float64, device="cpu")
     if box.shape not in ((1, 2), (2, 2)) or not (box[:, 0] < box[:, 1]).all():
@@ -142,6 +146,7 @@ def midpoints(
             f"Expected bounds ((a, b),) in 1-D or ((a1, b1), (a2, b2)) in 2-D with a < b; got {bounds}. "
             "In more dimensions a grid is too large: compare two densities with paired_gap instead."
         )
+    points = check_positive_int(points, "points")
     fractions = (torch.arange(points, dtype=dtype or torch.get_default_dtype(), device=device) + 0.5) / points
     axes = [a + (b - a) * fractions for a, b in bounds]
     return torch.cartesian_prod(*axes).reshape(-1, len(bounds))
@@ -167,7 +172,7 @@ def on_grid(
         ValueError: As in :func:`mass`.
     """
     with torch.no_grad():
-        chunks = midpoints(bounds, points, dtype, device).split(chunk)
+        chunks = midpoints(bounds, points, dtype, device).split(check_positive_int(chunk, "chunk"))
         values = [checked_logs(log_prob(x), "log_prob", least=x.shape[0]) for x in chunks]
     return torch.cat(values).reshape((points,) * len(bounds))
 
