@@ -163,8 +163,10 @@ def _as_it_is(x: Tensor) -> torch.autocast:
 
 
 def _length(x: Tensor) -> Tensor:
-    """The length of each row, of which no square overflows."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64)
+    """The length of each row, in units of which no square overflows; not every device has float64."""
+    rows = x.flatten(1)
+    unit = rows.abs().amax(1).clamp(min=1)
+    return unit * (rows / unit[:, None]).norm(dim=1)
 
 
 def _fixed_point(update: Callable[[Tensor], Tensor], start: Tensor, iterations: int, name: str) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from cnflib._random import source
+from cnflib._tensors import widest
 from cnflib.metrics._checks import check_draws
 from cnflib.metrics.results import Significance
 
@@ -102,7 +103,7 @@ def latent_pit(z: Tensor) -> Tensor:
         >>> latent_pit(torch.tensor([-1.96, 0.0, 1.96])).round(decimals=3)
         tensor([0.0250, 0.5000, 0.9750], dtype=torch.float64)
     """
-    return torch.special.ndtr(z.detach().double())
+    return torch.special.ndtr(z.detach().to(widest(z.device)))
 
 
 def uniformity(u: Tensor) -> Significance:
@@ -170,7 +171,7 @@ def rank_uniformity(ranks: Tensor, draws: int, bins: int = 20) -> Significance:
 
 
 def _uniform(like: Tensor, generator: Generator | None) -> Tensor:
-    return torch.rand(like.shape, dtype=torch.float64, device=like.device, **source(generator))
+    return torch.rand(like.shape, dtype=widest(like.device), device=like.device, **source(generator))
 
 
 def _columns(u: Tensor) -> Tensor:

@@ -145,6 +145,7 @@ def coverage(level: Tensor, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95)) -> 
             "coordinates take one at a time: level[:, 0]."
         )
     shares = [
-        Estimate((level <= a).double().mean().item(), math.sqrt(a * (1 - a) / len(level))) for a in levels
+        Estimate((level <= a).cpu().double().mean().item(), math.sqrt(a * (1 - a) / len(level)))
+        for a in levels
     ]
     return Coverage(tuple(levels), tuple(shares))

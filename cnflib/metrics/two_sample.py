@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._settings import compact_repr
+from cnflib._tensors import widest
 from cnflib.metrics._checks import check_samples
 from cnflib.metrics.results import Significance
 
@@ -47,7 +48,7 @@ class TwoSampleStatistic(ABC):
         """The distance for each of P splits of the n pooled points.
 
         Args:
-            points: Both samples, float64, shape ``(n, D)``.
+            points: Both samples, in float64 where the device has it, shape ``(n, D)``.
             member: Whether a point belongs to the first sample, bool, shape ``(P, n)``; it does N times in every row.
             generator: Source of randomness.
 
@@ -220,13 +221,13 @@ def permutation_test(
     values = statistic.splits(points, member, generator)
     # Equal splits may differ by rounding, and a statistic that is NaN counts against a difference.
     smaller = values < values[0] - 1e-10 * values.abs().max()
-    return Significance(values[0].item(), (~smaller).double().mean().item())
+    return Significance(values[0].item(), (~smaller).cpu().double().mean().item())
 
 
 def _pooled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both samples in one, float64, and whose is whose, shape ``(1, n)``."""
+    """Both samples in one, and whose is whose, shape ``(1, n)``."""
     check_samples(x, y)
-    points = torch.cat([x, y]).detach().flatten(1).double()
+    points = torch.cat([x, y]).detach().flatten(1).to(widest(x.device))
     return points, (torch.arange(len(points), device=x.device) < len(x))[None]
 
 
@@ -253,7 +254,7 @@ def _quantiles(member: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     steps = torch.arange(1, n + 1, device=member.device)
     edges = torch.cat([steps[:N] * (n - N), steps[: n - N] * N]).unique()
     left = torch.cat([edges.new_zeros(1), edges[:-1]])
-    return left // (n - N), left // N, (edges - left).double() / (N * (n - N))
+    return left // (n - N), left // N, (edges - left).to(widest(member.device)) / (N * (n - N))
 
 
 def _divided(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:

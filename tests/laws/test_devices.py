@@ -70,6 +70,7 @@ from cnflib.interpolants import (
     velocity_loss,
     velocity_objective,
 )
+from cnflib.metrics import EnergyDistance, SlicedWasserstein, central_level, latent_pit, pit
 from cnflib.nets import UNet
 from cnflib.ode import Fixed, euler, heun, midpoint, solve
 
@@ -274,6 +275,17 @@ def of_pixels() -> Calls:
     }
 
 
+def of_metrics() -> Calls:
+    z, draws, member = meta(3, 2), meta(5, 3, 2), torch.zeros(4, 6, dtype=torch.bool, device="meta")
+    return {
+        "latent_pit": lambda: central_level(latent_pit(z)),
+        "pit": lambda: pit(z, draws),
+        **{
+            repr(s): lambda s=s: s.splits(meta(6, 2), member) for s in (EnergyDistance(), SlicedWasserstein())
+        },
+    }
+
+
 learned = LearnableInterpolant(3).to("meta").interpolant
 families: dict[str, Callable[[], Calls]] = {
     **{f"bijection, {name}": lambda name=name: of_bijection(name) for name in bijections},
@@ -287,6 +299,7 @@ families: dict[str, Callable[[], Calls]] = {
     "continuous": of_continuous,
     "oracle": of_oracle,
     "pixels": of_pixels,
+    "metrics": of_metrics,
 }
 LEFT_OUT = {
     "adaptive steps look at the error of each": [
@@ -319,6 +332,8 @@ LEFT_OUT = {
     ],
     "a factor is asked whether it exists": ["samplers: gaussian_cost"],
     "losses are asked whether they are finite": ["times: record"],
+    "draws are asked for NaN": ["metrics: pit"],
+    "the first sample is counted": ["metrics: EnergyDistance()", "metrics: SlicedWasserstein()"],
 }
 """What reads values, of which this device has none, by the reason: a family, or one of its calls."""
 
