@@ -271,10 +271,12 @@ def _unsteady(module: nn.Module) -> str:
 def check_plain(state: Iterable[Tensor] | None = None) -> None:
     """Refuse tensors that a transform of torch.func has wrapped; without tensors, refuse to be inside of one."""
     transforms = torch._C._are_functorch_transforms_active()
-    if transforms and (state is None or any(torch.func.debug_unwrap(y) is not y for y in state)):
+    wrapped = transforms and (state is None or any(torch.func.debug_unwrap(y) is not y for y in state))
+    if wrapped or torch.compiler.is_exporting():
         raise ValueError(
-            "Expected a call outside of torch.func transforms (grad, vmap, jvp): adaptive steps, the adjoint and "
-            "checkpoints do not pass through them, also where they wrap parameters alone. Use Fixed(steps)."
+            "Expected a call outside of torch.func transforms (grad, vmap, jvp) and of torch.export: adaptive steps, "
+            "TorchDiffEq, the adjoint and checkpoints do not pass through them, also where they wrap parameters alone. "
+            "Use Fixed(steps), or for derivatives in x torch.autograd.grad(…, create_graph=True)."
         )
 
 

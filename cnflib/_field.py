@@ -8,9 +8,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import batched, described
+from cnflib._check import batched, check_velocity, described
 
 __all__ = ["Uniform", "takes", "uniform"]
+
+CALLED = (
+    "A field is called f(t, x), or f(t, x, context), with x of shape (B, *event) and t of shape () in a solve, (B,) in "
+    "a loss. A net of another order is wrapped: cnflib.adapters.time_second(net) calls net(x, t) with t of shape (B,)."
+)
 
 
 class Uniform:
@@ -28,6 +33,8 @@ class Uniform:
         self.needs_context = needs_context
 
     def __call__(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if t.ndim == 1 and x.shape[0] == x.shape[-1] and not torch.compiler.is_compiling():
+            self._keeps_rows(t, x, context)
         try:
             if context is None and not self.needs_context:
                 return self.field(t, x)
@@ -36,6 +43,8 @@ class Uniform:
         except (IndexError, RuntimeError, TypeError) as error:
             if not torch.compiler.is_compiling():
                 self._diagnose(t, x, context, error)
+                if CALLED not in getattr(error, "__notes__", ()):
+                    error.add_note(CALLED)
             raise
         raise ValueError(
             f"Expected no context, as the field {_called(self.field)} is called f(t, x); got one of shape "
@@ -43,12 +52,24 @@ class Uniform:
         )
 
     @torch.no_grad()
-    def _runs(self, t: Tensor, x: Tensor, context: Tensor | None) -> bool:
+    def _keeps_rows(self, t: Tensor, x: Tensor, context: Tensor | None) -> None:
+        """Refuse a field that takes times of rows for those of columns, where as many of both would let it pass."""
+        if "keeps rows" in self.found:
+            return
+        self.found["keeps rows"] = True
+        rows = torch.arange(2 if x.shape[-1] != 2 else 3, device=x.device) % x.shape[0]
+        part = x[rows]
+        value = self(t[rows], part, None if context is None else context[rows])
+        check_velocity(value, part)
+
+    @torch.no_grad()
+    def _runs(self, first: Tensor, second: Tensor, context: Tensor | None, x: Tensor) -> bool:
+        """Whether the field, called with these two, returns something of the shape of x."""
         try:
-            self.field(t, x, *(() if context is None and not self.needs_context else (context,)))
+            value = self.field(first, second, *(() if context is None and not self.needs_context else (context,)))
         except Exception:
             return False
-        return True
+        return getattr(value, "shape", None) == x.shape
 
     def _diagnose(self, t: Tensor, x: Tensor, context: Tensor | None, error: Exception) -> None:
         """Raise a ValueError where x is no event of the field, a context is missing, or t has a shape it fails at."""
@@ -69,12 +90,15 @@ class Uniform:
                 f"Expected a context, as {_called(self.field)} has a third argument without a default and fails where "
                 f"it is None ({type(error).__name__}: {error}). Pass context=…, or let the argument default to None."
             ) from error
-        if not isinstance(t, Tensor) or t.ndim > 1:
+        if not isinstance(t, Tensor) or t.ndim > 1 or self._runs(t, x, context, x):  # memory may have run out
             return
+        if self._runs(x, t.expand(x.shape[0]), context, x):
+            raise ValueError(
+                f"Expected field to be called f(t, x); {_called(self.field)} fails so and runs as f(x, t) "
+                f"({type(error).__name__}: {error}). Wrap it: cnflib.adapters.time_second(net)."
+            ) from error
         other = t.expand(x.shape[0]) if t.ndim == 0 else t[:1].reshape(())
-        if self._runs(t, x, context) or not self._runs(
-            other, x, context
-        ):  # memory that ran out is no matter of t
+        if not self._runs(other, x, context, x):
             return
         wanted, got = ("(B,)", "()") if t.ndim == 0 else ("()", "(B,)")
         raise ValueError(
@@ -125,14 +149,14 @@ _OF_FUNCTIONS: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary(
 _OF_CLASSES: WeakKeyDictionary[object, tuple[bool, bool]] = WeakKeyDictionary()
 
 
-def takes(function: Callable[..., object], count: int) -> bool:
-    """Whether a function can be called with so many positional arguments, as far as its signature tells."""
+def takes(function: Callable[..., object], count: int, *names: str) -> bool:
+    """Whether a function can be called with so many positional arguments and these names, as its signature tells."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return True
     try:
-        signature.bind(*[None] * count)
+        signature.bind(*[None] * count, **dict.fromkeys(names))
     except TypeError:
         return False
     return True

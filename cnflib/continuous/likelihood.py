@@ -80,7 +80,9 @@ def log_prob_with_error(
     r"""Log-density with an error bar: K probes give a mean and its standard error, a finer solve the rest.
 
     The estimate of the trace enters :math:`\log p` linearly, so the mean is unbiased for :math:`\log p(x)`; it is not
-    so for p(x) or for an average of densities. Each probe is one ``log_prob`` of the batch, the finer solve one more.
+    so for p(x) or for an average of densities. Each probe is one ``log_prob`` of the batch, the finer solve one more;
+    where nothing is drawn, as with :class:`Exact`, the first is enough. Of few probes the spread is uncertain too: with
+    K = 4 an interval of two standard errors holds 86 % and not 95 % (Student's t).
 
     Args:
         flow: A flow with at least one :class:`CNF` in it, anywhere in a chain.
@@ -88,6 +90,9 @@ def log_prob_with_error(
         probes: The number K of probes, at least 2.
         context: What the density is conditioned on, a tensor of B rows.
         generator: Source of the probes; seed it to get the same numbers again.
+
+    Returns:
+        A :class:`Likelihood`: ``mean``, ``standard_error`` and ``discretisation`` of each row, and ``nll`` of them all.
 
     Raises:
         ValueError: If there is no CNF in the flow, its solver cannot be refined, or ``probes`` is below 2.
@@ -104,18 +109,20 @@ def log_prob_with_error(
         torch.Size([5])
     """
     check_flow(flow)
+    check_rows(x, "x")
     check_generator(generator)
     probes = check_positive_int(probes, "probes", " The spread of one is unknown.", least=2)
     state = _draw_state(x, generator)
     values = [flow.log_prob(x, context, generator)]
     after = _draw_state(x, generator)
-    values += [flow.log_prob(x, context, generator) for _ in range(probes - 1)]
+    drawn = not torch.equal(state, after)
+    values += [flow.log_prob(x, context, generator) for _ in range(probes - 1) if drawn]
     end = _draw_state(x, generator)
     _restore(x, generator, state)
     finer = refined(flow).log_prob(x, context, generator)
     _restore(x, generator, end)
     stack = torch.stack(values)
-    spread = stack.std(0) if not torch.equal(state, after) else torch.zeros_like(stack[0])
+    spread = stack.std(0) if drawn else torch.zeros_like(stack[0])
     return Likelihood(stack.mean(0), spread / probes**0.5, (finer - stack[0]).abs())
 
 
@@ -242,9 +249,9 @@ def in_chunks(
     depend on who shares the batch. Call it under ``torch.no_grad()``: a graph would keep every chunk.
 
     Args:
-        function: Called as ``function(x, context)`` on rows of x and context, where it takes no context as
-            ``function(x)``. It returns a tensor with a row for each of x, or a tuple of such, also one with names, like
-            a :class:`Likelihood`.
+        function: Called as ``function(x, context)`` on rows of x and context, without a context as ``function(x)``, or
+            with None where it must take two. It returns a tensor with a row for each of x, or a tuple of such, also one
+            with names, like a :class:`Likelihood`.
         x: What the function is of, shape ``(B, *)``.
         size: Rows in a chunk.
         context: One row for each of x, or None.
@@ -270,7 +277,7 @@ def in_chunks(
     size = check_positive_int(size, "size")
     check_rows(x, "x")
     check_context(context, x)
-    pairs = context is not None or takes(function, 2)
+    pairs = context is not None or not takes(function, 1, *source(generator))
     found = []
     for first in range(0, x.shape[0] or 1, size):
         rows = x[first : first + size]

@@ -9,6 +9,7 @@ from torch import nn
 
 from cnflib import Flow, StandardNormal
 from cnflib._field import uniform
+from cnflib.adapters import time_second
 from cnflib.continuous import CNF, Hutchinson, KineticEnergy
 from cnflib.interpolants import Linear, sample_ode, sample_sde, score_from_velocity, velocity_loss
 from cnflib.nets import MLP
@@ -84,6 +85,50 @@ def test_what_is_no_field_is_refused(wrong):
         uniform(wrong)
     with pytest.raises(ValueError, match="field"):
         CNF(wrong)
+
+
+class Swapped(nn.Module):
+    def forward(self, x, t):
+        return torch.cat([x, t[:, None]], 1)[:, :2]
+
+
+def test_a_net_of_the_other_order_is_told_of_its_adapter():
+    calls = (
+        lambda f: Flow(CNF(f), StandardNormal(2)).log_prob(x),
+        lambda f: Flow(CNF(f, Hutchinson(), Fixed(2)), StandardNormal(2)).sample(3),
+        lambda f: velocity_loss(f, Linear(), x, x + 1),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"time_second\(net\)"):
+            call(Swapped())
+        call(time_second(Swapped()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_times_of_rows_are_not_taken_for_those_of_columns(size):
+    """As many rows as columns would let it pass."""
+    square = torch.randn(size, size, generator=rng(1)).double()
+    columns = lambda t, x: -x * (1 + t * t)
+    rows = lambda t, x: -x * (1 + t.reshape(-1, 1) ** 2)
+    per_row = Flow(CNF(rows, solver=Adaptive(per_row=True)), StandardNormal(size).double())
+    flow = Flow(CNF(rows, solver=Fixed(20)), StandardNormal(size).double())
+    torch.testing.assert_close(per_row.log_prob(square), flow.log_prob(square), atol=1e-3, rtol=1e-3)
+    velocity_loss(rows, Linear(), square, square)
+    if size > 1:  # one row or column is both
+        per_row.bijection.field = columns
+        for call in (
+            lambda: velocity_loss(columns, Linear(), square, square),
+            lambda: per_row.log_prob(square),
+        ):
+            with pytest.raises(ValueError, match=r"t.reshape\(-1, 1\)"):
+                call()
+
+
+def test_what_a_field_raises_comes_with_how_it_is_called():
+    with pytest.raises(RuntimeError) as raised:
+        CNF(lambda t, x: x @ torch.ones(3, 3)).encode(x)
+    (note,) = raised.value.__notes__
+    assert "f(t, x)" in note and "time_second(net)" in note
 
 
 @pytest.mark.parametrize("name", [*WITHOUT, *WITH])

@@ -182,6 +182,27 @@ def test_chunks_of_a_function_of_rows_alone():
     assert torch.equal(in_chunks(lambda k, c: k * c, labels, 3, labels), labels**2)
 
 
+def test_chunks_leave_what_is_no_context_as_it_is():
+    x = draw(7)
+    assert torch.equal(in_chunks(lambda x, scale=2.0: scale * x, x, 3), 2 * x)
+    assert torch.equal(in_chunks(lambda x, c: x if c is None else c, x, 3), x)
+    drawn = in_chunks(lambda x, generator: torch.rand(x.shape[0], generator=generator), x, 3, generator=rng())
+    assert torch.equal(drawn, torch.cat([torch.rand(n, generator=g) for g in [rng()] for n in (3, 3, 1)]))
+
+
+def test_where_nothing_is_drawn_one_probe_is_enough():
+    counts = []
+    for divergence, probes in ((exact, 16), (exact, 2), (Hutchinson(), 2)):
+        calls = []
+        counted = lambda t, x, calls=calls: (calls.append(1), x @ A.T)[1]
+        found = log_prob_with_error(
+            Flow(CNF(counted, divergence, Fixed(2)), StandardNormal(3).double()), draw(), probes
+        )
+        counts.append(len(calls))
+        assert bool(found.standard_error.any()) == (divergence is not exact)
+    assert counts[0] == counts[1] < counts[2]
+
+
 def test_the_nll_of_many_rows_has_one_error_for_data_and_probes():
     """Along a linear field log p is known; the means over groups of rows scatter around it as their errors say."""
     x = draw(200 * 50)
