@@ -7,14 +7,14 @@ from cnflib._check import check_event, check_finite, described
 __all__ = ["check_draws", "check_samples", "checked_logs"]
 
 
-def check_samples(x: Tensor, y: Tensor) -> None:
+def check_samples(x: Tensor, y: Tensor, least: int = 2) -> None:
     """Check that x and y are two samples of one space, without NaN and inf."""
     for value, name in ((x, "x"), (y, "y")):
         check_event(value, None, name)
         check_finite(value, name)
-    if x.shape[1:] != y.shape[1:] or min(len(x), len(y)) < 2:
+    if x.shape[1:] != y.shape[1:] or min(len(x), len(y)) < least:
         raise ValueError(
-            f"Expected x of shape (N, *event) and y of shape (M, *event) with N, M ≥ 2; got {tuple(x.shape)} and "
+            f"Expected x of shape (N, *event) and y of shape (M, *event) with N, M ≥ {least}; got {tuple(x.shape)} and "
             f"{tuple(y.shape)}. Reshape or pad one of the two."
         )
 

@@ -48,25 +48,25 @@ def classifier_test(
 ) -> ClassifierTest:
     r"""Train a classifier on one half of both samples, and test its scores s on the other by Mann and Whitney.
 
-        .. math:: \mathrm{AUC} = \frac{1}{NM} \sum_{i, j}
-                  \big[ 1_{s(x_i) < s(y_j)} + \tfrac12 1_{s(x_i) = s(y_j)} \big]
+    .. math:: \mathrm{AUC} = \frac{1}{NM} \sum_{i, j}
+              \big[ 1_{s(x_i) < s(y_j)} + \tfrac12 1_{s(x_i) = s(y_j)} \big]
 
-        The classifier is fixed when it meets the held-out points, so the test needs no correction for what it learned,
-        however much it overfits. The p-value is exact where a sample has at most eight held-out points and scores have
+    The classifier is fixed when it meets the held-out points, so the test needs no correction for what it learned,
+    however much it overfits. The p-value is exact where a sample has at most eight held-out points and scores have
     no ties, else that of the normal limit, ties allowed for: with twenty points of each it is off by 0.002 at most.
 
-        Args:
-            x: The first sample, independent points, shape ``(N, *event)``, N ≥ 4.
-            y: The second, shape ``(M, *event)``, M ≥ 4.
-            classifier: Any classifier of scikit-learn with ``predict_proba`` or ``decision_function``; a clone of it is
-                trained. None is ``HistGradientBoostingClassifier``.
-            generator: Source of the halves, and of the seed of the default classifier.
+    Args:
+        x: The first sample, independent points, shape ``(N, *event)``, N ≥ 4.
+        y: The second, shape ``(M, *event)``, M ≥ 4.
+        classifier: Any classifier of scikit-learn with ``predict_proba`` or ``decision_function``; a clone of it is
+            trained. None is ``HistGradientBoostingClassifier``.
+        generator: Source of the halves, and of the seed of the default classifier.
 
-        Raises:
-            ValueError: If the shapes do not fit, or there is a NaN or inf.
+    Raises:
+        ValueError: If the shapes do not fit, a sample has fewer than four points, or there is a NaN or inf.
 
-        References:
-            Revisiting Classifier Two-Sample Tests, Lopez-Paz & Oquab, 2017, arXiv:1610.06545.
+    References:
+        Revisiting Classifier Two-Sample Tests, Lopez-Paz & Oquab, 2017, arXiv:1610.06545.
 
     Example:
         >>> import torch
@@ -78,7 +78,7 @@ def classifier_test(
     from sklearn.base import clone
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    check_samples(x, y)
+    check_samples(x, y, least=4)
     if classifier is None:
         seed = torch.randint(2**31, (), **_on(generator)).item()
         classifier = HistGradientBoostingClassifier(max_depth=3, max_iter=50, random_state=seed)

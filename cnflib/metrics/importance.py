@@ -6,9 +6,10 @@ r"""How good a variational fit is, by the weights of its own draws.
 :math:`\tilde p` is a density up to the unknown factor Z, q a flow that was fitted to it. All weights are equal where
 q is :math:`\tilde p / Z`.
 
-**A mode that q has dropped shows in none of these numbers.** No draw falls there, so the weights look equal, the
-effective sample size is large, Z is too small by the mass of the mode and its standard error says nothing of it. Only
-draws of p itself, or of a q that is broad enough, can tell.
+**Where q has no draws, none of these numbers looks.** A mode that q has dropped, or a tail that it cannot reach (the
+splines of a coupling bend in their box alone): the weights look equal, the effective sample size is large, k̂ is small,
+Z is too small by the mass that is missed, and its standard error says nothing of it. Only draws of p itself, or of a q
+that is broad enough, can tell.
 """
 
 import math

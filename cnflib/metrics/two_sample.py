@@ -10,15 +10,16 @@ statistic, size and dimension, :math:`P(\mathrm{p} \le a) \le a`. It judges one 
 trained on; two samples of N points show no fault much smaller than :math:`1/\sqrt N`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_positive_int
+from cnflib._check import check_positive_int, shown
 from cnflib._random import source
-from cnflib._settings import compact_repr
+from cnflib._settings import Built, compact_repr
 from cnflib._tensors import widest
 from cnflib.metrics._checks import check_samples
 from cnflib.metrics.results import Significance
@@ -26,7 +27,7 @@ from cnflib.metrics.results import Significance
 __all__ = ["MMD", "EnergyDistance", "SlicedWasserstein", "TwoSampleStatistic", "permutation_test"]
 
 
-class TwoSampleStatistic(ABC):
+class TwoSampleStatistic(Built, ABC):
     r"""A distance of two samples; an instance is called with them.
 
     One's own is a subclass with one method, ``splits``, which computes it for many splits of the pooled points at once.
@@ -109,7 +110,10 @@ class MMD(TwoSampleStatistic):
     kept, 8 n² bytes.
 
     Args:
-        bandwidths: The σ of each kernel, in the unit of x; None is one, the median distance of the pooled points.
+        bandwidths: The σ > 0 of each kernel, in the unit of x; None is one, the median distance of the pooled points.
+
+    Raises:
+        ValueError: If the bandwidths are no tuple of positive numbers.
 
     References:
         A Kernel Two-Sample Test, Gretton et al., 2012, jmlr.org/papers/v13/gretton12a.html.
@@ -127,10 +131,20 @@ class MMD(TwoSampleStatistic):
 
     __repr__ = compact_repr
 
+    def __post_init__(self) -> None:
+        sigmas = self.bandwidths
+        if sigmas is not None and not (
+            isinstance(sigmas, tuple) and sigmas and all(0 < s < math.inf for s in sigmas)
+        ):
+            raise ValueError(
+                f"Expected bandwidths to be a tuple of positive numbers, like (0.5, 1.0); got {sigmas!r}."
+            )
+
     def splits(self, points: Tensor, member: Tensor, generator: Generator | None = None) -> Tensor:
         """The discrepancy for each split, shape ``(P,)``; nothing is drawn."""
         distances = _distances(points)
-        sigmas = self.bandwidths or (distances[distances > 0].median().item(),)
+        apart = distances[distances > 0]  # none where all points are one, for which any width will do
+        sigmas = self.bandwidths or (apart.median().item() if apart.numel() else 1.0,)
         kernel = sum((-0.5 * (distances / sigma) ** 2).exp() for sigma in sigmas) / len(sigmas)
         xx, xy, yy, N, M = _block_sums(kernel.fill_diagonal_(0), member)
         return xx / (N * (N - 1)) + yy / (M * (M - 1)) - 2 * xy / (N * M)
@@ -151,7 +165,7 @@ class SlicedWasserstein(TwoSampleStatistic):
         order: The exponent p ≥ 1.
 
     Raises:
-        ValueError: If the number of directions is no positive int.
+        ValueError: If the number of directions is no positive int, or the order is below 1.
 
     References:
         Sliced and Radon Wasserstein Barycenters of Measures, Bonneel et al., 2015, doi:10.1007/s10851-014-0506-3.
@@ -170,6 +184,8 @@ class SlicedWasserstein(TwoSampleStatistic):
 
     def __post_init__(self) -> None:
         check_positive_int(self.projections, "projections")
+        if not 1 <= self.order < math.inf:
+            raise ValueError(f"Expected 1 <= order < inf; got {self.order!r}. Usual values are 1 and 2.")
 
     def splits(self, points: Tensor, member: Tensor, generator: Generator | None = None) -> Tensor:
         """The distance for each split, shape ``(P,)``, along the same directions for all."""
@@ -206,7 +222,7 @@ def permutation_test(
         generator: Source of the splits, and of the directions of :class:`SlicedWasserstein`.
 
     Raises:
-        ValueError: If the shapes do not fit, or there is a NaN or inf.
+        ValueError: If the shapes do not fit, there is a NaN or inf, or the statistic is none, or not finite.
 
     Example:
         >>> import torch
@@ -214,12 +230,22 @@ def permutation_test(
         >>> permutation_test(x, y + 1).p_value
         0.001
     """
-    check_positive_int(permutations, "permutations")
+    if not isinstance(statistic, TwoSampleStatistic):
+        raise ValueError(
+            f"Expected statistic to be a TwoSampleStatistic, like EnergyDistance() or MMD(); got {shown(statistic)}. A "
+            "class is to be called; one's own is a subclass with the method splits."
+        )
+    permutations = check_positive_int(permutations, "permutations")
     points, observed = _pooled(x, y)
     keys = torch.rand(permutations, len(points), **_kind(points), **source(generator))
     member = torch.cat([observed, keys.argsort(1) < len(x)])
     values = statistic.splits(points, member, generator)
-    # Equal splits may differ by rounding, and a statistic that is NaN counts against a difference.
+    if not values.isfinite().all():
+        raise ValueError(
+            f"Expected finite values of {statistic!r}; got NaN or inf. Bring x and y to one scale of about 1: "
+            "Standardize.fit(x)."
+        )
+    # Equal splits may differ by rounding.
     smaller = values < values[0] - 1e-10 * values.abs().max()
     return Significance(values[0].item(), (~smaller).cpu().double().mean().item())
 

@@ -82,5 +82,7 @@ def test_a_test_prints_its_three_numbers():
 def test_a_fault_is_named():
     with pytest.raises(ValueError, match=r"\(8, 2\) and \(8, 3\)"):
         classifier_test(torch.zeros(8, 2), torch.zeros(8, 3))
+    with pytest.raises(ValueError, match="N, M ≥ 4"):
+        classifier_test(torch.zeros(3, 2), torch.zeros(8, 2))
     with pytest.raises(ValueError, match="finite x"):
         classifier_test(torch.zeros(8, 2) / 0, torch.zeros(8, 2))

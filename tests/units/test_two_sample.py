@@ -195,6 +195,14 @@ FAULTS = {
     "integers": (lambda: MMD()(X.long(), X), "x of a floating dtype"),
     "no splits": (lambda: permutation_test(X, X, permutations=0), "permutations"),
     "no directions": (lambda: SlicedWasserstein(0), "projections"),
+    "order below 1": (lambda: SlicedWasserstein(order=0.5), "order"),
+    "no bandwidth": (lambda: MMD(()), "bandwidths"),
+    "bandwidth 0": (lambda: MMD((0.0,)), "bandwidths"),
+    "a number": (lambda: MMD(1.0), "bandwidths"),
+    "data for settings": (lambda: EnergyDistance(X, X), r"EnergyDistance\(\)"),
+    "a class": (lambda: permutation_test(X, X, MMD), r"MMD\(\)"),
+    "a name": (lambda: permutation_test(X, X, "mmd"), "statistic"),
+    "overflow": (lambda: permutation_test(X.double(), X.double() + 1e200), "finite values"),
 }
 
 
