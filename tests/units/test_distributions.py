@@ -1,6 +1,7 @@
 """The laws of a density, held against every kind of thing that may be the base of a flow."""
 
 import copy
+import functools
 import math
 import pickle
 
@@ -366,6 +367,13 @@ def test_a_setting_of_one_s_own_stands_behind_a_star_or_the_context():
     after = lambda self, n, context=None, generator=None, chunk=None: torch.zeros(n, 2)
     base = as_density(type("Mine", (Own2,), {"log_prob": behind, "sample": after})())
     assert base.log_prob(torch.ones(1, 2)).item() == 4.0 and base.sample(3).shape == (3, 2)
+
+
+def test_tensors_in_several_partial_functions_are_seen_each():
+    base = Own()
+    base.parts = [functools.partial(torch.add, torch.zeros(2, requires_grad=k == 3)) for k in range(4)]
+    with pytest.raises(ValueError, match="gradient"):
+        as_density(base)
 
 
 class NoReparametrisation(nn.Module):
