@@ -160,10 +160,21 @@ def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
     """Check that a context, where given, is a tensor with a row for each row of x; of integers too."""
     if context is not None and not (isinstance(context, Tensor) and context.shape[:1] == x.shape[:1]):
         raise ValueError(
-            f"Expected context with B = {len(x)} rows, one for each row of {name}; got {described(context)}. One "
-            f"context for all rows: context.expand({len(x)}, *context.shape[1:]); of a number or a list: "
-            "torch.tensor([3]); a generator goes by name: generator=…."
+            f"Expected context with B = {len(x)} rows, one for each row of {name}; got {described(context)}. "
+            f"{_way_to_rows(context, len(x))}"
         )
+
+
+def _way_to_rows(context: object, n: int) -> str:
+    if not isinstance(context, Tensor):
+        return "Of a number or a list: torch.tensor([3]); a generator goes by name: generator=…."
+    if context.shape[:1] in ((), (1,)):
+        return f"One context for all rows: context.expand({n}, *context.shape[1:])."
+    if context.ndim > 1:
+        return (
+            "Select its rows as those of the points were, context[rows], or repeat each by repeat_interleave."
+        )
+    return "The numbers of one row: context[None]" + (f".expand({n}, -1)." if n > 1 else ".")
 
 
 def row_each(context: Tensor | None, n: int) -> Tensor | None:
@@ -173,7 +184,7 @@ def row_each(context: Tensor | None, n: int) -> Tensor | None:
     if not isinstance(context, Tensor) or context.shape[:1] not in ((1,), (n,)):
         raise ValueError(
             f"Expected context to be a tensor of n = {n} rows, one for each point, or of 1 row for all; got "
-            f"{described(context)}. Many points for each of several rows: "
+            f"{described(context)}. The numbers of one row: context[None]; many points for each of several rows: "
             "cnflib.adapters.given(flow, context).sample((n,))."
         )
     return context if context.shape[0] == n else context.repeat(n, *[1] * (context.ndim - 1))
@@ -194,7 +205,8 @@ def check_declared(context: Tensor | None, features: int, owner: str, x: Tensor,
         raise ValueError(
             f"Expected {f'a context of shape (B, {features})' if features else 'no context'}; got "
             f"{described(context)}: this {owner} was built with context={features}. Rebuild it with context=features, "
-            "or pass context=… to the call."
+            "or pass context=… to the call. A part of a flow that needs none, where others do: "
+            "cnflib.adapters.ignore_context(part)."
         )
     if context is None:
         return
@@ -216,9 +228,15 @@ def check_returned(value: Tensor, shape: tuple[int, ...], owner: object, what: s
     """Check that what somebody's function returned is a tensor of a shape: another one would broadcast in silence."""
     if not isinstance(value, Tensor) or value.shape != shape:
         raise ValueError(
-            f"Expected {owner if isinstance(owner, str) else type(owner).__name__} to return {what} of shape "
-            f"{tuple(shape)}; got {described(value)}. {way}"
+            f"Expected {_named(owner)} to return {what} of shape {tuple(shape)}; got {described(value)}. {way}"
         )
+
+
+def _named(owner: object) -> str:
+    """A string itself, the class of anything else; of a density that was wrapped its own."""
+    if isinstance(owner, str):
+        return owner
+    return owner._get_name() if isinstance(owner, nn.Module) else type(owner).__name__
 
 
 def check_velocity(velocity: Tensor, x: Tensor, name: str = "field") -> None:

@@ -1,4 +1,7 @@
-"""A context in its own units: what a bijection or a density is conditioned on, encoded before it arrives there."""
+"""A context in its own units: what a bijection or a density is conditioned on, encoded before it arrives there.
+
+Without units nothing arrives: the part is that of no context.
+"""
 
 from torch import Generator, Tensor, nn
 
@@ -12,7 +15,7 @@ __all__ = ["BijectionInUnits", "DensityInUnits"]
 class BijectionInUnits(Bijection):
     r"""The map :math:`x \mapsto g(x, k(c))` of a bijection g, and of a bijection k of the context c."""
 
-    def __init__(self, bijection: Bijection, units: Bijection) -> None:
+    def __init__(self, bijection: Bijection, units: Bijection | None) -> None:
         super().__init__()
         self.bijection = bijection
         self.units = units
@@ -45,7 +48,7 @@ class BijectionInUnits(Bijection):
 class DensityInUnits(nn.Module):
     r"""The density :math:`p(z \mid k(c))` of a density p, and of a bijection k of the context c."""
 
-    def __init__(self, density: nn.Module, units: Bijection) -> None:
+    def __init__(self, density: nn.Module, units: Bijection | None) -> None:
         super().__init__()
         self.density = density
         self.units = units
@@ -63,9 +66,9 @@ class DensityInUnits(nn.Module):
         return learning(self.density)(n, encoded(context, self.units), generator)
 
 
-def encoded(context: Tensor | None, units: Bijection) -> Tensor | None:
+def encoded(context: Tensor | None, units: Bijection | None) -> Tensor | None:
     """The context as the flow inside wants it; without one None, of which the flow inside says what it thinks."""
-    if context is None:
+    if context is None or units is None:
         return None
     check_event(context, getattr(units, "event_shape", None), "context")
     check_like(context, reference(units), "context", type(units).__name__)

@@ -10,23 +10,28 @@ from types import FunctionType, ModuleType
 import torch
 from torch import Generator, Tensor, nn
 
-__all__ = ["replaced", "tensors", "widest"]
+__all__ = ["held_by", "replaced", "tensors", "widest"]
 
 NARROW = {"mps"}  # kinds of devices without float64
 
 
 def tensors(value: object, seen: set[int]) -> Iterator[Tensor]:
     """The tensors that an object holds, also those of objects in it; ``seen`` starts empty."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, nn.Module):
+    return (part for part in held_by(value, seen) if isinstance(part, Tensor))
+
+
+def held_by(value: object, seen: set[int]) -> Iterator[object]:
+    """An object after all that it holds, of a module its tensors alone; ``seen`` starts empty."""
+    if isinstance(value, nn.Module):
         yield from (*value.parameters(), *value.buffers())
     elif id(value) not in seen:
         seen.add(id(value))
         for part in value if isinstance(value, tuple) else _parts(value).values():
-            yield from tensors(part, seen)
+            yield from held_by(part, seen)
         if isinstance(value, functools.partial):
-            yield from tensors((value.func, *value.args, value.keywords), seen)
+            for part in (value.func, *value.args, *value.keywords.values()):
+                yield from held_by(part, seen)
+        yield value
 
 
 def replaced(value: object, fn: Callable[[Tensor], Tensor], seen: set[int]) -> object:

@@ -5,17 +5,17 @@ Bases, toy targets, mixtures, flows and one's own classes are densities; :func:`
 """
 
 import copy
-import functools
-import inspect
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
+from torch.distributions.transforms import _InverseTransform
 
-from cnflib._check import check_draw, check_event, described
-from cnflib._tensors import replaced, tensors
+from cnflib._check import check_draw, check_event, described, shown
+from cnflib._methods import methods_of
+from cnflib._tensors import held_by, replaced, tensors
 
 __all__ = ["Density", "as_density"]
 
@@ -63,18 +63,19 @@ def as_density(density: object) -> nn.Module:
     r"""Whatever can be evaluated and sampled as a module with ``event_shape``, ``log_prob`` and ``sample``.
 
     A module is returned unchanged if its methods take ``context`` and ``generator``; otherwise it is wrapped, without a
-    copy, in a module whose methods do. Anything else, a toy target, an object of one's own, a
-    ``torch.distributions.Distribution`` of batch shape ``()``, is copied into a module whose tensors follow ``.to()``;
-    what was handed over stays untouched, and what was copied is no part of a state dict. A torch distribution is
-    evaluated without validation, so that outside its support the log-density is -inf, and it draws from torch's own
-    generator: another one is refused by name.
+    copy, in a module whose methods do. A context reaches the argument of that name, in all methods or in none; a
+    setting of one's own stands behind a star, ``log_prob(x, *, scale=1.0)``. Anything else, a toy target, an object of
+    one's own, a ``torch.distributions.Distribution`` of batch shape ``()``, is copied into a module whose tensors
+    follow ``.to()``; what was handed over stays untouched, and what was copied is no part of a state dict. A torch
+    distribution is evaluated without validation, so that outside its support the log-density is -inf, and it draws from
+    torch's own generator: another one is refused by name.
 
     Args:
         density: The density.
 
     Raises:
-        ValueError: If it cannot be evaluated or sampled, has no event shape, has a batch shape, or, where it is no
-            module, holds tensors that want a gradient.
+        ValueError: If it cannot be evaluated or sampled, has no event shape, has a batch shape, is discrete, has
+            methods of other arguments than these, or, where it is no module, holds tensors that want a gradient.
 
     Example:
         >>> import torch
@@ -88,16 +89,18 @@ def as_density(density: object) -> nn.Module:
     if isinstance(density, Distribution):
         return _Wrapped(_OfTorch(_copied(density)))
     shape = getattr(density, "event_shape", None)
-    methods = [callable(getattr(density, name, None)) for name in ("log_prob", "sample")]
-    if isinstance(density, type) or not all(methods) or not isinstance(shape, tuple):
+    able = all(callable(getattr(density, name, None)) for name in ("log_prob", "sample"))
+    if isinstance(density, type) or not able or not isinstance(shape, tuple) or not shape:
+        got = f" with event_shape = {shown(shape)}; write e.g. (2,)" if able and shape is not None else ""
         raise ValueError(
             "Expected a density, with the methods log_prob and sample and the attribute event_shape, a tuple of ints; "
-            f"got {described(density)}. A class is to be called, e.g. StandardNormal(2); the order is "
+            f"got {described(density)}{got}. A class is to be called, e.g. StandardNormal(2); the order is "
             "Flow(bijection, base)."
         )
+    methods = methods_of(density)
     if not isinstance(density, nn.Module):
         return _Wrapped(_copied(density))
-    return density if all(names == _BOTH for names in _taken(density).values()) else _Wrapped(density)
+    return density if all(method.placed for method in methods.values()) else _Wrapped(density)
 
 
 class _Wrapped(nn.Module):
@@ -107,7 +110,7 @@ class _Wrapped(nn.Module):
         super().__init__()
         self.density = density
         self.event_shape = tuple(density.event_shape)
-        self.taken = _taken(density)
+        self.taken = {name: method.taken for name, method in methods_of(density).items()}
         if "rsample" in self.taken:
             self.rsample = self._rsample
 
@@ -139,6 +142,18 @@ class _Wrapped(nn.Module):
         offered = {"context": context, "generator": generator}
         return getattr(self.density, name)(argument, **{key: offered[key] for key in self.taken[name]})
 
+    def __getattr__(self, name: str) -> object:
+        """What a density of one's own has besides, like its parameters."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "density" or name.startswith("__"):  # asked for while it is copied
+                raise
+            return getattr(self.density, name)
+
+    def _get_name(self) -> str:
+        return type(self.density).__name__
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         super()._apply(fn, recurse)
         if not isinstance(self.density, nn.Module):
@@ -147,8 +162,8 @@ class _Wrapped(nn.Module):
 
     def __repr__(self) -> str:
         """The density's own; the name of its class where that has none."""
-        kind = type(self.density)
-        return f"{kind.__name__}()" if kind.__repr__ is object.__repr__ else repr(self.density)
+        own = type(self.density).__repr__ is not object.__repr__
+        return repr(self.density) if own else f"{self._get_name()}()"
 
 
 class _OfTorch:
@@ -157,9 +172,14 @@ class _OfTorch:
     def __init__(self, distribution: Distribution) -> None:
         if distribution.batch_shape or not distribution.event_shape:
             raise ValueError(
-                f"Expected a torch distribution of batch shape () over events of at least one axis; got batch_shape "
-                f"{tuple(distribution.batch_shape)} and event_shape {tuple(distribution.event_shape)}. Wrap it in "
-                "Independent(…, 1)."
+                "Expected a torch distribution of batch shape () over events of at least one axis; got batch_shape "
+                f"{tuple(distribution.batch_shape)} and event_shape {tuple(distribution.event_shape)}. "
+                f"{_way_to_one_event(distribution)}"
+            )
+        if distribution.support.is_discrete:
+            raise ValueError(
+                f"Expected a torch distribution with a density; got {distribution!r}, which is discrete. Take a base "
+                "like StandardNormal(shape); discrete data are encoded first: flow.after(Dequantize(…))."
             )
         self.distribution = _unvalidated(distribution)
         self.event_shape = tuple(distribution.event_shape)
@@ -167,8 +187,10 @@ class _OfTorch:
             self.rsample = self._rsample
 
     def log_prob(self, x: Tensor) -> Tensor:
-        inside = self.distribution.support.check(x)
-        return torch.where(inside, self.distribution.log_prob(x), -torch.inf)
+        if len(x) == 0:  # Independent's check cannot reshape no numbers
+            return x.flatten(1).sum(1)
+        supported = self.distribution.support.check(x)
+        return torch.where(supported, self.distribution.log_prob(x), -torch.inf)
 
     def sample(self, n: int) -> Tensor:
         return self.distribution.sample((n,))
@@ -178,6 +200,15 @@ class _OfTorch:
 
     def __repr__(self) -> str:
         return repr(self.distribution)
+
+
+def _way_to_one_event(distribution: Distribution) -> str:
+    axes = len(distribution.batch_shape)
+    if not axes:
+        return f"A law of one number becomes one of D: Independent({type(distribution).__name__}(…).expand((D,)), 1)."
+    if distribution.event_shape:
+        return f"Take one row of the parameters; one event of all rows is Independent(…, {axes})."
+    return f"Wrap it in Independent(…, {axes})."
 
 
 def _unvalidated(distribution: Distribution) -> Distribution:
@@ -197,24 +228,15 @@ def _copied(density: object) -> object:
             f"{tuple(wanting[0].shape)}, which no optimizer of the flow would see. Make it an nn.Module that owns its "
             "parameters, e.g. DiagonalNormal(shape), or detach them."
         )
-    return copy.deepcopy(density)
+    memo: dict = {}
+    for part in list(held_by(density, set())):
+        if type(part) is _InverseTransform:
+            memo[id(part)] = _Reversed(copy.deepcopy(part._inv, memo))
+    return copy.deepcopy(density, memo)
 
 
-_BOTH = frozenset(("context", "generator"))
+class _Reversed(_InverseTransform):
+    """The inverse of one of torch's transforms; torch's own loses what it inverts when it is copied or pickled."""
 
-
-def _taken(density: object) -> dict[str, frozenset[str]]:
-    """Which of context and generator each method of a density takes by name."""
-    methods = {name: getattr(density, name, None) for name in ("log_prob", "sample", "rsample")}
-    return {name: _names(getattr(m, "__func__", m)) for name, m in methods.items() if m is not None}
-
-
-@functools.lru_cache(maxsize=256)  # that of a class is looked at once: a signature takes long to read
-def _names(method: Callable) -> frozenset[str]:
-    try:
-        parameters = inspect.signature(method).parameters
-    except (TypeError, ValueError):
-        return _BOTH
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return _BOTH
-    return _BOTH & parameters.keys()
+    def __getstate__(self) -> dict:
+        return self.__dict__

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from cnflib._check import check_draw, check_event, described, event_shape
 from cnflib._constants import constants
 from cnflib._random import source
-from cnflib._tensors import widest
+from cnflib._tensors import tensors, widest
 
 __all__ = ["DiagonalNormal", "GaussianMixture", "StandardNormal"]
 
@@ -121,7 +121,7 @@ class GaussianMixture(nn.Module):
         covariances: :math:`C_k`, symmetric and positive definite, shape ``(K, D, D)``.
 
     Raises:
-        ValueError: If the three do not describe a Gaussian mixture.
+        ValueError: If the three do not describe a Gaussian mixture, or want a gradient.
 
     Example:
         >>> import torch
@@ -137,6 +137,11 @@ class GaussianMixture(nn.Module):
         covariances: Tensor | Sequence,
     ) -> None:
         super().__init__()
+        if any(t.requires_grad for t in tensors((weights, means, covariances), set())):
+            raise ValueError(
+                "Expected weights, means and covariances without a gradient: they are constants, and would not learn. "
+                "Detach them; a mixture that learns is a module of your own, with event_shape, log_prob and sample."
+            )
         with constants():
             weights, means, covariances = map(_numbers, (weights, means, covariances))
         _check_mixture(weights, means, covariances)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from cnflib._check import check_flow, check_rows, reference
+from cnflib._check import check_flow, check_rows, reference, shown
 from cnflib.flow import Flow
 
 __all__ = ["FlowDistribution", "given"]
@@ -14,6 +14,19 @@ __all__ = ["FlowDistribution", "given"]
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _by_draws(name: str, estimate: str) -> Callable[..., Tensor]:
+    """A method that says how to estimate what a flow has no closed form of."""
+
+    def refused(self: Distribution, *arguments: object) -> Tensor:
+        raise ValueError(
+            f"Expected log_prob, sample or rsample of a flow; got {name}, of which it has no closed form. Estimate it "
+            f"by draws: {estimate}."
+        )
+
+    refused.__doc__ = f"Refused, without a closed form: ``{estimate}`` estimates it."
+    return refused
 
 
 class FlowDistribution(Distribution):
@@ -37,6 +50,12 @@ class FlowDistribution(Distribution):
         self.flow = flow
         self.context = context
         super().__init__(batch_shape, torch.Size(flow.event_shape))
+
+    mean = property(_by_draws("mean", "sample((999,)).mean(0)"))
+    variance = property(_by_draws("variance", "sample((999,)).var(0)"))
+    cdf = _by_draws("cdf", "(sample((999,)) <= value).double().mean(0)")
+    icdf = _by_draws("icdf", "sample((999,)).quantile(p, 0)")
+    entropy = _by_draws("entropy", "-log_prob(sample((999,))).mean(0)")
 
     @property
     def support(self) -> constraints.Constraint:
@@ -82,7 +101,12 @@ class FlowDistribution(Distribution):
         return FlowDistribution(self.flow, context, batch_shape)
 
     def _draw(self, draw: Callable[..., Tensor], sample_shape: Sequence[int]) -> Tensor:
-        shape = torch.Size(sample_shape) + self.batch_shape
+        try:
+            shape = torch.Size(sample_shape) + self.batch_shape
+        except TypeError as error:
+            raise ValueError(
+                f"Expected sample_shape to be a tuple of ints; got {shown(sample_shape)}. Write e.g. sample((99,))."
+            ) from error
         if shape.numel() == 0:
             return _empty(shape + self.event_shape, self.flow)
         return draw(shape.numel(), self._contexts(shape)).reshape(shape + self.event_shape)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cnflib._check import check_context, check_event, check_velocity, eager, reference
+from cnflib._check import check_context, check_event, check_like, check_velocity, eager, reference
 from cnflib._field import uniform
 from cnflib.interpolants._schedules import with_rate
 from cnflib.nets import VectorField
@@ -60,9 +60,13 @@ def check_path(interpolant: object, use: str | None = None) -> None:
         )
 
 
-def check_step(interpolant: object, x0: Tensor, context: Tensor | None, use: str | None = None) -> None:
-    """Check what a loss is given beside its model, and beside what an interpolant checks when it draws."""
-    check_path(interpolant, use)
+def check_step(
+    model: object, path: object, x0: Tensor, context: Tensor | None, use: str | None = None
+) -> None:
+    """Check what a loss is given, beside what an interpolant checks when it draws, as that x1 is like x0."""
+    check_path(path, use)
+    check_event(x0, None, "x0")
+    check_like(x0, reference(model), "x0", type(model).__name__)
     check_context(context, x0, "x0")
 
 

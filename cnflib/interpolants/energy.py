@@ -93,7 +93,7 @@ def path_energy(
         ... ).tolist()
         [2.0, 2.0, 2.0]
     """
-    check_step(interpolant, x0, context)
+    check_step(field, interpolant, x0, context)
     t, x_t, _, _ = interpolant._noisy_point(x0, x1, t, xi, generator)
     return evaluate(field, "field", t, x_t, context).square().flatten(1).sum(1)
 

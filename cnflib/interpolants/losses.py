@@ -67,7 +67,7 @@ def velocity_loss(
         >>> velocity_loss(MLP(2), Linear(), x0, x1).shape
         torch.Size([64])
     """
-    check_step(interpolant, x0, context)
+    check_step(field, interpolant, x0, context)
     p = interpolant.draw(x0, x1, t, xi, generator)
     return (evaluate(field, "field", p.t, p.x, context) - p.rate).square().flatten(1).sum(1)
 
@@ -125,7 +125,7 @@ def velocity_objective(
         >>> velocity_objective(MLP(2), Linear(Bridge()), x0, x1).shape
         torch.Size([64])
     """
-    check_step(interpolant, x0, context)
+    check_step(field, interpolant, x0, context)
     square, product = _square_and_product(field, interpolant._motion(x0, x1, t, xi, generator), context)
     return square - 2 * product
 
@@ -163,7 +163,7 @@ def monitor(
         ... ).tolist()  # and yet not learned
         [0.0, 0.0, 0.0]
     """
-    check_step(interpolant, x0, context)
+    check_step(field, interpolant, x0, context)
     square, product = _square_and_product(field, interpolant._motion(x0, x1, t, xi, generator), context)
     return 2 * (square - product)
 
@@ -227,7 +227,7 @@ def denoiser_loss(
         >>> denoiser_loss(MLP(2), Linear(Bridge()), x0, x1).shape
         torch.Size([64])
     """
-    check_step(interpolant, x0, context, "of which a denoiser is learned")
+    check_step(denoiser, interpolant, x0, context, "of which a denoiser is learned")
     t, x_t, _, xi = interpolant._noisy_point(x0, x1, t, xi, generator)
     return (evaluate(denoiser, "denoiser", t, x_t, context) - xi).square().flatten(1).sum(1)
 
@@ -277,6 +277,6 @@ def score_loss(
         >>> score_loss(MLP(2), Linear(Parabola()), x0, x1).shape
         torch.Size([64])
     """
-    check_step(interpolant, x0, context, "of which a score is learned")
+    check_step(score, interpolant, x0, context, "of which a score is learned")
     t, x_t, gamma, xi = interpolant._noisy_point(x0, x1, t, xi, generator)
     return (gamma * evaluate(score, "score", t, x_t, context) + xi).square().flatten(1).sum(1)

@@ -27,6 +27,7 @@ BASE = {
 }
 FOUNDATION = BASE | {
     "cnflib._context",
+    "cnflib._methods",
     "cnflib.bijection",
     "cnflib.density",
     "cnflib.distributions",

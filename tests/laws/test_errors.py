@@ -1,6 +1,7 @@
 """Errors at the boundary: each is a ValueError that names the argument and says what was expected."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -201,6 +202,30 @@ def test_a_wrong_context_is_named(flow, wrong, match):
 def test_a_context_that_was_not_declared_is_refused(flow):
     with pytest.raises(ValueError, match="Expected no context"):
         flow.log_prob(x, c)
+
+
+contexts_of_one_row = {
+    "a point": (x[:1], c[0], r"context\[None\]\."),
+    "points": (x, c[0, :2], r"context\[None\]\.expand\(4, -1\)"),
+    "one for all": (x, c[:1], r"context\.expand\(4, \*context\.shape\[1:\]\)"),
+    "a number": (x, c[0, 0], r"context\.expand\(4, \*context\.shape\[1:\]\)"),
+    "some rows": (x, c[:3], "rows"),
+}
+
+
+@pytest.mark.parametrize(("x", "wrong", "way"), contexts_of_one_row.values(), ids=contexts_of_one_row)
+def test_the_way_to_a_row_for_each_point_is_one(x, wrong, way):
+    flow = next(iter(conditional.values()))
+    with pytest.raises(ValueError, match=way) as error:
+        flow.log_prob(x, wrong)
+    if code := re.search(r"context(\[None\])?(\.expand\(.*\))?\.$", str(error.value)):
+        rows = eval(code.group()[:-1], {"context": wrong})
+        assert len(rows) == len(x)
+
+
+def test_a_sample_of_one_names_the_way_to_a_row():
+    with pytest.raises(ValueError, match=r"context\[None\]"):
+        next(iter(conditional.values())).sample(7, c[0, :2])
 
 
 calls = {

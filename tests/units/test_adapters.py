@@ -715,6 +715,22 @@ errors = {
         "Expected flow",
     ),
     "a class of flows": (lambda: given(Flow), "Expected flow"),
+    "a number for a shape of samples": (
+        lambda: given(standardize()).sample(99),
+        r"Expected sample_shape .*sample\(\(99,\)\)",
+    ),
+    "a number for a shape of samples with gradients": (
+        lambda: given(standardize()).rsample(99),
+        "Expected sample_shape",
+    ),
+    "a quantile": (
+        lambda: given(standardize()).icdf(torch.tensor(0.5)),
+        "icdf.*quantile",
+    ),
+    "a distribution function": (lambda: given(standardize()).cdf(x), "cdf.*sample"),
+    "a mean": (lambda: given(standardize()).mean, "mean.*sample"),
+    "a deviation": (lambda: given(standardize()).stddev, "variance.*sample"),
+    "an entropy": (lambda: given(standardize()).entropy(), "entropy.*log_prob"),
     "value of another event": (
         lambda: given(standardize()).log_prob(torch.zeros(4, 3).double()),
         "Expected value",

@@ -1,6 +1,7 @@
 """The laws of a density, held against every kind of thing that may be the base of a flow."""
 
 import copy
+import functools
 import math
 import pickle
 
@@ -9,17 +10,22 @@ import torch
 from registry import rng
 from torch import nn
 from torch.distributions import (
+    Bernoulli,
     Beta,
     Exponential,
+    Gumbel,
     Independent,
     Laplace,
     MixtureSameFamily,
     MultivariateNormal,
     Normal,
+    OneHotCategorical,
+    Poisson,
+    StudentT,
     TransformedDistribution,
     Uniform,
 )
-from torch.distributions.transforms import AffineTransform
+from torch.distributions.transforms import AffineTransform, ComposeTransform, SigmoidTransform
 
 from cnflib import (
     Chain,
@@ -76,6 +82,35 @@ class OwnModule(nn.Module):
         return self.loc + torch.randn(n, 2)
 
 
+class Regression(nn.Module):
+    """A module that takes what our own take, in another order, and a setting of its own."""
+
+    event_shape = (2,)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 2))
+
+    def mean(self, context):
+        return torch.zeros(2) if context is None else context @ self.weight
+
+    def log_prob(self, x, generator=None, context=None, *, scale=1.0):
+        return Normal(self.mean(context), scale).log_prob(x).sum(1)
+
+    def sample(self, n, generator=None, context=None):
+        return self.rsample(n, generator, context).detach()
+
+    def rsample(self, n, generator=None, context=None):
+        return self.mean(context) + torch.randn(n, 2, generator=generator)
+
+
+def logistic():
+    """Whose transforms hold inverses, one inside of another."""
+    base = Independent(Uniform(torch.zeros(2), torch.ones(2)), 1)
+    mirror = AffineTransform(torch.ones(2), -1.0)
+    return TransformedDistribution(base, [ComposeTransform([SigmoidTransform(), mirror.inv]).inv])
+
+
 def mixture():
     return GaussianMixture([0.3, 0.7], [[-1.0, 0.0], [1.0, 2.0]], [[[0.5, 0.2], [0.2, 0.4]]] * 2)
 
@@ -99,6 +134,9 @@ densities = {
         Independent(Normal(torch.zeros(2), torch.ones(2)), 1),
         [AffineTransform(torch.ones(2), 2.0, event_dim=1)],
     ),
+    "Independent StudentT": lambda: Independent(StudentT(torch.full((2,), 5.0)), 1),
+    "Independent Gumbel": lambda: Independent(Gumbel(torch.zeros(2), torch.ones(2)), 1),
+    "logistic": logistic,
     **{f"toy {name}": lambda target=target: target for name, target in toy.targets.items()},
 }
 every = pytest.mark.parametrize("name", densities)
@@ -135,6 +173,11 @@ def test_a_density_integrates_to_one_and_is_that_of_its_samples(name):
 
 
 @every
+def test_an_empty_batch_has_no_densities(name):
+    assert as_density(densities[name]()).log_prob(torch.zeros(0, 2)).shape == (0,)
+
+
+@every
 def test_a_flow_takes_it_as_its_base(name):
     base = densities[name]()
     flow = shifted(base)
@@ -159,7 +202,8 @@ def test_a_flow_learns_through_its_draws_in_its_own_dtype(name):
 @every
 def test_what_is_handed_over_stays_as_it_is(name):
     base = densities[name]()
-    before = copy.deepcopy(base)
+    x = as_density(base).sample(3)
+    before = as_density(base).log_prob(x)
     flow = shifted(base, torch.float64)
     assert flow.sample(2).dtype == torch.float64
     if isinstance(base, nn.Module):
@@ -167,8 +211,7 @@ def test_what_is_handed_over_stays_as_it_is(name):
         assert all(p.dtype == torch.float32 for p in base.parameters())
     else:
         flow.double()
-        x = as_density(before).sample(3)
-        assert torch.equal(as_density(base).log_prob(x), as_density(before).log_prob(x))
+        assert torch.equal(as_density(base).log_prob(x), before)
         assert as_density(base).sample(2).dtype == torch.float32
 
 
@@ -205,6 +248,13 @@ def test_a_generator_determines_the_draws_or_is_refused_by_name(name):
 )
 def test_outside_of_the_support_the_log_density_is_minus_infinity(base, outside):
     assert as_density(base).log_prob(torch.tensor(outside)).tolist() == [-math.inf]
+
+
+def test_a_mixture_takes_no_tensors_that_would_not_learn():
+    m = torch.zeros(2, requires_grad=True)
+    for means in (m[None], [m], [[m[0], m[1]]]):
+        with pytest.raises(ValueError, match="gradient"):
+            GaussianMixture([1.0], means, [torch.eye(2).tolist()])
 
 
 def test_a_mixture_of_tensors_in_lists_is_that_of_whole_tensors():
@@ -245,6 +295,87 @@ def test_a_base_of_one_s_own_prints_by_the_name_of_its_class():
     assert "(base): Own()" in repr(shifted(Own()))
 
 
+def test_what_a_base_of_one_s_own_has_besides_is_reached_through_the_flow():
+    own = OwnModule()
+    for flow in (shifted(own), pickle.loads(pickle.dumps(shifted(own))), copy.deepcopy(shifted(own))):
+        assert torch.equal(flow.base.loc, own.loc) and flow.base.loc is flow.base.density.loc
+        assert not hasattr(flow.base, "scale")
+    assert shifted(Own()).base.r == 2.0 and not hasattr(shifted(Own()).base, "rsample")
+
+
+def test_a_wrapped_base_compiles():
+    flow, x = shifted(OwnModule()), torch.randn(4, 2)
+    compiled = torch.compile(flow.log_prob, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), flow.log_prob(x))
+
+
+def test_messages_name_a_base_by_its_own_class():
+    base = OwnModule()
+    base.log_prob = lambda x: x
+    base.sample = lambda n: torch.zeros(n)
+    with pytest.raises(ValueError, match="OwnModule"):
+        shifted(base).log_prob(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="OwnModule"):
+        shifted(base).sample(3)
+
+
+def test_context_and_generator_reach_a_base_by_their_names():
+    base, x, context = Regression(), torch.randn(5, 2), torch.randn(5, 1)
+    flow = Flow(Chain(), base)
+    torch.testing.assert_close(flow.log_prob(x, context), base.log_prob(x, context=context))
+    wanted = base.sample(5, context=context, generator=rng())
+    assert torch.equal(flow.sample(5, context, rng()), wanted)
+
+
+class Own2:
+    """A density whose methods a test replaces."""
+
+    event_shape = (2,)
+
+    def log_prob(self, x, context=None, generator=None):
+        return x.sum(1)
+
+    def sample(self, n, context=None, generator=None):
+        return torch.zeros(n, 2)
+
+
+signatures = {
+    "a context by another name": ({"log_prob": lambda self, x, cond=None: x}, "cond"),
+    "a label before the generator": ({"sample": lambda self, n, y=None, generator=None: n}, "y"),
+    "a required argument": ({"log_prob": lambda self, x, context, scale: x}, "scale"),
+    "a required keyword": ({"log_prob": lambda self, x, context=None, *, scale: x}, "scale"),
+    "a shape": ({"sample": lambda self, sample_shape, context=None: sample_shape}, "n, an int"),
+    "a context for points alone": ({"sample": lambda self, n, generator=None: n}, "context"),
+    "a context for draws alone": ({"log_prob": lambda self, x: x}, "context"),
+    "rsample without a context": ({"rsample": lambda self, n: n}, "context"),
+    "a number for a shape": ({"event_shape": 2}, "event_shape = 2"),
+    "a list for a shape": ({"event_shape": [2]}, r"event_shape = \[2\]"),
+    "no axis": ({"event_shape": ()}, "event_shape"),
+}
+
+
+@pytest.mark.parametrize(("members", "message"), signatures.values(), ids=signatures)
+@pytest.mark.parametrize("module", [False, True])
+def test_a_base_that_would_lose_its_context_is_refused(module, members, message):
+    bases = (Own2, nn.Module) if module else (Own2,)
+    with pytest.raises(ValueError, match=message):
+        as_density(type("Mine", bases, members)())
+
+
+def test_a_setting_of_one_s_own_stands_behind_a_star_or_the_context():
+    behind = lambda self, x, context=None, *, scale=2.0: scale * x.sum(1)
+    after = lambda self, n, context=None, generator=None, chunk=None: torch.zeros(n, 2)
+    base = as_density(type("Mine", (Own2,), {"log_prob": behind, "sample": after})())
+    assert base.log_prob(torch.ones(1, 2)).item() == 4.0 and base.sample(3).shape == (3, 2)
+
+
+def test_tensors_in_several_partial_functions_are_seen_each():
+    base = Own()
+    base.parts = [functools.partial(torch.add, torch.zeros(2, requires_grad=k == 3)) for k in range(4)]
+    with pytest.raises(ValueError, match="gradient"):
+        as_density(base)
+
+
 class NoReparametrisation(nn.Module):
     event_shape = (2,)
 
@@ -276,6 +407,11 @@ def test_rsample_refuses_a_base_that_would_get_no_gradient():
         (Normal(0.0, 1.0), "Independent"),
         (Normal(torch.zeros(2), torch.ones(2)), "Independent"),
         (MultivariateNormal(torch.zeros(3, 2), torch.eye(2)), "Independent"),
+        (StudentT(3.0), "expand"),
+        (MultivariateNormal(torch.zeros(3, 2), torch.eye(2)), "one row"),
+        (Independent(Poisson(torch.ones(2)), 1), "discrete"),
+        (Independent(Bernoulli(torch.full((2,), 0.5)), 1), "discrete"),
+        (OneHotCategorical(torch.ones(2)), "discrete"),
         (StandardNormal, "called"),
         (nn.Linear(2, 2), "log_prob"),
         ("normal", "log_prob"),

@@ -10,9 +10,12 @@ from fitting import log_volumes
 from registry import built, devices, far, flows, points, rng, standardize
 
 from cnflib import Chain, Flow, Inverse, Standardize, StandardNormal, as_density, tempered
+from cnflib.adapters import ignore_context
 from cnflib.audit import audit_bijection, audit_gradients
 from cnflib.continuous import CNF, Exact
 from cnflib.discrete import ActNorm, ExactLogDet, Flatten, Logit, Planar, Residual, Scale, Squeeze
+from cnflib.models import gaussian, realnvp
+from cnflib.nets import MLP
 from cnflib.ode import Fixed, euler
 
 every = pytest.mark.parametrize("name", flows)
@@ -205,6 +208,41 @@ def test_a_context_of_another_shape_or_kind_than_its_units_is_refused():
         flow.log_prob(x)
     with pytest.raises(ValueError, match="context"):
         flow.after(standardize(), context=context)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "realnvp", "CNF"])
+def test_a_base_may_have_a_context_over_a_bijection_that_ignores_it(name):
+    parts = {
+        "gaussian": lambda: gaussian(dim=2).bijection,
+        "realnvp": lambda: realnvp(dim=2, layers=2, hidden=(8,)).bijection,
+        "CNF": lambda: CNF(MLP(2, hidden=(8,)), solver=Fixed(4)),
+    }
+    bijection, base = parts[name]().double(), Regression()
+    x, context = torch.randn(2, 5, 2, generator=rng(), dtype=torch.float64)
+    flow = Flow(ignore_context(bijection), base)
+    z, logdet = bijection.encode_and_logdet(x)
+    assert_close(flow.log_prob(x, context), base.log_prob(z, context) + logdet)
+    assert_close(flow.sample(5, context, rng()), bijection.decode(base.sample(5, context, rng())))
+    assert_close(flow.decode(flow.encode(x, context), context), x, 1e-4)
+    y, log_prob = flow.rsample_and_log_prob(5, context, rng())
+    assert_close(log_prob, flow.log_prob(y, context), 1e-4)
+    assert {id(p) for p in bijection.parameters()} < {id(p) for p in flow.parameters()}
+    assert flow.event_shape == (2,)
+
+
+def test_a_bijection_may_have_a_context_over_a_base_that_ignores_it():
+    flow, x, context = setup("realnvp context")
+    base = gaussian(dim=2).double()
+    both = Flow(flow.bijection, ignore_context(base))
+    z, logdet = flow.bijection.encode_and_logdet(x, context)
+    assert_close(both.log_prob(x, context), base.log_prob(z) + logdet)
+    assert_close(both.sample(3, context, rng()), flow.decode(base.sample(3, generator=rng()), context))
+    both.rsample(3, context).sum().backward()
+    assert all(p.grad is not None for p in base.parameters())
+    with pytest.raises(ValueError, match="ignore_context"):
+        Flow(flow.bijection, base).log_prob(x, context)
+    with pytest.raises(ValueError, match="part"):
+        ignore_context(MLP(2))
 
 
 @every

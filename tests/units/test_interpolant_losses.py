@@ -390,6 +390,17 @@ def test_a_field_is_taken_with_and_without_a_context(loss):
 
 
 @every
+def test_points_of_another_dtype_than_the_field_are_named(loss):
+    x0, x1 = ends()
+    with pytest.raises(ValueError, match="Expected x0 of dtype torch.float32, that of the MLP"):
+        loss(MLP(D, (4,)), Linear(Bridge()), x0, x1)
+    with pytest.raises(ValueError, match="Expected x1"):
+        loss(MLP(D, (4,)), Linear(Bridge()), x0.float(), x1)
+    with pytest.raises(ValueError, match="Expected x0 of a floating dtype"):
+        loss(MLP(D, (4,)), Linear(Bridge()), x0.tolist(), x1)
+
+
+@every
 def test_a_field_and_a_path_that_are_exchanged_are_pointed_out(loss):
     for arguments in ((Linear(), curved), (curved, Linear), (Linear, Linear())):
         with pytest.raises(ValueError, match="Expected"):
