@@ -52,6 +52,11 @@ def shown(value: object) -> str:
     return described(value) if isinstance(value, Tensor | nn.Module) else repr(value)
 
 
+def tensor_of(value: object, name: str) -> str:
+    """How something that is no tensor becomes one: a NumPy array, a list, a table of pandas."""
+    return f"torch.tensor({name}.to_numpy())" if hasattr(value, "to_numpy") else f"torch.as_tensor({name})"
+
+
 def batched(shape: Shape) -> str:
     """The shape of a batch of events, as a message writes it."""
     return "(" + ", ".join(["B", *(["*event"] if shape is None else map(str, shape))]) + ")"
@@ -119,8 +124,9 @@ def check_floating(x: Tensor, name: str) -> None:
     """Check that x is a tensor of a floating dtype."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise ValueError(
-            f"Expected {name} of a floating dtype; got {x.dtype if isinstance(x, Tensor) else described(x)}. Use "
-            f"torch.as_tensor({name}), and {name}.float() for integers."
+            f"Expected {name} to be a tensor of a floating dtype; got "
+            f"{x.dtype if isinstance(x, Tensor) else described(x)}. Use {tensor_of(x, name)}, and {name}.float() for "
+            "integers."
         )
 
 
@@ -160,14 +166,16 @@ def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
     """Check that a context, where given, is a tensor with a row for each row of x; of integers too."""
     if context is not None and not (isinstance(context, Tensor) and context.shape[:1] == x.shape[:1]):
         raise ValueError(
-            f"Expected context with B = {len(x)} rows, one for each row of {name}; got {described(context)}. "
-            f"{_way_to_rows(context, len(x))}"
+            f"Expected context to be a tensor with B = {len(x)} rows, one for each row of {name}; got "
+            f"{described(context)}. {_way_to_rows(context, len(x))}"
         )
 
 
 def _way_to_rows(context: object, n: int) -> str:
+    if isinstance(context, int | float):
+        return f"Of a number: torch.full(({n}, 1), {float(context)})."
     if not isinstance(context, Tensor):
-        return "Of a number or a list: torch.tensor([3]); a generator goes by name: generator=…."
+        return f"Use {tensor_of(context, 'context')}; a generator goes by name: generator=…."
     if context.shape[:1] in ((), (1,)):
         return f"One context for all rows: context.expand({n}, *context.shape[1:])."
     if context.ndim > 1:
@@ -184,7 +192,7 @@ def row_each(context: Tensor | None, n: int) -> Tensor | None:
     if not isinstance(context, Tensor) or context.shape[:1] not in ((1,), (n,)):
         raise ValueError(
             f"Expected context to be a tensor of n = {n} rows, one for each point, or of 1 row for all; got "
-            f"{described(context)}. The numbers of one row: context[None]; many points for each of several rows: "
+            f"{described(context)}. {_way_to_rows(context, n)} Many points for each of several rows: "
             "cnflib.adapters.given(flow, context).sample((n,))."
         )
     return context if context.shape[0] == n else context.repeat(n, *[1] * (context.ndim - 1))
@@ -308,6 +316,15 @@ def check_finite(x: Tensor, name: str) -> None:
         )
 
 
+def check_module(module: object) -> None:
+    """Check that something is a module, not its parameters."""
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"Expected module to be a torch.nn.Module, like a flow; got {described(module)}. Pass flow, not "
+            "flow.parameters(); of an average, ema.module."
+        )
+
+
 def check_bijection(bijection: object, name: str) -> None:
     """Check that something has the four methods of a bijection."""
     missing = [method for method in METHODS if not _takes_three(getattr(bijection, method, None))]
@@ -345,8 +362,8 @@ def check_rows(x: Tensor, name: str) -> None:
     """Check that something is a tensor with an axis of rows."""
     if not isinstance(x, Tensor) or x.ndim == 0:
         raise ValueError(
-            f"Expected {name} to be a tensor of B rows; got {described(x)}. Of a list or a NumPy array: "
-            f"torch.as_tensor({name}); of one number: torch.tensor([3])."
+            f"Expected {name} to be a tensor of B rows; got {described(x)}. Use {tensor_of(x, name)}; of one number: "
+            "torch.tensor([3])."
         )
 
 

@@ -11,7 +11,9 @@ Everything a flow needs is therefore two maps, each with its own log-determinant
 from abc import ABC, abstractmethod
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor, nn
 
 from cnflib._check import (
@@ -270,7 +272,7 @@ class Standardize(Bijection):
         if mean.shape != std.shape or mean.ndim == 0:
             raise ValueError(
                 f"Expected mean and std of one event shape; got {tuple(mean.shape)} and {tuple(std.shape)}. Take them "
-                "over the batch: Standardize.fit(x); one column of numbers is x[:, None]."
+                "over the batch, x.mean(0) and x.std(0); where x is one column of numbers, of x[:, None]."
             )
         # NumPy's deviation of a column of n equal numbers is not 0 but grows up to about n roundings of their mean.
         least = max(torch.finfo(std.dtype).eps, 1e-10) * mean.abs()
@@ -279,14 +281,14 @@ class Standardize(Bijection):
             raise ValueError(
                 "Expected finite mean and finite std > 0, larger than the rounding of the mean, in every coordinate. "
                 "Drop or repair rows that hold NaN or inf; a constant coordinate has no density: drop it. Statistics "
-                "that do not round: Standardize.fit(x), and x less a large offset."
+                "that round less: Standardize.fit(x), and x less a large offset."
             )
         self.event_shape = tuple(mean.shape)
         self.register_buffer("mean", mean.detach().clone())
         self.register_buffer("std", std.detach().clone())
 
     @classmethod
-    def fit(cls, x: Tensor) -> Self:
+    def fit(cls, x: Tensor | ArrayLike) -> Self:
         r"""The map that gives the data at hand zero mean and unit variance in every coordinate.
 
         .. math:: \mu = \frac1N \sum_n x_n, \qquad \sigma^2 = \frac1N \sum_n (x_n - \mu)^2
@@ -294,23 +296,20 @@ class Standardize(Bijection):
         The statistics are computed in float64, on the CPU, and kept in torch's default dtype, on the device of x.
 
         Args:
-            x: Training data, a tensor or a NumPy table of shape ``(N, *event)``, N ≥ 2.
+            x: Training data of shape ``(N, *event)``, N ≥ 2: a tensor, or what NumPy takes for a table of numbers, as
+                a NumPy array or one of pandas.
 
         Raises:
             ValueError: If x has fewer than two rows, values that are not finite, or a coordinate that is constant up to
                 rounding.
         """
-        x = torch.as_tensor(x).detach()
+        x = x.detach() if isinstance(x, Tensor) else torch.tensor(np.asarray(x, dtype=np.float64))
         data, kept = x.cpu().double(), torch.get_default_dtype()
         variance, mean = torch.var_mean(data, 0, correction=0)
-        std = variance.sqrt()
+        std, finite = variance.sqrt(), data.isfinite().all(0)
         constant = std <= torch.maximum(rounding(data), torch.finfo(kept).eps * data.abs().mean(0))
-        if constant.any():
-            raise ValueError(
-                f"Expected x without constant coordinates, in two rows at least; of {len(data)} rows number "
-                f"{constant.flatten().nonzero().flatten().tolist()[:5]} of the event is constant, up to rounding, and "
-                f"has no density. Drop it; take a large offset off before, as numbers are kept in {kept}."
-            )
+        if data.shape[:1].numel() < 2 or (constant | ~finite).any():
+            raise ValueError(_unfit(data, constant, finite, kept))
         return cls(mean.to(x.device, kept), std.to(x.device, kept))
 
     def encode_and_logdet(
@@ -337,3 +336,23 @@ class _HeldMethods(nn.Module):
         super().__init__()
         for method in METHODS:
             setattr(self, method, getattr(bijection, method))
+
+
+def _unfit(data: Tensor, constant: Tensor, finite: Tensor, kept: torch.dtype) -> str:
+    """What a message says of a table that has no deviations: its size, or the first columns at fault."""
+    if data.shape[:1].numel() < 2:
+        return (
+            f"Expected x of shape (N, *event) with N ≥ 2 rows; got {tuple(data.shape)}. Fewer have no deviation; a "
+            "known one goes in directly: Standardize(mean, std)."
+        )
+    bad, which = (constant, "constant, up to rounding") if finite.all() else (~finite, "not finite")
+    first = bad.flatten().nonzero().flatten().tolist()
+    return (
+        f"Expected x of finite columns without a constant one; of {len(data)} rows and {bad.numel()} columns "
+        f"{len(first)} {'is' if len(first) == 1 else 'are'} {which}: number "
+        f"{', '.join(map(str, first[:5]))}{', …' * (len(first) > 5)}, counted from 0. "
+    ) + (
+        f"It has no density: drop it; take a large offset off before, as numbers are kept in {kept}."
+        if finite.all()
+        else "Drop or repair the rows that hold NaN or inf: x[torch.isfinite(x).flatten(1).all(1)]."
+    )

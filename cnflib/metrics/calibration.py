@@ -13,9 +13,10 @@ Test within bins of c too, or look at the likelihood.
 import torch
 from torch import Generator, Tensor
 
+from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._tensors import widest
-from cnflib.metrics._checks import check_draws
+from cnflib.metrics._checks import are_within, check_draws, check_unit, extent
 from cnflib.metrics.results import Significance
 
 __all__ = [
@@ -36,10 +37,14 @@ def ranks(x: Tensor, draws: Tensor, generator: Generator | None = None) -> Tenso
     drawn from a prior as x and draws of the posterior given what they simulate, these are the ranks of
     simulation-based calibration. Draws must be independent; thin those of a Markov chain.
 
+    A model without context may have the same S draws for all rows, as ``draws[:, None]``. The ranks of different rows
+    then depend on each other through them: for a test of many rows take many more draws than rows, or S for each.
+
     Args:
         x: Data, or parameters drawn from the prior, shape ``(N, *event)``.
         draws: Draws of the model for the context of each row of x, such as
-            ``cnflib.adapters.given(flow, context).sample((S,))``, shape ``(S, N, *event)``.
+            ``cnflib.adapters.given(flow, context).sample((S,))``, shape ``(S, N, *event)``; or the same for all
+            rows, shape ``(S, 1, *event)``.
         generator: Source of randomness for ties.
 
     Returns:
@@ -103,6 +108,7 @@ def latent_pit(z: Tensor) -> Tensor:
         >>> latent_pit(torch.tensor([-1.96, 0.0, 1.96])).round(decimals=3)
         tensor([0.0250, 0.5000, 0.9750], dtype=torch.float64)
     """
+    z = torch.as_tensor(z)
     return torch.special.ndtr(z.detach().to(widest(z.device)))
 
 
@@ -116,7 +122,10 @@ def uniformity(u: Tensor) -> Significance:
     ``central_level(u)``.
 
     Args:
-        u: Numbers such as :func:`pit`, rows independent, shape ``(N, *event)``.
+        u: Numbers in [0, 1] such as :func:`pit`, rows independent, shape ``(N, *event)``.
+
+    Raises:
+        ValueError: If there is no row, a NaN, or a number outside of [0, 1].
 
     Example:
         >>> import torch
@@ -125,6 +134,7 @@ def uniformity(u: Tensor) -> Significance:
     """
     from scipy.stats import kstwo  # takes a while to import
 
+    check_unit(u, "u")
     ordered = _columns(u).double().sort(1).values
     steps = torch.arange(len(u) + 1, dtype=torch.float64) / len(u)
     largest = max((steps[1:] - ordered).max().item(), (ordered - steps[:-1]).max().item())
@@ -146,7 +156,7 @@ def rank_uniformity(ranks: Tensor, draws: int, bins: int = 20) -> Significance:
         bins: The number of bins, at most S + 1 are used.
 
     Raises:
-        ValueError: If a rank is outside of 0, ..., S.
+        ValueError: If there is no rank, one is outside of 0, ..., S, or there are fewer than two bins.
 
     References:
         Talts et al., 2018, arXiv:1804.06788.
@@ -158,10 +168,11 @@ def rank_uniformity(ranks: Tensor, draws: int, bins: int = 20) -> Significance:
     """
     from scipy.stats import chi2
 
-    if (ranks < 0).any() or (ranks > draws).any():
+    draws, bins = check_positive_int(draws, "draws"), check_positive_int(bins, "bins", least=2)
+    if not are_within(ranks, draws, floating=False):
         raise ValueError(
-            f"Expected ranks in 0, …, draws = {draws}; got {ranks.min().item()} to {ranks.max().item()}. Pass the "
-            "number of draws that they are ranks among."
+            f"Expected ranks, integers in 0, …, draws = {draws}, at least one; got {extent(ranks)}. Pass the number of "
+            "draws that they are ranks among; of a PIT: uniformity(u)."
         )
     bins, columns = min(bins, draws + 1), _columns(ranks)
     expected = len(ranks) / (draws + 1) * _in_bins(torch.arange(draws + 1), draws, bins)

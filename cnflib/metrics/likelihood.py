@@ -34,6 +34,10 @@ def nll(log_prob: Tensor) -> Estimate:
     Args:
         log_prob: :math:`\log \hat p(x_i)` at independent test points, shape ``(N,)``, nats, N ≥ 2.
 
+    Returns:
+        An :class:`Estimate`: ``nll(…).value`` is the number, ``.standard_error`` its standard error. Of two models on
+        the same points compare by :func:`paired_gap`.
+
     Raises:
         ValueError: If the shape is not ``(N,)`` with N ≥ 2, or a value is NaN or +inf.
     """
@@ -41,19 +45,30 @@ def nll(log_prob: Tensor) -> Estimate:
 
 
 def paired_gap(log_p: Tensor, log_q: Tensor) -> Estimate:
-    r"""Estimate of :math:`\mathrm{KL}(p \,\|\, \hat p)` in nats from the same points :math:`x_i \sim p`.
+    r"""How much better p fits the same points than q: a mean difference of log-densities, in nats.
 
-    .. math:: \frac1N \sum_i \big( \log p(x_i) - \log \hat p(x_i) \big)
+    .. math:: \frac1N \sum_i \big( \log p(x_i) - \log q(x_i) \big)
 
-    Pairing cancels the scatter of :math:`\log p(x_i)` that an NLL minus an entropy keeps: the closer the
-    model, the smaller the standard error. A gap below zero by many standard errors means a mass above 1.
+    Of any two models on the same test points; above zero p is the better one. Pairing cancels the scatter of the points
+    that the difference of two NLLs keeps: the closer the two, the smaller the standard error.
+
+    Where p is the truth, :math:`x_i \sim p`, it is an estimate of :math:`\mathrm{KL}(p \,\|\, q) \ge 0`. Only then does
+    a gap below zero by many standard errors mean that q has a mass above 1.
 
     Args:
-        log_p: True log-densities :math:`\log p(x_i)`, shape ``(N,)``, nats, all finite.
-        log_q: The model's :math:`\log \hat p(x_i)`, shape ``(N,)``, nats; a density of 0 gives a gap of +inf.
+        log_p: Log-densities :math:`\log p(x_i)` of one model, or of the truth, shape ``(N,)``, nats, all finite.
+        log_q: Those of the other, at the same points, shape ``(N,)``, nats; a density of 0 gives a gap of +inf.
 
     Raises:
         ValueError: If a shape is not ``(N,)`` with N ≥ 2, the two differ, or a value is NaN or +inf.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Normal
+        >>> x = torch.linspace(-1, 1, 5)
+        >>> narrow, broad = Normal(0.0, 0.7), Normal(0.0, 2.0)
+        >>> print(paired_gap(narrow.log_prob(x), broad.log_prob(x)))
+        0.60 ± 0.19
     """
     log_p, log_q = checked_logs(log_p, "log_p", least=2), checked_logs(log_q, "log_q", least=2)
     check_returned(log_q, tuple(log_p.shape), "the model", "log_q", "Both are taken at the same points.")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from cnflib.metrics._checks import check_draws
+from cnflib._check import described
+from cnflib.metrics._checks import check_draws, check_unit, checked_levels
 from cnflib.metrics.calibration import pit
 from cnflib.metrics.results import Estimate
 
@@ -39,13 +40,17 @@ def central_level(u: Tensor) -> Tensor:
     r"""Level of the smallest central interval that holds x, :math:`|2u - 1|`; uniform under the truth.
 
     Args:
-        u: Probability integral transforms, any shape.
+        u: Probability integral transforms in [0, 1], any shape.
+
+    Raises:
+        ValueError: If there is none, a NaN, or a number outside of [0, 1].
 
     Example:
         >>> import torch
         >>> central_level(torch.tensor([0.5, 0.05, 0.95]))
         tensor([0.0000, 0.9000, 0.9000])
     """
+    check_unit(u, "u")
     return (2 * u - 1).abs()
 
 
@@ -56,7 +61,9 @@ def density_level(log_prob: Tensor, log_prob_draws: Tensor, generator: Generator
 
     Args:
         log_prob: :math:`\log p(x_i | c_i)` of the model, shape ``(N,)``, nats.
-        log_prob_draws: The same at draws of the model for the same contexts, shape ``(S, N)``.
+        log_prob_draws: The same at draws of the model for the same contexts, shape ``(S, N)``; of a model without
+            context, whose draws serve all rows, ``flow.log_prob(flow.sample(S))[:, None]``, shape ``(S, 1)``. Levels
+            of different rows then depend on each other as in :func:`~cnflib.metrics.ranks`.
         generator: Source of randomness.
 
     Returns:
@@ -113,7 +120,11 @@ def tarp_level(x: Tensor, draws: Tensor, reference: Tensor, generator: Generator
         True
     """
     check_draws(x, draws)
-    check_draws(x, reference[None], "reference")
+    if not isinstance(reference, Tensor) or reference.shape != x.shape:
+        raise ValueError(
+            f"Expected reference of the shape of x, {tuple(x.shape)}, a point for each row; got "
+            f"{described(reference)}. One for all rows: reference.expand_as(x)."
+        )
     distance, distances = (x - reference).flatten(1).norm(dim=1), (draws - reference).flatten(2).norm(dim=2)
     return pit(distance, distances, generator)
 
@@ -123,7 +134,9 @@ def coverage(level: Tensor, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95)) -> 
 
     .. math:: \frac1N \#\{i : \ell_i \le a\}
 
-    A share below a means that the model is too sure, above that it is not sure enough.
+    A share below a means that the model is too sure, above that it is not sure enough. Each comes with the standard
+    error :math:`\sqrt{a (1 - a) / N}` that it has where the model is the truth. A bare PIT u is no level: the share of
+    :math:`u \le a` also depends on where the model is, so take ``central_level(u)``.
 
     Args:
         level: For each of N independent points the level ℓ of the smallest region that holds it, by
@@ -131,7 +144,8 @@ def coverage(level: Tensor, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95)) -> 
         levels: The nominal levels a in (0, 1).
 
     Raises:
-        ValueError: If the shape is not ``(N,)``.
+        ValueError: If the shape is not ``(N,)``, there is a NaN or a number outside of [0, 1], or a nominal level is
+            outside of (0, 1).
 
     Example:
         >>> import torch
@@ -139,7 +153,9 @@ def coverage(level: Tensor, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95)) -> 
          50.0%: 50.5 ± 5.0 %
          90.0%: 90.1 ± 3.0 %
     """
-    if level.ndim != 1 or len(level) == 0:
+    levels = checked_levels(levels)
+    check_unit(level, "level")
+    if level.ndim != 1:
         raise ValueError(
             f"Expected level of shape (N,), one number per independent point; got {tuple(level.shape)}. Of several "
             "coordinates take one at a time: level[:, 0]."
@@ -148,4 +164,4 @@ def coverage(level: Tensor, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95)) -> 
         Estimate((level <= a).cpu().double().mean().item(), math.sqrt(a * (1 - a) / len(level)))
         for a in levels
     ]
-    return Coverage(tuple(levels), tuple(shares))
+    return Coverage(levels, tuple(shares))

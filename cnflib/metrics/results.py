@@ -12,7 +12,9 @@ class Estimate(NamedTuple):
     .. math:: \bar v = \frac1N \sum_i v_i, \qquad
               \mathrm{se} = \frac{s}{\sqrt N}, \quad s^2 = \frac{1}{N-1} \sum_i (v_i - \bar v)^2
 
-    A format such as ``f"{gap:.2f}"`` applies to both numbers.
+    A format such as ``f"{gap:.2f}"`` applies to both numbers, ``float(gap)`` is the value. There is no arithmetic: the
+    error of a difference depends on whether both were measured on the same points. There take
+    :func:`~cnflib.metrics.paired_gap`; of independent ones the error is ``math.hypot`` of the two.
 
     Args:
         value: The mean :math:`\bar v`.
@@ -21,6 +23,9 @@ class Estimate(NamedTuple):
 
     value: float
     standard_error: float
+
+    def __float__(self) -> float:
+        return float(self.value)
 
     def __str__(self) -> str:
         if not (math.isfinite(self.value) and 0 < self.standard_error < math.inf):

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnflib._check import check_module
+
 __all__ = ["EMA"]
 
 
@@ -26,11 +28,15 @@ class EMA:
     Args:
         module: The module in training; the average starts at its weights, dtype and device.
         decay: d in [0, 1]; 0 copies the last weights, 1 - 1/m averages over about m steps.
+
+    Raises:
+        ValueError: If the module is none, or the decay is outside of [0, 1].
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
         if not 0 <= decay <= 1:
             raise ValueError(f"Expected decay in [0, 1]; got {decay}. Usual values are 0.99 to 0.9999.")
+        check_module(module)
         self.source = module
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay

@@ -15,6 +15,11 @@ __all__ = ["best_device", "steps"]
 
 READ_EVERY = 50
 
+UNTRAINED = (
+    "Expected a loss that depends on parameters of the optimizer; got one that gives none of them a gradient, so that "
+    "nothing would be trained. Build the optimizer of what the loss calls: Adam(flow.parameters())."
+)
+
 
 def best_device() -> torch.device:
     """The device ``cuda`` if there is one, else ``cpu``; never ``mps``, which has no float64."""
@@ -53,13 +58,14 @@ def steps(
         The step, from ``start`` to ``n - 1``, and its loss, detached, shape ``()``.
 
     Raises:
-        ValueError: If ``clip`` is not positive, the optimizer is none or one whose steps need a closure (LBFGS), or
-            ``loss`` does not return one number that has a gradient.
+        ValueError: If ``clip`` is not positive, the optimizer is none or one whose steps need a closure (LBFGS),
+            ``loss`` is no function or does not return one number that has a gradient, or none of the optimizer's
+            parameters gets one.
         FloatingPointError: If the loss is NaN or infinite.
     """
     if clip is not None and clip <= 0:
         raise ValueError(f"Expected clip > 0; got {clip}. Pass clip=None to leave the gradient as it is.")
-    _check_optimizer(optimizer)
+    _check_call(loss, optimizer)
     start, n = check_positive_int(start, "start", least=0), check_positive_int(n, "n", least=0)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with tqdm(total=n, initial=start, disable=None if progress is None else not progress) as bar:
@@ -71,6 +77,8 @@ def steps(
                 bar.set_postfix_str(f"loss {_finite(value, step):.4f}", refresh=False)
             optimizer.zero_grad()
             value.backward()
+            if step == start and all(parameter.grad is None for parameter in parameters):
+                raise ValueError(UNTRAINED)
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
             optimizer.step()
@@ -80,7 +88,12 @@ def steps(
             yield step, value.detach()
 
 
-def _check_optimizer(optimizer: Optimizer) -> None:
+def _check_call(loss: abc.Callable[[], Tensor], optimizer: Optimizer) -> None:
+    if not callable(loss):
+        raise ValueError(
+            f"Expected loss to be a function that draws a batch and returns its loss; got {described(loss)}. Put it "
+            "behind a lambda, which steps calls anew at each step: lambda: -flow.log_prob(x).mean()."
+        )
     if not isinstance(optimizer, Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
             f"Expected optimizer to be one of torch.optim, like Adam(flow.parameters()), whose step needs no closure; "

@@ -2,11 +2,11 @@
 
 import copy
 import math
-from typing import Any
+from typing import Any, SupportsFloat
 
 from torch import Tensor, nn
 
-from cnflib._check import check_positive_int
+from cnflib._check import check_module, check_positive_int, described
 
 __all__ = ["EarlyStopping"]
 
@@ -27,7 +27,7 @@ class EarlyStopping:
         patience: The number of values to wait for a better one.
 
     Raises:
-        ValueError: If the patience is not a positive int.
+        ValueError: If the module is none, or the patience is not a positive int.
 
     References:
         Early Stopping — But When?, Prechelt, 1998, doi:10.1007/3-540-49430-8_3.
@@ -53,19 +53,24 @@ class EarlyStopping:
     """
 
     def __init__(self, module: nn.Module, patience: int = 10) -> None:
+        check_module(module)
         self.module = module
         self.patience = check_positive_int(patience, "patience")
         self.best = math.inf
         self.updates = self.stale = 0
         self.weights: dict[str, Any] | None = None
 
-    def update(self, value: float | Tensor) -> bool:
+    def update(self, value: SupportsFloat) -> bool:
         """Take notice of a value, such as the validation NLL of the module as it is; True when it is time to stop.
 
         Args:
-            value: A number to be small, in nats; a tensor of one element is read, for which a GPU is waited for.
+            value: A number to be small, in nats; the value of an :class:`~cnflib.metrics.Estimate`, or a tensor of one
+                element, for which a GPU is waited for.
+
+        Raises:
+            ValueError: If it is not one number.
         """
-        number = float(value.item() if isinstance(value, Tensor) else value)
+        number = _number(value)
         better = math.isfinite(number) and number < self.best
         self.updates, self.stale = self.updates + 1, 0 if better else self.stale + 1
         if better:
@@ -93,6 +98,15 @@ class EarlyStopping:
         """Restore what :meth:`state_dict` returned; the module keeps the weights it has."""
         for name in _KEPT:
             setattr(self, name, state[name])
+
+
+def _number(value: SupportsFloat) -> float:
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected value to be one number; got {described(value)}. Of one number a row take .mean()."
+        ) from error
 
 
 _KEPT = ("best", "updates", "stale", "weights")

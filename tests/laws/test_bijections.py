@@ -273,6 +273,51 @@ def test_standardize_gives_zero_mean_and_unit_variance():
     assert_close(logdet, -x.std(0).log().sum().expand(100))
 
 
+TABLE = np.random.default_rng(0).normal(size=(20, 13))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["NumPy", "read-only", "list", "pandas", "integers"])
+def test_standardize_fits_what_numpy_takes_for_a_table(kind):
+    pandas = pytest.importorskip("pandas")
+    table = (10 * TABLE).astype(int) if kind == "integers" else TABLE.copy()
+    table.flags.writeable = kind != "read-only"
+    made = {"list": np.ndarray.tolist, "pandas": pandas.DataFrame}.get(kind, np.asarray)(table)
+    one, other = Standardize.fit(made), Standardize.fit(torch.tensor(table))
+    assert torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
+
+
+def with_column(value, *columns):
+    table = TABLE.copy()
+    table[:, list(columns)] = value
+    return table
+
+
+NO_TABLE = {
+    "NaN": (with_column(np.nan, 1, 4), r"of 20 rows and 13 columns 2 are not finite: number 1, 4,.*isfinite"),
+    "inf": (with_column(np.inf, 3), "1 is not finite: number 3,"),
+    "NaN beside a constant": (
+        with_column(1.0, 2) * np.where(np.arange(13) == 5, np.nan, 1),
+        "finite: number 5,",
+    ),
+    "constant": (with_column(7.0, 2), "1 is constant, up to rounding: number 2,"),
+    "all constant": (with_column(1.0, *range(13)), "13 are constant.*: number 0, 1, 2, 3, 4, …,"),
+    "one row": (TABLE[:1], r"N ≥ 2 rows; got \(1, 13\)"),
+    "no row": (TABLE[:0], r"N ≥ 2 rows; got \(0, 13\)"),
+    "one number": (3.0, r"N ≥ 2 rows; got \(\)"),
+    "numbers": (TABLE[:, 0], r"x\[:, None\]"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:var_mean")
+@pytest.mark.parametrize("name", NO_TABLE)
+def test_a_table_without_deviations_is_named_by_its_columns(name):
+    table, message = NO_TABLE[name]
+    with pytest.raises(ValueError, match=message) as error:
+        Standardize.fit(table)
+    assert "Standardize.fit(x)" not in str(error.value)
+
+
 @pytest.mark.parametrize("constant", [1 / 3, 0.1, -1e6 / 3, 1e-12 / 3])
 def test_a_column_that_is_constant_up_to_rounding_has_no_density(constant):
     """Single and double, and a table of singles as doubles; NumPy's deviation of equal numbers is not 0."""

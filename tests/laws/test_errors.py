@@ -172,6 +172,19 @@ def test_one_dimensional_data_need_an_event_axis():
         ffjord(dim=1).log_prob(torch.zeros(5))
 
 
+def test_a_table_is_told_how_to_become_a_tensor():
+    frame = pytest.importorskip("pandas").DataFrame(x.numpy())
+    flow, given = flows["realnvp"], conditional["realnvp"]
+    with pytest.raises(ValueError, match=r"x to be a tensor.*got DataFrame.*torch.tensor\(x.to_numpy\(\)\)"):
+        flow.log_prob(frame)
+    with pytest.raises(ValueError, match=r"x to be a tensor.*got ndarray.*torch.as_tensor\(x\)"):
+        flow.log_prob(x.numpy())
+    with pytest.raises(ValueError, match=r"context to be a tensor.*torch.tensor\(context.to_numpy\(\)\)"):
+        given.log_prob(x, frame)
+    with pytest.raises(ValueError, match=r"context to be a tensor.*torch.as_tensor\(context\)"):
+        given.sample(len(x), x.numpy())
+
+
 contexts = {
     "missing": (None, "Expected a context of"),
     "of other batch": (c[:3], "Expected context"),
@@ -186,7 +199,8 @@ contexts = {
     ),
     "a number a row": (c[:, 0], "Expected context"),
     "dtype": (c.double(), "Expected context"),
-    "list": (c.tolist(), "Expected context"),
+    "list": (c.tolist(), r"Expected context to be a tensor.*got list.*torch.as_tensor\(context\)"),
+    "NumPy": (c.numpy(), r"Expected context to be a tensor.*got ndarray.*torch.as_tensor\(context\)"),
 }
 
 

@@ -1,5 +1,6 @@
 """Laws of calibration: uniform under the truth for any number of draws, not otherwise; regions hold what they say."""
 
+import numpy as np
 import pytest
 import torch
 from registry import built, flows, rng
@@ -152,6 +153,19 @@ def test_levels_of_highest_density_are_those_of_the_chi_square_law():
     assert (level - exact).abs().max() < 4 * 0.5 / 20_000**0.5
 
 
+def test_draws_that_serve_all_rows_are_those_draws_repeated():
+    """The levels then depend on each other: a share has the error of N rows and of S draws."""
+    x, own, r = normal(400, 2), normal(3000, 2, seed=1), normal(400, 2, seed=2)
+    shared, repeated = own[:, None], own[:, None].expand(3000, 400, 2)
+    assert torch.equal(ranks(x, shared, rng()), ranks(x, repeated, rng()))
+    assert torch.equal(tarp_level(x, shared, r, rng()), tarp_level(x, repeated, r, rng()))
+    log_prob = lambda x: -x.square().sum(-1) / 2
+    level = density_level(log_prob(x), log_prob(own)[:, None], rng())
+    assert torch.equal(level, density_level(log_prob(x), log_prob(repeated), rng()))
+    for a, (share, error) in zip(*coverage(level)):
+        assert abs(share - a) < 4 * error * (1 + 400 / 3000) ** 0.5
+
+
 def test_a_point_of_density_zero_is_outside_of_all_regions():
     level = density_level(torch.full((5,), -torch.inf), normal(30, 5), rng(1))
     assert (level > 1 - 1 / 31).all()
@@ -177,6 +191,12 @@ def test_references_that_depend_on_the_context_see_a_posterior_that_is_the_prior
     assert uniformity(tarp_level(x, prior, y, rng(4))).p_value < 1e-6
 
 
+def test_latents_and_levels_may_be_numpy_s():
+    z = normal(30)
+    assert torch.equal(latent_pit(z.numpy()), latent_pit(z))
+    assert coverage(latent_pit(z), np.array([0.5, 0.9])) == coverage(latent_pit(z), (0.5, 0.9))
+
+
 def test_a_coverage_prints_a_line_for_each_level():
     lines = str(coverage(torch.tensor([0.1, 0.6, 0.7, 0.97]), (0.5, 0.95))).split("\n")
     assert lines == [" 50.0%: 25.0 ± 25.0 %", " 95.0%: 75.0 ± 10.9 %"]
@@ -196,10 +216,39 @@ FAULTS = {
     "empty": (lambda: pit(X, torch.zeros(0, 4, 2)), "draws of x"),
     "NaN": (lambda: pit(X * torch.nan, X[None]), "x and its draws without NaN"),
     "NaN draws": (lambda: ranks(X, X[None] * torch.nan), "x and its draws without NaN"),
-    "reference": (lambda: tarp_level(X, X[None], X[:1]), "draws of reference"),
-    "too few draws": (lambda: rank_uniformity(torch.arange(9), 5), "ranks in 0, …, draws = 5; got 0 to 8"),
+    "reference": (lambda: tarp_level(X, X[None], X[:1]), "reference of the shape of x, .4, 2."),
+    "too few draws": (lambda: rank_uniformity(torch.arange(9), 5), "draws = 5.* from 0 to 8"),
+    "no rank": (lambda: rank_uniformity(torch.arange(0), 5), r"ranks.*at least one; got \(0,\)"),
+    "ranks of a PIT": (lambda: rank_uniformity(torch.rand(9), 5), r"torch.float32.*uniformity\(u\)"),
+    "ranks of NumPy": (lambda: rank_uniformity(np.arange(5), 5), "got ndarray, of which torch.as_tensor"),
+    "one bin": (lambda: rank_uniformity(torch.arange(5), 5, bins=1), "Expected bins"),
+    "x of NumPy": (
+        lambda: pit(X.numpy(), X[None]),
+        r"draws of x.*got \(1, 4, 2\) for x of ndarray.*as_tensor",
+    ),
+    "draws of NumPy": (lambda: pit(X, X[None].numpy()), "draws of x.*got ndarray.*as_tensor"),
+    "draws for all rows": (lambda: density_level(X[:, 0], torch.zeros(9)), r"draws\[:, None\]"),
     "several coordinates": (lambda: coverage(X), r"level of shape \(N,\)"),
+    "per cent": (lambda: coverage(X[:, 0], (50, 90)), r"levels.*in \(0, 1\); got \(50, 90\)"),
+    "a certain level": (lambda: coverage(X[:, 0], (0.5, 1.0)), "levels"),
+    "one level": (lambda: coverage(X[:, 0], 0.9), r"got 0.9.*\(0.9,\)"),
 }
+NO_PIT = {
+    "NaN": torch.tensor([0.1, torch.nan]),
+    "above one": torch.tensor([0.1, 1.1]),
+    "latents": torch.tensor([-0.1, 0.3]),
+    "empty": torch.zeros(0),
+    "ranks": torch.arange(2),
+    "a truth value": torch.tensor([True, False]),
+    "NumPy": np.array([0.1, 0.2]),
+}
+
+
+@pytest.mark.parametrize("name", NO_PIT)
+@pytest.mark.parametrize("measure", [uniformity, central_level, coverage])
+def test_what_is_no_pit_and_no_level_is_refused(measure, name):
+    with pytest.raises(ValueError, match=r"in \[0, 1\].*latent_pit.*rank_uniformity"):
+        measure(NO_PIT[name])
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -64,6 +64,14 @@ def test_pairing_cancels_the_scatter_of_log_p():
     assert paired_gap(p.log_prob(x), p.log_prob(x)) == (0.0, 0.0)
 
 
+def test_the_gap_of_two_models_is_the_difference_of_their_nlls_and_changes_sign_with_their_order():
+    x = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p, q = Normal(0.3, 1.1).log_prob(x), Normal(-0.2, 0.8).log_prob(x)
+    gap, back = paired_gap(p, q), paired_gap(q, p)
+    assert gap.value == pytest.approx(nll(q).value - nll(p).value) == pytest.approx(-back.value)
+    assert gap.standard_error == pytest.approx(back.standard_error)
+
+
 def test_a_point_of_density_zero_makes_the_gap_and_the_nll_infinite():
     log_q = torch.tensor([0.0, -math.inf, -1.0])
     assert nll(log_q) == (math.inf, math.inf)
@@ -188,6 +196,10 @@ def test_an_estimate_formats_both_numbers():
     assert str(Estimate(3.5121, 0.004)) == f"{Estimate(3.5121, 0.004)}" == "3.512 ± 0.004"
     assert f"{Estimate(3.5121, 0.004):.1f}" == "3.5 ± 0.0"
     assert str(Estimate(0.0, 0.0)) == "0 ± 0"
+
+
+def test_an_estimate_is_its_value_as_a_float():
+    assert float(Estimate(1, 0.5)) == 1.0 and float(nll(torch.tensor([1.0, 3.0]))) == -2.0
 
 
 def test_values_on_a_graph_in_float32_are_accepted_and_left_alone():

@@ -16,6 +16,7 @@ from torch import nn
 
 from cnflib import Standardize
 from cnflib.data import split
+from cnflib.metrics import Estimate
 from cnflib.models import glow, realnvp
 from cnflib.train import EMA, EarlyStopping, best_device, load, save, steps
 
@@ -175,6 +176,8 @@ mistakes = {
     ),
     "a class": (lambda: net.weight.sum(), torch.optim.Adam, 5, "Expected optimizer"),
     "the net": (lambda: net.weight.sum(), net, 5, "Expected optimizer"),
+    "a tensor": (net.weight.sum().detach(), adam, 5, r"Expected loss to be a function.*lambda: "),
+    "another net": (lambda: nn.Linear(2, 1).weight.sum(), adam, 5, r"parameters of the optimizer.*Adam\("),
     "one number a row": (lambda: net.weight[0], adam, 5, r"Expected loss\(\) .*mean"),
     "a float": (lambda: net.weight.sum().item(), adam, 5, r"Expected loss\(\)"),
     "detached": (lambda: net.weight.sum().detach(), adam, 5, r"Expected loss\(\) .*without a gradient"),
@@ -220,6 +223,12 @@ def test_off_the_cpu_the_loss_is_read_every_fifty_steps_only():
     assert [next(running)[0] for _ in range(49)] == list(range(1, 50))
     with pytest.raises(RuntimeError, match="meta"):
         next(running)
+
+
+def test_some_parameters_may_be_left_without_a_gradient():
+    frozen = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD([*net.parameters(), *frozen.parameters()], 0.1)
+    assert len(list(steps(lambda: frozen.bias.sum(), optimizer, 2, progress=False))) == 2
 
 
 def test_a_bound_of_zero_on_the_gradient_is_refused():
@@ -373,6 +382,26 @@ def test_a_search_for_the_best_is_resumed_where_it_was(tmp_path):
 def test_a_patience_of_nothing_is_refused():
     with pytest.raises(ValueError, match="patience"):
         EarlyStopping(Net(), patience=0)
+
+
+@pytest.mark.parametrize(
+    "module", [Net().parameters(), None, Net, [Net()]], ids=["generator", "None", "class", "list"]
+)
+@pytest.mark.parametrize("keeper", [EarlyStopping, EMA])
+def test_what_keeps_weights_wants_a_module(keeper, module):
+    with pytest.raises(ValueError, match=r"module.*torch.nn.Module.*flow.parameters\(\)"):
+        keeper(module)
+
+
+def test_an_estimate_is_taken_by_its_value_and_several_numbers_are_refused():
+    best = EarlyStopping(Net())
+    best.update(Estimate(1.5, 0.1))
+    best.update(torch.tensor([1.25], requires_grad=True))
+    assert best.best == 1.25
+    for value in (torch.ones(2), None, "a"):
+        with pytest.raises(ValueError, match="value to be one number"):
+            best.update(value)
+    assert best.updates == 2
 
 
 def test_few_rows_are_learned_by_heart_and_the_best_weights_are_from_before():
