@@ -142,14 +142,16 @@ def check_event(x: Tensor, shape: Shape, name: str = "x") -> None:
 def _way_out(x: Tensor, shape: Shape, name: str) -> str:
     if shape is None:
         return f"Add the missing dimension: {name}[None] for one point, {name}[:, None] for B numbers."
+    if len(shape) > 1 and x.ndim == len(shape) + 1 and x.shape[-1] == shape[0] != x.shape[1]:
+        return f"Channels go first: {name}.movedim(-1, 1)."
     if x.shape == shape:
         return f"Add a batch dimension: {name}[None]."
     if x.ndim == 1 and shape == (1,):
         return f"Add the event dimension: {name}[:, None]."
     if x.ndim > 1 and x.shape[1:].numel() == math.prod(shape):
         return f"The sizes agree after {name}.reshape(-1, {', '.join(map(str, shape))})."
-    if x.ndim > 2 and x.shape[-1] == shape[0]:
-        return f"Channels go first: {name}.movedim(-1, 1)."
+    if x.ndim > len(shape) + 1 and x.shape[-len(shape) :] == shape:
+        return f"All rows along one axis: {name}.flatten(0, {-len(shape) - 1})."
     return "Rebuild the flow with the event shape of your data, or select the columns it was built for."
 
 
@@ -201,9 +203,11 @@ def row_each(context: Tensor | None, n: int) -> Tensor | None:
 def check_labels(context: Tensor) -> None:
     """Refuse labels where a net or a loss wants rows of numbers."""
     if isinstance(context, Tensor) and not context.is_floating_point():
+        column = "[:, 0]" if context.ndim > 1 else ""
         raise ValueError(
-            f"Expected context of shape (B, features), one row of numbers for each point; got {tuple(context.shape)} "
-            f"of {context.dtype}. Labels become rows by torch.nn.functional.one_hot(labels, classes).float()."
+            f"Expected context of shape (B, features), one row of floating numbers for each point; got "
+            f"{tuple(context.shape)} of {context.dtype}. {'Of numbers context.float(). ' * bool(column)}Labels become "
+            f"rows by torch.nn.functional.one_hot(context{column}, classes).float()."
         )
 
 
@@ -223,8 +227,13 @@ def check_declared(context: Tensor | None, features: int, owner: str, x: Tensor,
         check_context(context, x)
     if context.ndim < 2 or context.flatten(1).shape[1] != features:
         raise ValueError(
-            f"Expected context of shape (B, {features}); got {tuple(context.shape)}. One number a row is "
-            "context[:, None]."
+            f"Expected context of shape (B, {features}), as this {owner} was built with context={features}; got "
+            f"{tuple(context.shape)}. "
+            + (
+                "One number a row is context[:, None]."
+                if context.ndim < 2
+                else "Rebuild it for as many numbers a row."
+            )
         )
     if context.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
         raise ValueError(
@@ -349,9 +358,9 @@ def _takes_three(method: object) -> bool:
     return True
 
 
-def check_flow(flow: object) -> None:
-    """Check that something has a log-density, like a flow."""
-    if isinstance(flow, type) or not hasattr(flow, "log_prob"):
+def check_flow(flow: object, needs: str = "log_prob") -> None:
+    """Check that something has a log-density, like a flow, or another attribute of one."""
+    if isinstance(flow, type) or not hasattr(flow, needs):
         raise ValueError(
             f"Expected flow to be a Flow; got {described(flow)}. It comes first; of a bijection: Flow(bijection, "
             "StandardNormal(shape))."
@@ -370,9 +379,10 @@ def check_rows(x: Tensor, name: str) -> None:
 def check_draw(n: int, context: Tensor | None = None, generator: Generator | None = None) -> int:
     """Check what a density is sampled with; the number of points as an int."""
     check_generator(generator)
-    if isinstance(context, Generator):
+    if not isinstance(context, Tensor | None):
         raise ValueError(
-            "Expected context to be a tensor or None; got a Generator. Pass it by name: generator=…."
+            f"Expected context to be a tensor of n rows, or of 1 row for all, or None; got {described(context)}. A "
+            "generator goes by name: generator=torch.Generator().manual_seed(0); of a number: torch.tensor([[3.0]])."
         )
     return check_positive_int(n, "n", " Batches of a shape: cnflib.adapters.given(flow).sample(shape).")
 
@@ -435,10 +445,19 @@ def made_activation(activation: Callable[[], nn.Module]) -> nn.Module:
         ) from error
 
 
+def check_built(value: object, name: str) -> None:
+    """Refuse a class in the place of what it makes."""
+    if isinstance(value, type):
+        raise ValueError(
+            f"Expected {name} to be built; got the class {value.__name__}, which is to be called: {value.__name__}()."
+        )
+
+
 def check_transform(transform: object) -> None:
-    """Check that a layer was given a family of maps, not the class that makes one."""
-    if isinstance(transform, type) or not isinstance(getattr(transform, "parameters", None), int):
+    """Check that a layer was given a family of maps."""
+    check_built(transform, "transform")
+    if not isinstance(getattr(transform, "parameters", None), int):
         raise ValueError(
             "Expected transform to be a family of maps, like Affine() or an object with parameters, encode and decode; "
-            f"got {described(transform)}. A class is to be called: Affine()."
+            f"got {described(transform)}."
         )

@@ -66,7 +66,9 @@ class Uniform:
     def _runs(self, first: Tensor, second: Tensor, context: Tensor | None, x: Tensor) -> bool:
         """Whether the field, called with these two, returns something of the shape of x."""
         try:
-            value = self.field(first, second, *(() if context is None and not self.needs_context else (context,)))
+            value = self.field(
+                first, second, *(() if context is None and not self.needs_context else (context,))
+            )
         except Exception:
             return False
         return getattr(value, "shape", None) == x.shape
@@ -119,6 +121,12 @@ def uniform(field: Callable[..., Tensor]) -> Uniform:
         return field
     inner = _unwrapped(field)
     own = not isinstance(inner, nn.Module) or "forward" in inner.__dict__
+    if hasattr(type(inner), "decode_and_logdet") or hasattr(type(inner), "rsample_and_log_prob"):
+        raise ValueError(
+            f"Expected field to be a function f(t, x) or f(t, x, context); got {type(inner).__name__}, a flow or "
+            "bijection. The field of a CNF is cnf.field, of its flow flow.bijection.field; layers follow each other in "
+            "Chain(*layers)."
+        )
     known = callable(inner) and not isinstance(inner, type)
     two, three = _accepts(inner if own else type(inner)) if known else (False, False)
     if not two and not three:

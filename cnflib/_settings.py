@@ -7,7 +7,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
-from cnflib._check import check_positive_int, shown
+from cnflib._check import check_built, check_positive_int, shown
 
 __all__ = ["Built", "Default", "check_settings", "compact_repr", "traceable"]
 
@@ -73,10 +73,11 @@ def check_settings(settings: object, **examples: object) -> None:
     """Check that settings can be called like their examples; where an example is a number, keep a positive int."""
     for name, example in examples.items():
         value = getattr(settings, name)
+        check_built(value, name)
         if isinstance(example, int):
             object.__setattr__(settings, name, check_positive_int(value, name))
-        elif not callable(value) or isinstance(value, type):
+        elif not callable(value):
             raise ValueError(
-                f"Expected {name} to be callable like {example!r}; got {shown(value)}. Call the class of one; a number "
+                f"Expected {name} to be callable like {example!r}; got {shown(value)}. A number "
                 "of probes goes by name: probes=2."
             )

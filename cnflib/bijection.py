@@ -191,10 +191,12 @@ def _check_layers(layers: tuple[Bijection, ...]) -> None:
     for k, layer in enumerate(layers):
         check_bijection(layer, f"layer {k}")
         event = getattr(layer, "event_shape", None)
-        if event and reached and event != reached:
+        channels = getattr(layer, "channels", None)
+        if reached and (event not in (None, reached) or channels not in (None, reached[0])):
             raise ValueError(
                 f"Expected layer {k}, {type(layer).__name__}, to be for the events of shape {reached} that the layers "
-                f"before it return; it is for {event}. Build it for that shape, or put Flatten or Squeeze between them."
+                f"before it return; it is for {event or f'{channels} along the first axis'}. Build it for that "
+                "shape, or put Flatten or Squeeze between them."
             )
         event = event or reached
         reached = event and rearranged(layer, event, "latent_shape")

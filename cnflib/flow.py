@@ -13,8 +13,10 @@ from cnflib._check import (
     check_bijection,
     check_call,
     check_draw,
+    check_flow,
     check_positive_int,
     check_returned,
+    described,
     rearranged,
     reference,
     row_each,
@@ -111,7 +113,8 @@ class Flow(nn.Module):
         """
         bijection, base = self.bijection, self.base
         check_call(x, self.event_shape, context, bijection, generator=generator)
-        z, logdet = bijection.encode_and_logdet(x, context, generator)
+        shape = x.shape[0], *base.event_shape
+        z, logdet = _both(bijection.encode_and_logdet(x, context, generator), shape, bijection)
         log_prob = base.log_prob(z, context, generator)
         _check_terms(log_prob, logdet, x, bijection, base)
         return log_prob + logdet
@@ -173,7 +176,8 @@ class Flow(nn.Module):
             ValueError: As :meth:`rsample`.
         """
         z, context = self._latents(learning(self.base), n, context, generator)
-        x, logdet = self.bijection.decode_and_logdet(z, context, generator)
+        shape = z.shape[0], *self.event_shape
+        x, logdet = _both(self.bijection.decode_and_logdet(z, context, generator), shape, self.bijection)
         log_prob = self.base.log_prob(z, context, generator)
         _check_terms(log_prob, logdet, z, self.bijection, self.base)
         return x, log_prob - logdet
@@ -202,7 +206,8 @@ class Flow(nn.Module):
                 leaves them as they are.
 
         Raises:
-            ValueError: If one has not the four methods of a bijection; later, if a context is not of k's event shape.
+            ValueError: If one has not the four methods of a bijection, or h is for another event than this
+                flow; later, if a context is not of k's event shape.
 
         Example:
             >>> import torch
@@ -218,6 +223,13 @@ class Flow(nn.Module):
             >>> flow.sample(3, torch.tensor([[1984.0]])).shape
             torch.Size([3, 2])
         """
+        event = getattr(bijection, "event_shape", None)
+        reached = event and rearranged(bijection, event, "latent_shape")
+        if reached not in (None, self.event_shape):
+            raise ValueError(
+                f"Expected bijection to lead to events of shape {self.event_shape}, those of this flow; got one that "
+                f"leads to {reached}. Fit it to data of the flow's shape, or build the flow for {reached}."
+            )
         if context is None:
             return Flow(Chain(bijection, self.bijection), self.base)
         check_bijection(context, "context")
@@ -227,8 +239,7 @@ class Flow(nn.Module):
     def _decoded(self, z: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
         """The points of latents; those of another shape were broadcast, or are of a bijection that does not say its."""
         x = self.bijection.decode(z, context, generator)
-        way = "A bijection that rearranges an event says so by latent_shape and data_shape."
-        check_returned(x, (z.shape[0], *self.event_shape), self.bijection, "points", way)
+        check_returned(x, (z.shape[0], *self.event_shape), self.bijection, "points", _REARRANGED)
         return x
 
     def _latents(
@@ -258,7 +269,7 @@ def tempered(flow: Flow, temperature: float) -> Flow:
         temperature: T > 0.
 
     Raises:
-        ValueError: If the temperature is not positive and finite.
+        ValueError: If ``flow`` is no flow, or the temperature is not positive and finite.
 
     References:
         Glow: Generative Flow with Invertible 1x1 Convolutions, Kingma & Dhariwal, 2018, arXiv:1807.03039.
@@ -268,9 +279,10 @@ def tempered(flow: Flow, temperature: float) -> Flow:
         >>> tempered(glow(dim=2), 0.7).sample(3).shape
         torch.Size([3, 2])
     """
-    if not 0 < temperature < math.inf:
+    check_flow(flow, "bijection")
+    if isinstance(temperature, str) or not 0 < temperature < math.inf:
         raise ValueError(
-            f"Expected 0 < temperature < inf; got {temperature}. For the point at the middle of the base: "
+            f"Expected 0 < temperature < inf; got {temperature!r}. For the point at the middle of the base: "
             "flow.decode(torch.zeros(1, *flow.base.event_shape))."
         )
     return Flow(flow.bijection, _Scaled(flow.base, temperature))
@@ -299,6 +311,20 @@ class _Scaled(nn.Module):
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
+
+
+_REARRANGED = "A bijection that rearranges an event says so by latent_shape and data_shape."
+
+
+def _both(returned: object, shape: tuple[int, ...], bijection: object) -> tuple[Tensor, Tensor]:
+    """The points of that shape and the log-determinants that a bijection returned."""
+    if not isinstance(returned, tuple | list) or len(returned) != 2:
+        raise ValueError(
+            f"Expected {type(bijection).__name__} to return a point and a log-determinant of shape (B,), as in return "
+            f"z, logdet; got {described(returned)}. cnflib.audit.audit_bijection looks at all four methods."
+        )
+    check_returned(returned[0], shape, bijection, "points", _REARRANGED)
+    return returned
 
 
 def _check_terms(log_prob: Tensor, logdet: Tensor, rows: Tensor, bijection: object, base: object) -> None:

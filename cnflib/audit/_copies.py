@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Generator, Tensor, nn
 
+from cnflib._check import check_finite
+
 
 def double_copy(x: Tensor | None) -> Tensor | None:
     """A copy that shares no memory, in float64; labels stay integers."""
@@ -37,3 +39,13 @@ def perturb(module: object, generator: Generator) -> None:
 def said(error: Exception) -> str:
     """An error in one line of a table."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def check_audit(x: Tensor, tolerance: float) -> None:
+    """Check that there is something to judge, and a bound that can be kept."""
+    check_finite(x, "x")
+    if not x.numel() or not tolerance > 0:
+        raise ValueError(
+            f"Expected x of one point at least, and tolerance > 0; got x of shape {tuple(x.shape)} and "
+            f"tolerance={tolerance}. A handful of points and the default tolerance are enough."
+        )

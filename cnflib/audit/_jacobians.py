@@ -9,6 +9,7 @@ from torch.autograd.functional import jacobian
 
 from cnflib.audit._copies import said, seeded
 from cnflib.audit.report import Finding
+from cnflib.bijection import Bijection
 
 Way = Callable[..., tuple[Tensor, Tensor]]
 WIDTHS = (1e-4, 1e-6)  # of the central differences
@@ -87,9 +88,20 @@ def audit_logdet(
     return finding(f"mean {name} = slogdet J, in standard errors", 4.0, hint, deviation)
 
 
-def audit_rows(jacobians: tuple[Tensor, ...], tolerance: float) -> Finding:
+def audit_rows(
+    g: Bijection,
+    x: Tensor,
+    latent: Tensor,
+    context: Tensor | None,
+    jacobians: tuple[Tensor, ...],
+    tolerance: float,
+) -> Finding:
+    """The Jacobian between rows, and what becomes of the first row where all others get its context."""
     batch = jacobians[0].shape[0]
     same = torch.eye(batch, dtype=torch.bool, device=jacobians[0].device)[:, None, :, None]
-    across = torch.stack(jacobians).masked_fill(same, 0)
-    hint = "A row depends on its batch mates (BatchNorm?): then no row has a density of its own."
-    return Finding("rows do not mix", largest(across.abs()), tolerance, hint)
+    across = largest(torch.stack(jacobians).masked_fill(same, 0).abs())
+    if context is not None:
+        of_first = context[:1].expand_as(context).clone()
+        across = max(across, gap(quietly(g.encode_and_logdet, x, of_first)[0][0], latent[0]))
+    hint = "A row depends on its batch mates, or on their context (BatchNorm?): then no row has a density of its own."
+    return Finding("rows do not mix", across, tolerance, hint)

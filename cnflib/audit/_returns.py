@@ -1,5 +1,6 @@
 """What the four methods of a bijection return."""
 
+import torch
 from torch import Tensor
 
 from cnflib.audit._copies import said, seeded
@@ -9,20 +10,34 @@ from cnflib.bijection import Bijection
 IN_TURN = ("encode_and_logdet", "encode", "decode_and_logdet", "decode")
 
 
-def audit_returns(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
-    """Call all four methods and see what comes back."""
-    z, problem = x, ""
+def audit_returns(g: Bijection, x: Tensor, context: Tensor | None) -> list[Finding]:
+    """Call all four methods and see what comes back, and that they leave alone what they are given."""
+    z, problem, changed = x, "", []
     for name in IN_TURN:
-        point = x if name.startswith("encode") else z
+        given = [x if name.startswith("encode") else z, context]
+        point, rows = (None if a is None else a.clone() for a in given)
         try:
-            returned = getattr(g, name)(point, context, seeded(x.device))
+            returned = getattr(g, name)(point, rows, seeded(x.device))
         except Exception as error:  # whatever it raises is what there is to say
             problem = f"{name} raises {said(error)}"
             break
         if problem := _wrong_return(name, returned, x):
             break
-        z = returned[0].detach() if name == "encode_and_logdet" else z
-    return Finding("methods return (B, *event) and (B,)", float(bool(problem)), 0.0, problem)
+        if not all(map(_same, given, (point, rows))):
+            changed.append(name)
+        z = returned[0].detach().clone() if name == "encode_and_logdet" else z
+    hint = (
+        f"{' and '.join(changed)} change x, z or the context in place, and with it the caller's data: write "
+        "x = x * 2 where it says x *= 2, and look for add_(), mul_() and x[:, 0] = …."
+    )
+    return [
+        Finding("methods return (B, *event) and (B,)", float(bool(problem)), 0.0, problem),
+        Finding("x is left as it was", float(len(changed)), 0.0, hint),
+    ]
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is None or torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _wrong_return(name: str, returned: object, x: Tensor) -> str:

@@ -2,16 +2,15 @@
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from cnflib._check import check_bijection, check_call, check_finite, check_positive_int, event_of
+from cnflib._check import check_bijection, check_call, check_positive_int, event_of
 from cnflib.audit._copies import (
+    check_audit,
     double_copy,
     double_module,
-    parameters,
     perturb,
     said,
     seeded,
@@ -25,6 +24,7 @@ from cnflib.audit._jacobians import (
     jacobian_of,
     quietly,
 )
+from cnflib.audit._learned import audit_detached, audit_reach, audit_registered
 from cnflib.audit._returns import audit_returns
 from cnflib.audit.report import Finding, Report
 from cnflib.bijection import Bijection
@@ -49,8 +49,9 @@ def audit_bijection(
     Both log-determinants are held against ``slogdet`` of the Jacobian by autograd, row by row. Where they are random
     (a trace estimator) it is their mean over draws that is judged, within 4 standard errors. Every check runs at the
     weights given and at perturbed ones, the worse finding is reported; gradients are judged at perturbed weights: that
-    they reach every parameter, and that the log-determinant has one for all that changes it. Whether they are right is
-    for :func:`audit_gradients`. What the bijection raises, and values that are not finite, are findings too.
+    they reach every parameter, and that latent and log-determinant have one for all that changes them, a context too.
+    A parameter that changes nothing at these points is no fault. Whether gradients are right is for
+    :func:`audit_gradients`. What the bijection raises, and values that are not finite, are findings too.
 
     Args:
         bijection: The bijection, or anything with its four methods; a float64 copy of it is audited.
@@ -67,8 +68,8 @@ def audit_bijection(
 
     Raises:
         ValueError: If the bijection lacks a method, has one that does not take x, context and generator, or is a flow;
-            if x has no batch dimension, is not floating or not finite; if z has another size; if the context has not B
-            rows.
+            if x has no batch dimension, is empty, not floating or not finite; if z has another size; if the context has
+            not B rows; if the tolerance is not positive.
 
     Example:
         >>> import torch
@@ -83,13 +84,16 @@ def audit_bijection(
     """
     check_bijection(bijection, "bijection")
     check_call(x, event_of(bijection, x), context, None)
-    check_finite(x, "x")
+    check_audit(x, tolerance)
     if z is not None and (len(z) != len(x) or z[0].numel() != x[0].numel()):
         raise ValueError(
             f"Expected z to hold a latent for each of {len(x)} points, of {x[0].numel()} coordinates each; got "
             f"{tuple(z.shape)}. Without z they are drawn from N(0, I)."
         )
     draws = check_positive_int(draws, "draws")
+    registered = audit_registered(bijection)
+    if not registered.passed:
+        return Report((registered,), NOTE)
     double = double_module(bijection)
     perturbed = copy.deepcopy(double)
     perturb(perturbed, seeded(x.device))
@@ -97,14 +101,14 @@ def audit_bijection(
 
     worst: dict[str, Finding] = {}
     for g in (double, perturbed):
-        returned = audit_returns(g, x, context)
-        if not returned.passed:
+        called = audit_returns(g, x, context)
+        if not all(f.passed for f in called):
             where = "" if g is double else " This is at perturbed weights."
-            return Report((returned._replace(hint=returned.hint + where),), NOTE)
-        for f in (returned, *_judge(g, x, z, context, tolerance, draws)):
+            return Report(tuple(f._replace(hint=f.hint + where) for f in called), NOTE)
+        for f in (*called, *_judge(g, x, z, context, tolerance, draws)):
             worst[f.check] = max(worst.get(f.check, f), f, key=lambda f: (not f.passed, f.error))
-    last = _audit_reach(perturbed, x, context), _audit_detached(perturbed, x, context)
-    return Report((*worst.values(), *last), NOTE)
+    last = audit_reach(perturbed, x, context), audit_detached(perturbed, x, context)
+    return Report((*worst.values(), registered, *last), NOTE)
 
 
 NOT_ONTO = (
@@ -136,7 +140,7 @@ def _judge(
         audit_derivative(encode, x, context, jacobians[0]),
         audit_logdet("encode log-det", encode, x, context, jacobians[0], tolerance, draws),
         audit_logdet("decode log-det", decode, latent, context, jacobians[1], tolerance, draws),
-        audit_rows(jacobians, tolerance),
+        audit_rows(g, x, latent, context, jacobians, tolerance),
     ]
 
 
@@ -177,54 +181,3 @@ def _round_trips(
             ("decode = decode_and_logdet", two, lambda: alone("decode", latent, back)),
         )
     ]
-
-
-def _audit_reach(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
-    """The number of parameters that no gradient reaches."""
-    wanted = [p for p in parameters(g) if p.requires_grad]
-    check = "gradient reaches every parameter"
-    try:
-        z, logdet = g.encode_and_logdet(x, context, seeded(x.device))
-        weights = torch.randn(z.shape, generator=seeded(z.device), dtype=z.dtype, device=z.device)
-        loss = (weights * z).sum() - logdet.sum()  # no rotation leaves it as it is
-        reached = wanted and loss.requires_grad
-        grads = torch.autograd.grad(loss, wanted, allow_unused=True) if reached else [None] * len(wanted)
-    except Exception as error:
-        return Finding(check, math.inf, 0.0, said(error))
-    dead = sum(grad is None or not grad.any() for grad in grads)
-    hint = f"{dead} of {len(wanted)} parameters get no gradient: not registered in the graph, or detached."
-    return Finding(check, float(dead), 0.0, hint)
-
-
-def _audit_detached(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
-    """The number of tensors, x and parameters, that change the log-determinant, where its gradient is exactly zero."""
-    leaves = [x.clone().requires_grad_(), *(p for p in parameters(g) if p.requires_grad)]
-
-    def logdet() -> Tensor:
-        return g.encode_and_logdet(leaves[0], context, seeded(x.device))[1]
-
-    def silent() -> float:
-        total = logdet().sum()
-        grads = [None] * len(leaves)
-        if total.requires_grad:
-            grads = torch.autograd.grad(total, leaves, allow_unused=True)
-        still = [leaf for leaf, grad in zip(leaves, grads, strict=True) if grad is None or not grad.any()]
-        return float(sum(_change(logdet, leaf) > STEEP for leaf in still))
-
-    hint = "Something changes it that it has no gradient for, so training ignores it: look for detach, .data, no_grad."
-    return finding("encode log-det has its gradient", 0.0, hint, silent)
-
-
-STEEP = 1e-3  # nats for a unit, below which a slope may be the error of a solve
-
-
-@torch.no_grad()
-def _change(value: Callable[[], Tensor], leaf: Tensor, h: float = 1e-4) -> float:
-    """The largest change of a value along one direction of a leaf, for a unit."""
-    before, start = value(), leaf.clone()
-    leaf += h * torch.randn(
-        leaf.shape, generator=seeded(leaf.device, 1), dtype=leaf.dtype, device=leaf.device
-    )
-    change = (value() - before).abs().max().item() / h
-    leaf.copy_(start)
-    return change

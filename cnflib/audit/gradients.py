@@ -7,14 +7,16 @@ from dataclasses import is_dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_call, check_finite, check_flow
+from cnflib._check import check_call, check_flow
 from cnflib.audit._copies import (
+    check_audit,
     double_copy,
     double_module,
     perturb,
     said,
     seeded,
 )
+from cnflib.audit._learned import audit_registered
 from cnflib.audit.report import Finding, Report
 from cnflib.continuous import CNF
 from cnflib.flow import Flow
@@ -31,10 +33,11 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
     r"""Audit the gradient of the mean log-likelihood against central differences, parameter by parameter.
 
     For each parameter :math:`\theta` a random direction :math:`u` is drawn, and
-    :math:`\langle \nabla_\theta L, u \rangle` is compared with :math:`(L(\theta + hu) - L(\theta - hu)) / 2h`. A
-    log-determinant that was detached shows here and nowhere else. Random log-determinants are frozen by one seed. An
-    estimate that holds a part of itself constant in gradients (Hutch++) is right in expectation only: where one seed
-    disagrees, the mean over draws is judged, within 4 standard errors.
+    :math:`\langle \nabla_\theta L, u \rangle` is compared with :math:`(L(\theta + hu) - L(\theta - hu)) / 2h`; x, and
+    a context of floating dtype, are judged like parameters. A gradient that is there and wrong, as of a log-determinant
+    that was detached in part, shows here and nowhere else. Random log-determinants are frozen by one seed. An estimate
+    that holds a part of itself constant in gradients (Hutch++) is right in expectation only: where one seed disagrees,
+    the mean over draws is judged, within 4 standard errors.
 
     A flow with a CNF in it is audited in every way to differentiate its solve, adaptive ones at tolerance 1e-9:
     backpropagation beside the adjoint, or beside a checkpoint at every step, each against central differences and
@@ -47,12 +50,12 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
         tolerance: Bound on the error relative to the larger of the two derivatives and 1.
 
     Returns:
-        A :class:`Report` with one finding for each parameter and one for x, in each way, and one for each two ways. A
-        way that raises is a finding too.
+        A :class:`Report` with one finding for each parameter, for x and for a floating context, in each way, one for
+        each two ways, and one for what is not registered. A way that raises is a finding too.
 
     Raises:
-        ValueError: If x has another event shape, no batch dimension, or is not floating or not
-            finite; if the context has not B rows.
+        ValueError: If x has another event shape, no batch dimension, is empty, or is not floating or not
+            finite; if the context has not B rows; if the tolerance is not positive.
 
     Example:
         >>> import torch
@@ -63,12 +66,19 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
     """
     check_flow(flow)
     check_call(x, flow.event_shape, context, None)
-    check_finite(x, "x")
+    check_audit(x, tolerance)
+    registered = audit_registered(flow)
+    if not registered.passed:
+        return Report((registered,))
     flow = double_module(flow)
     generator = seeded(x.device)
     perturb(flow, generator)
     x, context = double_copy(x), double_copy(context)
-    leaves = {name: p for name, p in flow.named_parameters() if p.requires_grad} | {"x": x.requires_grad_()}
+    given = {"context": context, "x": x}
+    points = {
+        name: a.requires_grad_() for name, a in given.items() if a is not None and a.is_floating_point()
+    }
+    leaves = {name: p for name, p in flow.named_parameters() if p.requires_grad} | points
     directions = [
         torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device) for p in leaves.values()
     ]
@@ -89,7 +99,7 @@ def audit_gradients(flow: Flow, x: Tensor, context: Tensor | None = None, tolera
             continue
         labels = [f"of {name}, by {way}" if way else f"of {name}" for name in leaves]
         findings += [f._replace(check=f"{f.check} {label}") for f, label in zip(judged, labels, strict=True)]
-    return Report((*findings, *_compare(gradients, tolerance)))
+    return Report((*findings, registered, *_compare(gradients, tolerance)))
 
 
 MeanLikelihood = Callable[[Generator], Tensor]

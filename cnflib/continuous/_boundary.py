@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_context, check_event, check_like, eager, reference
+from cnflib._check import check_built, check_context, check_event, check_like, eager, reference
 from cnflib._field import uniform
-from cnflib.bijection import Bijection
-from cnflib.flow import Flow
 from cnflib.nets import VectorField
 from cnflib.ode import Adaptive, Fixed, Solver, TorchDiffEq, euler
 from cnflib.ode._checks import check_solver
@@ -28,27 +26,25 @@ def inputs_of(owner: object, context: Tensor | None) -> list[Tensor]:
 
 def check_parts(field: VectorField, solver: Solver) -> None:
     """Refuse what is no field, and what is no solver."""
-    if isinstance(field, Bijection | Flow):
-        raise ValueError(
-            f"Expected field to be a function f(t, x) or f(t, x, context); got {type(field).__name__}, "
-            "a flow or bijection. The field of a CNF is cnf.field; layers follow each other in Chain(*layers)."
-        )
     uniform(field)  # refuses what is no field
     check_solver(solver)
 
 
 def check_divergence(divergence: object, name: str = "divergence") -> None:
     """Refuse a class in the place of what it makes, and a solver in the place of a divergence."""
-    if not callable(divergence) or isinstance(divergence, type | Adaptive | Fixed | TorchDiffEq):
+    check_built(divergence, name)
+    if not callable(divergence) or isinstance(divergence, Adaptive | Fixed | TorchDiffEq):
         raise ValueError(
-            f"Expected {name} to be callable like Exact() or Hutchinson(); got {divergence!r}. Call the class of "
-            "one; a solver goes by name: CNF(field, solver=Fixed(8))."
+            f"Expected {name} to be callable like Exact() or Hutchinson(); got {divergence!r}. A solver "
+            "goes by name: CNF(field, solver=Fixed(8))."
         )
 
 
 def check_costs(costs: Sequence[object]) -> tuple[object, ...]:
     """The costs as a tuple, where they are a sequence of functions."""
-    if not isinstance(costs, Sequence) or any(not callable(c) or isinstance(c, type) for c in costs):
+    for cost in costs if isinstance(costs, Sequence) else (costs,):
+        check_built(cost, "costs")
+    if not isinstance(costs, Sequence) or not all(map(callable, costs)):
         raise ValueError(
             f"Expected costs to be a sequence of functions like KineticEnergy(); got {costs!r}. One is a sequence "
             "with a comma: costs=(KineticEnergy(),)."

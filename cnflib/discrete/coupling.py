@@ -8,12 +8,12 @@ the Jacobian is block-triangular, so its determinant is the product of :math:`\p
 transformed coordinates. "Coupling" here is the layer; the joint law of two ends of an interpolant is a "pairing".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_transform, event_shape
+from cnflib._check import check_built, check_transform, event_shape
 from cnflib._constants import constants
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise
@@ -68,9 +68,9 @@ class Coupling(Bijection):
     .. math:: \log |\det \partial z / \partial x| = \sum_{i \in B} \log \partial_x T(x_i; \theta_i(x_A, c))
 
     Args:
-        mask: True on the kept part :math:`A`, False on the transformed :math:`B`, bool. Either of shape ``(C,)``, for
-            axis 1 of x: the coordinates of a vector, the channels of an image; or of the event's shape. Its values are
-            read: it cannot lie on torch's meta device.
+        mask: True on the kept part :math:`A`, False on the transformed :math:`B`, a bool tensor or list. Either
+            of shape ``(C,)``, for axis 1 of x: the coordinates of a vector, the channels of an image; or of the event's
+            shape. Its values are read: it cannot lie on torch's meta device.
         transform: The family :math:`T` with P parameters, e.g. :class:`cnflib.discrete.Affine`.
         net: The net :math:`\theta`, called as ``net(x, context)``. With a mask of one axis it gets :math:`x_A`, shape
             ``(B, |A|, *)``, and returns ``(B, P * |B|, *)``: the first parameter of all coordinates, then the second.
@@ -95,9 +95,11 @@ class Coupling(Bijection):
         (torch.Size([5, 3]), torch.Size([5]))
     """
 
-    def __init__(self, mask: Tensor, transform: Elementwise, net: nn.Module) -> None:
+    def __init__(self, mask: Tensor | Sequence, transform: Elementwise, net: nn.Module) -> None:
         super().__init__()
         check_transform(transform)
+        check_built(net, "net")
+        mask = torch.as_tensor(mask)
         if mask.dtype != torch.bool or mask.all() or not mask.any():
             raise ValueError(
                 "Expected mask to be a bool tensor of the event's shape that keeps some coordinates and transforms "

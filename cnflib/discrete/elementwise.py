@@ -114,7 +114,7 @@ class Affine:
     parameters: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if not 0 < self.bound < math.inf:
+        if isinstance(self.bound, str) or not 0 < self.bound < math.inf:
             raise ValueError(
                 f"Expected bound to be > 0 and finite; got {self.bound!r}. For a pure shift use Additive()."
             )

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from cnflib._check import check_built
 from cnflib.bijection import Bijection
 from cnflib.discrete.lipschitz import Linearized, Settled
 from cnflib.discrete.logdets import ExactLogDet, LogDet
@@ -41,8 +42,8 @@ class Residual(Bijection):
         iterations: Bound on the iterations of decoding.
 
     Raises:
-        ValueError: If ``logdet`` is a class; in decoding, if the iteration does not converge; in a call, if a net of
-            one's own returns another shape than that of x.
+        ValueError: If ``net`` or ``logdet`` is a class; in decoding, if the iteration does not converge; in a call,
+            if a net of one's own returns another shape than that of x.
 
     References:
         Invertible Residual Networks, Behrmann et al., 2018, arXiv:1811.00995;
@@ -60,8 +61,8 @@ class Residual(Bijection):
 
     def __init__(self, net: nn.Module, logdet: LogDet = _EXACT_LOGDET, iterations: int = 5000) -> None:
         super().__init__()
-        if isinstance(logdet, type):
-            raise ValueError(f"Expected logdet to be built; got a class. Call it: {logdet.__name__}().")
+        check_built(net, "net")
+        check_built(logdet, "logdet")
         self.event_shape = getattr(net, "shape", None)
         self.net, self.logdet, self.iterations = net, logdet, iterations
 

@@ -75,7 +75,7 @@ class RationalQuadratic:
             raise ValueError(
                 f"Expected 1 <= bins < {1 / SMALLEST:.0f}; got {self.bins!r}. For more use more layers."
             )
-        if not 0 < self.bound < math.inf:
+        if isinstance(self.bound, str) or not 0 < self.bound < math.inf:
             raise ValueError(
                 f"Expected bound to be > 0 and finite; got {self.bound!r}. Standardised data fit into bound=5."
             )

@@ -5,7 +5,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cnflib._check import check_context, check_event, check_like, check_velocity, eager, reference
+from cnflib._check import (
+    check_built,
+    check_context,
+    check_event,
+    check_like,
+    check_velocity,
+    described,
+    eager,
+    reference,
+)
 from cnflib._field import uniform
 from cnflib.interpolants._schedules import with_rate
 from cnflib.nets import VectorField
@@ -18,7 +27,9 @@ def check_ends(x0: Tensor, x1: Tensor, xi: Tensor | None = None, noisy: bool = F
     check_event(x0, None, "x0")
     _check_as(x1, x0, "x1", "Both ends of a path lie in one space, and each x1 has its own x0.")
     if noisy:
-        _check_as(xi, x0, "noise xi", "The path has noise: draw it with torch.randn_like(x0).")
+        _check_as(
+            xi, x0, "noise xi", "Draw it with torch.randn_like(x0); a generator goes by name: generator=…."
+        )
 
 
 def _check_as(x: Tensor | None, x0: Tensor, name: str, way: str) -> None:
@@ -32,10 +43,12 @@ def _check_as(x: Tensor | None, x0: Tensor, name: str, way: str) -> None:
 
 def check_time(t: float | Tensor, x: Tensor) -> Tensor:
     """Check a time in [0, 1], a float or shape () or (B,), and return it as a tensor that broadcasts against x."""
-    if isinstance(t, Tensor) and (not t.is_floating_point() or (t.ndim and t.shape != x.shape[:1])):
+    wrong = isinstance(t, Tensor) and (not t.is_floating_point() or (t.ndim and t.shape != x.shape[:1]))
+    if wrong or not hasattr(t, "__float__"):
         raise ValueError(
-            f"Expected t of shape () or ({len(x)},), in a floating dtype; got {tuple(t.shape)} in {t.dtype}. Of a "
-            "column pass t.flatten(); labels go by name: context=labels."
+            f"Expected t to be a number, or of shape () or ({len(x)},), in a floating dtype; got {described(t)} "
+            f"{getattr(t, 'dtype', '')}. Of a column pass t.flatten(); labels and a generator go by name: "
+            "context=labels, generator=…."
         )
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if eager(t) and not ((t >= 0) & (t <= 1)).all():
@@ -48,9 +61,10 @@ def check_time(t: float | Tensor, x: Tensor) -> Tensor:
 
 def check_path(interpolant: object, use: str | None = None) -> None:
     """Refuse what is no interpolant, like the class of one or the field; for some uses also one without noise."""
-    if isinstance(interpolant, type) or not hasattr(interpolant, "draw"):
+    check_built(interpolant, "interpolant")
+    if not hasattr(interpolant, "draw"):
         raise ValueError(
-            f"Expected interpolant to be an Interpolant, e.g. Linear(); got {interpolant!r}. Is it to be called first? "
+            f"Expected interpolant to be an Interpolant, e.g. Linear(); got {interpolant!r}. "
             "A field comes before it. Of a LearnableInterpolant pass path.interpolant."
         )
     if use and interpolant.gamma2 is None:
@@ -82,6 +96,7 @@ def check_schedule(schedule: Callable[[Tensor], Tensor], name: str) -> None:
 
     What is handed over as ``gamma`` or ``gamma2`` is the noise γ², which must be at least 0 too, and not always 0.
     """
+    check_built(schedule, name)
     like = reference(schedule)
     if torch.compiler.is_compiling() or (like is not None and (like.is_meta or like.dtype.itemsize < 4)):
         return  # nothing to look at, or too few digits for a difference

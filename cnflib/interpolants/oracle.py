@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_draw, check_event
+from cnflib._check import check_draw, check_event, described
 from cnflib._random import source
 from cnflib._tensors import widest
 from cnflib.distributions import GaussianMixture, StandardNormal
@@ -47,7 +47,7 @@ class Oracle:
         rho1: The law of :math:`x_1`, one of these in the same dimension D.
 
     Raises:
-        ValueError: If the dimensions of the two ends differ.
+        ValueError: If the dimensions of the two ends differ, or an end is no mixture of Gaussians.
 
     References:
         Stochastic Interpolants: A Unifying Framework, Albergo et al., 2023, arXiv:2303.08797.
@@ -186,6 +186,11 @@ def _mixture(rho: GaussianMixture | StandardNormal, name: str) -> tuple[Tensor, 
     if isinstance(rho, StandardNormal):
         D = math.prod(rho.event_shape)
         parts = (torch.ones(1), torch.zeros(1, D), torch.eye(D)[None])
-    else:
+    elif hasattr(rho, "covariances"):
         parts = (rho.weights, rho.means, rho.covariances)
+    else:
+        raise ValueError(
+            f"Expected {name} to be a GaussianMixture or a StandardNormal; got {described(rho)}. Other laws have no "
+            "closed form here."
+        )
     return tuple(part.to(widest(part.device)) for part in parts)

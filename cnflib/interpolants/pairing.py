@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_context, check_generator
+from cnflib._check import check_built, check_context, check_generator
 from cnflib._settings import Built, compact_repr
 from cnflib.interpolants._checks import check_ends
 
@@ -187,6 +187,7 @@ class ConditionalPairing(RowPairing):
     __repr__ = compact_repr
 
     def __post_init__(self) -> None:
+        check_built(self.pairing, "pairing")
         if not isinstance(self.pairing, RowPairing) or self.pairing.conditions or not self.weight > 0:
             raise ValueError(
                 "Expected pairing to be a RowPairing that takes no context, like OptimalTransport(), and weight > 0, "

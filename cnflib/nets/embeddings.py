@@ -39,7 +39,7 @@ def conditions(net: nn.Module, t: Tensor, rows: Tensor, context: Tensor | None) 
 
     Args:
         net: The field, with a :class:`TimeEmbedding` as ``time`` and its number of context features as ``context``.
-        t: Shape ``()`` or ``(B,)``.
+        t: Shape ``()`` or ``(B,)``, or a number.
         rows: A tensor with the B rows and the dtype of x.
         context: Shape ``(B, features)``.
 
@@ -50,6 +50,7 @@ def conditions(net: nn.Module, t: Tensor, rows: Tensor, context: Tensor | None) 
         ValueError: If the context is not what the field was built for.
     """
     check_declared(context, net.context, type(net).__name__, rows, rows=True)
+    t = t if isinstance(t, Tensor) else rows.new_tensor(t)
     if context is None:
         return net.time(t, rows.shape[0] if t.ndim else 1)
     return torch.cat([net.time(t, rows.shape[0]), context.flatten(1)], 1)

@@ -1,5 +1,6 @@
 """What a solver refuses when it is built, and what it says when it gives up."""
 
+from cnflib._check import check_built
 from cnflib.ode.solver import SolveError
 from cnflib.ode.tableaus import Tableau
 
@@ -22,9 +23,10 @@ def check_tableau(tableau: Tableau, ready: str) -> None:
 
 def check_solver(solver: object) -> None:
     """Refuse what is no solver: the class of one, a tableau, the name of a method."""
-    if not callable(solver) or isinstance(solver, type):
+    check_built(solver, "solver")
+    if not callable(solver):
         raise ValueError(
-            f"Expected solver to be callable like Adaptive() or Fixed(steps); got {solver!r}. Call the class of one; "
+            f"Expected solver to be callable like Adaptive() or Fixed(steps); got {solver!r}. Ready "
             "methods are tableaus, Adaptive(dopri5), or those of torchdiffeq, TorchDiffEq('dopri5')."
         )
 

@@ -8,7 +8,7 @@ import torch
 from registry import rng
 from torch import nn
 
-from cnflib import DiagonalNormal, Flow, GaussianMixture, StandardNormal
+from cnflib import Chain, DiagonalNormal, Flow, GaussianMixture, Standardize, StandardNormal, tempered
 from cnflib.adapters import given
 from cnflib.audit import audit_gradients
 from cnflib.continuous import (
@@ -17,6 +17,8 @@ from cnflib.continuous import (
     Hutchinson,
     HutchPP,
     KineticEnergy,
+    Rademacher,
+    TrainEval,
     concat_squash,
     in_chunks,
     log_prob_and_costs,
@@ -24,13 +26,24 @@ from cnflib.continuous import (
     log_prob_with_error,
 )
 from cnflib.data import toy
-from cnflib.discrete import MADE, Contraction, Dequantize, RationalQuadratic
+from cnflib.discrete import (
+    MADE,
+    Affine,
+    Contraction,
+    Coupling,
+    Dequantize,
+    RationalQuadratic,
+    Residual,
+    RussianRoulette,
+)
 from cnflib.interpolants import (
     BetaTimes,
     Bridge,
     ConditionalPairing,
     IndependentPairing,
+    Interpolant,
     Linear,
+    Mirror,
     OneSided,
     OptimalTransport,
     Oracle,
@@ -40,6 +53,8 @@ from cnflib.interpolants import (
     UniformTimes,
     denoiser_loss,
     drop_context,
+    sample_ode,
+    score_from_velocity,
     score_loss,
     velocity_loss,
 )
@@ -191,6 +206,7 @@ def test_a_contraction_takes_no_name_for_its_activation():
 
 flow, flowing = realnvp(dim=2, layers=2, hidden=(4,)), ffjord(dim=2, hidden=(4,), divergence=Hutchinson())
 field, bridged = flowing.bijection.field, Linear(Bridge())
+conditioned = realnvp(dim=2, layers=2, hidden=(4,), context=1)
 drawing = {
     "log_prob": lambda g: flow.log_prob(x, generator=g),
     "encode": lambda g: flow.encode(x, generator=g),
@@ -247,6 +263,106 @@ def test_settings_are_built_before_they_are_called(call):
         call()
 
 
+classes = {
+    "gamma": lambda: Linear(Bridge),
+    "gamma of Mirror": lambda: Mirror(Bridge),
+    "alpha": lambda: Interpolant(Bridge, lambda t: t),
+    "divergence": lambda: CNF(field, Exact),
+    "train": lambda: TrainEval(Hutchinson, Exact()),
+    "probe": lambda: Hutchinson(Rademacher),
+    "solver": lambda: CNF(field, solver=Adaptive),
+    "solver of sample_ode": lambda: sample_ode(field, x, Adaptive),
+    "costs": lambda: CNF(field, costs=(KineticEnergy,)),
+    "transform": lambda: Coupling([True, False], Affine, Conditioner(1, 2)),
+    "net": lambda: Coupling([True, False], Affine(), Conditioner),
+    "net of Residual": lambda: Residual(Contraction),
+    "logdet": lambda: Residual(Contraction(2), RussianRoulette),
+    "pairing": lambda: ConditionalPairing(OptimalTransport),
+    "interpolant": lambda: velocity_loss(field, Linear, x, y),
+}
+
+
+@pytest.mark.parametrize("name", classes)
+def test_a_class_in_the_place_of_what_it_makes_is_named(name):
+    with pytest.raises(
+        ValueError, match=rf"Expected {name.split()[0]} to be built; got the class (\w+).*: \1\(\)"
+    ):
+        classes[name]()
+
+
+fields = {
+    "velocity_loss": lambda f: velocity_loss(f, Linear(), x, y),
+    "score_loss": lambda f: score_loss(f, Linear(Bridge()), x, y),
+    "denoiser_loss": lambda f: denoiser_loss(f, Linear(Bridge()), x, y),
+    "sample_ode": lambda f: sample_ode(f, x),
+    "score_from_velocity": lambda f: score_from_velocity(f, Linear()),
+    "CNF": CNF,
+}
+
+
+@pytest.mark.parametrize("call", fields.values(), ids=fields)
+def test_a_flow_is_no_field(call):
+    for wrong in (flowing, flowing.bijection, flow, flow.bijection):
+        with pytest.raises(ValueError, match=r"Expected field.*cnf\.field"):
+            call(wrong)
+
+
+def test_a_generator_by_place_is_sent_by_name():
+    for call in (
+        lambda: velocity_loss(field, Linear(), x, y, rng()),
+        lambda: velocity_loss(field, Linear(Bridge()), x, y, None, rng()),
+        lambda: Linear().draw(x, y, rng()),
+        lambda: StandardNormal(2).sample(3, rng()),
+    ):
+        with pytest.raises(ValueError, match="generator=…|generator=torch.Generator"):
+            call()
+
+
+@pytest.mark.parametrize("density", [StandardNormal(2), DiagonalNormal(2), toy.moons, flow], ids=repr)
+def test_a_seed_in_the_place_of_the_context_is_refused(density):
+    with pytest.raises(ValueError, match=r"Expected context .*; got int\. .*manual_seed"):
+        density.sample(5, 0)
+
+
+advice = {
+    "numbers": (lambda: conditioned.log_prob(x, torch.ones(4, 1).long()), r"context\.float\(\)"),
+    "labels": (lambda: conditioned.log_prob(x, torch.ones(4).long()), r"one_hot\(context, classes\)"),
+    "a number a row": (lambda: conditioned.log_prob(x, torch.ones(4)), r"context\[:, None\]"),
+    "two features": (lambda: conditioned.log_prob(x, x), r"built with context=1; got \(4, 2\)\. Rebuild"),
+    "batches of rows": (lambda: flow.log_prob(torch.ones(4, 5, 2)), r"x\.flatten\(0, -2\)"),
+    "channels last": (lambda: nice((3, 8, 8)).log_prob(torch.ones(4, 8, 8, 3)), r"x\.movedim\(-1, 1\)"),
+    "units of another event": (
+        lambda: flow.after(Standardize.fit(torch.randn(5, 3, generator=rng()))),
+        r"events of shape \(2,\).*leads to \(3,\)",
+    ),
+    "layers of other channels": (
+        lambda: Chain(Standardize(torch.zeros(3), torch.ones(3)), flow.bijection),
+        r"layer 1, Chain, .* events of shape \(3,\) .* for 2 along",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "way"), advice.values(), ids=advice)
+def test_the_way_out_is_one(call, way):
+    with pytest.raises(ValueError, match=way):
+        call()
+
+
+def test_the_ways_out_lead_out():
+    assert flow.log_prob(torch.ones(4, 5, 2).flatten(0, -2)).shape == (20,)
+    images = torch.rand(4, 8, 8, 3, generator=rng())
+    assert nice((3, 8, 8)).log_prob(images.movedim(-1, 1)).shape == (4,)
+    assert conditioned.log_prob(x, torch.ones(4, 1).long().float()).shape == (4,)
+
+
+def test_a_mask_may_be_a_list_and_a_time_a_number():
+    net = Conditioner(1, 2)
+    listed, mask = Coupling([True, False], Affine(), net), torch.tensor([True, False])
+    assert torch.equal(listed.encode(x), Coupling(mask, Affine(), net).encode(x))
+    for f, points in ((field, x), (concat_squash(2, (4,)), x), (UNet((1, 8, 8), 8, (1, 1), 1), image)):
+        assert torch.equal(f(1, points), f(torch.tensor(1.0), points))
+
+
 def test_one_s_own_pairing_may_be_built_from_tensors():
     class Plan(IndependentPairing.__mro__[1]):
         def __init__(self, order):
@@ -280,6 +396,14 @@ misplaced = {
         lambda: Oracle(Linear, StandardNormal(2), StandardNormal(2)),
         "Expected interpolant",
     ),
+    "Oracle of a toy target": (
+        lambda: Oracle(Linear(), StandardNormal(2), toy.moons),
+        "Expected rho1 to be a GaussianMixture",
+    ),
+    "a base tempered": (lambda: tempered(StandardNormal(2), 0.5), "Expected flow"),
+    "text for a temperature": (lambda: tempered(flow, "0.5"), "Expected 0 < temperature"),
+    "text for a bound": (lambda: spline_flow(dim=2, bound="5"), "Expected bound"),
+    "text for the bound of a scale": (lambda: Affine(bound="5"), "Expected bound"),
     "chunks of a function": (lambda: in_chunks(x, flow.log_prob, 2), "Expected x"),
     "chunks of an array": (lambda: in_chunks(flow.log_prob, x.numpy(), 2), "Expected x"),
     "chunks of other rows": (lambda: in_chunks(flow.log_prob, x, 2, y[:1]), "Expected context"),

@@ -23,7 +23,7 @@ def test_every_member_passes(name):
     one, context = points(member, 1, torch.float32)
     report = audit_bijection(built(member, torch.float32), one, context=context, tolerance=1e-5)
     report.raise_for_faults()
-    assert not report.faults and len(report.findings) == 13
+    assert not report.faults and len(report.findings) == 15
 
 
 @pytest.mark.parametrize("build", [bijections["Chain"].build, bijections["CNF hutchinson"].build])
@@ -206,8 +206,8 @@ wrong = {
         "Jacobian = central differences",
     ),
     "a tensor changed that autograd needs": (Mutating, "Jacobian by autograd"),
-    "log-det detached": (lambda: Wrong(lambda z, ld, x: (z, ld.detach())), "has its gradient"),
-    "log-det without a graph": (Unlearned, "has its gradient"),
+    "log-det detached": (lambda: Wrong(lambda z, ld, x: (z, ld.detach())), "have their gradients"),
+    "log-det without a graph": (Unlearned, "have their gradients"),
     "rows mixed": (Mixing, "rows do not mix"),
     "loud probes": (lambda: CNF(steep, Hutchinson(loud), Fixed(6)), "log-det"),
     "coarse steps": (lambda: CNF(steep, Exact(), Fixed(2)), "decode(encode(x)) = x"),
@@ -324,6 +324,113 @@ def test_labels_reach_the_bijection_untouched():
     audit_gradients(Flow(Shifted(), StandardNormal(2)), x, labels).raise_for_faults()
 
 
+class Shift(Bijection):
+    """The shift of x by what a function makes of the layer and the context."""
+
+    def __init__(self, shift, **parts):
+        super().__init__()
+        self.shift = shift
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def encode_and_logdet(self, x, context=None, generator=None):
+        return x - self.shift(self, x, context), x.new_zeros(len(x))
+
+    def decode_and_logdet(self, z, context=None, generator=None):
+        return z + self.shift(self, z, context), z.new_zeros(len(z))
+
+
+def test_rows_that_mix_through_their_contexts_are_caught_for_labels_too():
+    centred = lambda g, x, c: (c - 1.0 * c.double().mean(0)).reshape(-1, 1)  # noqa: E731
+    for context in (torch.randn(3, 1, generator=rng()), torch.tensor([0, 1, 5])):
+        (fault,) = audit_bijection(Shift(centred), x, context=context).faults
+        assert fault.check == "rows do not mix"
+        apart = Shift(lambda g, x, c: c.reshape(-1, 1))
+        audit_bijection(apart, x, context=context).raise_for_faults()
+
+
+lost = {
+    "a tensor": (lambda t: {"s": t}, "s"),
+    "a buffer": (lambda t: {"inner": with_buffer(t)}, "inner.s"),
+    "tensors in a dict of lists": (lambda t: {"s": {"a": [t]}}, r"s\['a'\]\[0\]"),
+    "modules in a list": (lambda t: {"s": [nn.Linear(1, 1, bias=False)]}, r"s\[0\].weight"),
+    "modules in a tuple of a part": (lambda t: {"inner": Shift(None, s=(nn.Linear(2, 2),))}, "inner.s"),
+}
+
+
+def with_buffer(t):
+    module = nn.Module()
+    module.register_buffer("s", t)
+    return module
+
+
+@pytest.mark.parametrize(("parts", "name"), lost.values(), ids=lost)
+def test_what_wants_a_gradient_and_is_not_registered_is_named_by_both_audits(parts, name):
+    g = Shift(lambda g, x, c: 0 * x, **parts(torch.zeros(2, requires_grad=True)))
+    for report in (audit_bijection(g, x), audit_gradients(Flow(g, StandardNormal(2)), x)):
+        (fault,) = report.faults
+        assert fault.check == "everything learned is registered"
+        with pytest.raises(AuditError, match=rf"{name}.*nn.Parameter.*nn.ModuleList"):
+            report.raise_for_faults()
+
+
+def test_parts_that_are_registered_elsewhere_or_learn_nothing_may_lie_in_lists():
+    net = nn.Linear(2, 2)
+    g = Shift(lambda g, x, c: 0.1 * g.net.bias, net=net, same=[net], table=[torch.ones(2)])
+    net.weight.requires_grad_(False)
+    audit_bijection(g, x).raise_for_faults()
+
+
+@pytest.mark.parametrize("method", ["encode_and_logdet", "decode_and_logdet", "decode"])
+def test_a_method_that_changes_what_it_is_given_is_named(method):
+    class InPlace(Wrong):
+        pass
+
+    def changing(self, point, context=None, generator=None):
+        before = point.clone()
+        point *= 2
+        return getattr(Wrong, method)(self, before, context, generator)
+
+    setattr(InPlace, method, changing)
+    start = x.clone()
+    (fault,) = audit_bijection(InPlace(), x).faults
+    assert fault.check == "x is left as it was" and method in fault.hint and torch.equal(x, start)
+
+
+def test_a_gradient_that_is_cut_on_its_way_to_the_context_is_caught_by_both_audits():
+    context = torch.randn(3, 1, generator=rng())
+    for cut in (True, False):
+        g = Shift(lambda g, x, c, cut=cut: c.detach() if cut else c)
+        once = audit_bijection(g, x, context=context)
+        assert ["z of context" in fault.hint for fault in once.faults] == [True] * cut
+        again = audit_gradients(Flow(g, StandardNormal(2)), x, context)
+        assert ["of context" in fault.check for fault in again.faults] == [True] * cut
+
+
+class Leaky(Bijection):
+    """x above 0 and s x below it, of a learned slope s."""
+
+    def __init__(self, of=lambda slope: slope):
+        super().__init__()
+        self.slope, self.of = nn.Parameter(torch.tensor(0.5)), of
+
+    def encode_and_logdet(self, x, context=None, generator=None):
+        slopes = torch.where(x < 0, self.of(self.slope), 1)
+        return x * slopes, slopes.log().sum(1)
+
+    def decode_and_logdet(self, z, context=None, generator=None):
+        slopes = torch.where(z < 0, self.of(self.slope), 1)
+        return z / slopes, -slopes.log().sum(1)
+
+
+def test_a_parameter_that_changes_nothing_at_these_points_is_no_fault_and_one_that_does_is_named():
+    for side in (x.abs(), -x.abs()):
+        audit_bijection(Leaky(), side).raise_for_faults()
+    audit_bijection(Leaky(lambda s: s.detach() + 0 * s), x.abs()).raise_for_faults()
+    report = audit_bijection(Leaky(lambda s: s.detach() + 0 * s), -x.abs())
+    assert all("slope" in fault.hint for fault in report.faults) and len(report.faults) == 2
+
+
 gradients = {
     "log-det detached": Wrong(lambda z, ld, x: (z, ld.detach())),
     "log-det doubled in its gradient": Wrong(lambda z, ld, x: (z, 2 * ld - ld.detach())),
@@ -343,7 +450,7 @@ def test_a_wrong_gradient_is_caught(bijection):
 def test_a_log_det_without_a_gradient_is_the_one_fault_and_a_wrong_one_is_left_to_the_audit_of_gradients():
     for bijection in (gradients["log-det detached"], Unlearned()):
         (fault,) = audit_bijection(bijection, x).faults
-        assert "encode log-det has its gradient" in fault.check and fault.error > 1
+        assert "z and log-det have their gradients" in fault.check and fault.error > 1
     audit_bijection(gradients["log-det doubled in its gradient"], x).raise_for_faults()
 
 
@@ -372,9 +479,8 @@ def test_audits_change_nothing_that_they_are_given():
     assert torch.equal(points, start) and not points.requires_grad
     assert all(torch.equal(p, w.double()) for p, w in zip(flow.parameters(), weights, strict=True))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert len(report.findings) == 1 + len(
-        list(flow.bijection.layers[1].parameters())
-    )  # frozen ones are left out
+    learned = list(flow.bijection.layers[1].parameters())  # frozen ones are left out
+    assert len(report.findings) == len(learned) + 2  # x, and that all are registered
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -430,6 +536,12 @@ refused = {
     ),
     "a class": (lambda: audit_bijection(Squashed, x), "got the class Squashed"),
     "a net": (lambda: audit_bijection(nn.Linear(2, 2), x), "got Linear without encode"),
+    "no points": (lambda: audit_bijection(standard, x[:0]), r"one point at least.*got x of shape \(0, 2\)"),
+    "no tolerance": (lambda: audit_bijection(standard, x, tolerance=0), "tolerance > 0"),
+    "no points of a flow": (
+        lambda: audit_gradients(Flow(standard, StandardNormal(2)), x[:0]),
+        "one point at least",
+    ),
     "no draws": (lambda: audit_bijection(standard, x, draws=0), "draws to be a positive int"),
     "another event of a flow": (
         lambda: audit_gradients(Flow(standard, StandardNormal(2)), x[:, :1]),
