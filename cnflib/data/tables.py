@@ -250,7 +250,7 @@ def _table(
     """The table of three parts with so many columns, all of them finite numbers that differ from row to row."""
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"Expected a floating dtype; got {dtype}. Ask for torch.float32 or torch.float64.")
-    if fault := _fault(parts, names, columns):
+    if fault := _unusable(parts, names, columns):
         raise ValueError(
             f"Expected {path} to give {columns} columns of finite numbers that vary, in rows for train, validation and "
             f"test; got {fault}. Unpack the published file again."
@@ -260,7 +260,7 @@ def _table(
     return Table(train, validation, test, tuple(map(str, names)), train.mean(0), train.std(0, correction=0))
 
 
-def _fault(parts: Sequence[np.ndarray], names: Sequence[str], columns: int) -> str:
+def _unusable(parts: Sequence[np.ndarray], names: Sequence[str], columns: int) -> str:
     """What is wrong with the parts of a table, if anything."""
     if any(part.shape[1:] != (columns,) or not len(part) for part in parts):
         return f"the shapes {', '.join(str(part.shape) for part in parts)}"

@@ -190,7 +190,7 @@ def mean_log_prob(
     """
     check_positive_int(draws, "draws")
     total = flow.log_prob(y, context, generator)
-    if eager(y) and not _draws(flow, y[:1], None if context is None else context[:1]):
+    if eager(y) and not _adds_noise(flow, y[:1], None if context is None else context[:1]):
         raise ValueError(
             "Expected flow to add noise to the pixels that it encodes; got one that encodes a row twice as the same "
             "point. Put the noise before it, and leave the pixels integers: flow.after(Chain(Dequantize(levels), "
@@ -202,9 +202,10 @@ def mean_log_prob(
 
 
 @torch.no_grad()
-def _draws(flow: Flow, y: Tensor, context: Tensor | None) -> bool:
-    """Whether a flow encodes a row as two points from two generators."""
+def _adds_noise(flow: Flow, y: Tensor, context: Tensor | None) -> bool:
+    """Whether a flow encodes a row as two points when it is asked twice."""
     if any(isinstance(part, Dequantize) for part in flow.modules()):
         return True
-    one, other = (flow.encode(y, context, torch.Generator(y.device).manual_seed(seed)) for seed in (0, 1))
+    own = torch.Generator(y.device)  # the caller's stream stays where it is
+    one, other = (flow.encode(y, context, own) for _ in range(2))
     return not torch.equal(one, other)

@@ -86,8 +86,8 @@ def load(path: str | os.PathLike[str], /, **objects: object) -> dict[str, Any]:
     try:
         with ExitStack() as undo:  # a file is restored whole or not at all
             for name, value in objects.items():
-                undo.callback(_restore, value, copy.deepcopy(_state(value)))
-                _restore(value, saved[name])
+                undo.callback(_put_back, value, copy.deepcopy(_state(value)))
+                _put_back(value, saved[name])
             undo.pop_all()
     except Exception as error:
         raise ValueError(
@@ -112,11 +112,11 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 def _unreadable(states: dict[str, object]) -> str:
     """The names of what torch does not read back as plain values, with their types."""
     return ", ".join(
-        f"{name} ({type(state).__name__})" for name, state in states.items() if not _plain(state)
+        f"{name} ({type(state).__name__})" for name, state in states.items() if not _reads_back(state)
     )
 
 
-def _plain(state: object) -> bool:
+def _reads_back(state: object) -> bool:
     stream = io.BytesIO()
     try:
         torch.save(state, stream)
@@ -130,7 +130,7 @@ def _restorable(value: object) -> bool:
     return isinstance(value, Generator) or hasattr(value, "load_state_dict")
 
 
-def _restore(value: object, state: object) -> None:
+def _put_back(value: object, state: object) -> None:
     (value.set_state if isinstance(value, Generator) else value.load_state_dict)(state)
 
 
