@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnflib._check import batched, check_velocity, described
 
-__all__ = ["Uniform", "takes", "uniform"]
+__all__ = ["Uniform", "called", "takes", "uniform"]
 
 CALLED = (
     "A field is called f(t, x), or f(t, x, context), with x of shape (B, *event) and t of shape () in a solve, (B,) in "
@@ -47,7 +47,7 @@ class Uniform:
                     error.add_note(CALLED)
             raise
         raise ValueError(
-            f"Expected no context, as the field {_called(self.field)} is called f(t, x); got one of shape "
+            f"Expected no context, as the field {called(self.field)} is called f(t, x); got one of shape "
             f"{tuple(context.shape)}. Give it a third argument: f(t, x, context)."
         )
 
@@ -78,18 +78,18 @@ class Uniform:
         event = getattr(self.field, "shape", None)
         if isinstance(event, tuple) and x.shape[1:] != event:
             raise ValueError(
-                f"Expected x of shape {batched(event)}, that of the field {_called(self.field)}; got {tuple(x.shape)}."
+                f"Expected x of shape {batched(event)}, that of the field {called(self.field)}; got {tuple(x.shape)}."
             ) from error
         if "not require grad" in str(error) or "requires_grad_()" in str(error):  # from torch.autograd.grad
             raise ValueError(
                 f"Expected field to run without gradients, as in sample, and inside of torch.func transforms, as in "
-                f"log_prob; {_called(self.field)} does not, most likely because of torch.autograd.grad "
+                f"log_prob; {called(self.field)} does not, most likely because of torch.autograd.grad "
                 f"({type(error).__name__}: {error}). The gradient of a potential U that runs everywhere is "
                 "torch.func.grad(lambda y: U(y).sum())(x)."
             ) from error
         if context is None and self.needs_context:
             raise ValueError(
-                f"Expected a context, as {_called(self.field)} has a third argument without a default and fails where "
+                f"Expected a context, as {called(self.field)} has a third argument without a default and fails where "
                 f"it is None ({type(error).__name__}: {error}). Pass context=…, or let the argument default to None."
             ) from error
         if not isinstance(t, Tensor) or t.ndim > 1 or self._runs(t, x, context, x):  # memory may have run out
@@ -104,7 +104,7 @@ class Uniform:
             return
         wanted, got = ("(B,)", "()") if t.ndim == 0 else ("()", "(B,)")
         raise ValueError(
-            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {_called(self.field)} fails "
+            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {called(self.field)} fails "
             f"at shape {got} and runs at {wanted} ({type(error).__name__}: {error}). Let t.reshape(-1, 1) be a column "
             "for both, expanded by .expand(len(x), 1), or wrap the net: cnflib.adapters has time_first, time_second "
             "and time_as_feature."
@@ -182,6 +182,7 @@ def _unwrapped(field: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return field
 
 
-def _called(field: Callable[..., Tensor]) -> str:
+def called(field: Callable[..., Tensor]) -> str:
+    """The name of a field in a message."""
     inner = _unwrapped(field)
     return getattr(inner, "__name__", type(inner).__name__)

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from tqdm import tqdm
 
-__all__ = ["Published", "cache", "fetched", "folder_of"]
+__all__ = ["Published", "cache", "fetched", "own_folder"]
 
 CHUNK = 1 << 16  # bytes
 TIMEOUT = 30  # seconds without a byte
@@ -25,11 +25,16 @@ class Published(NamedTuple):
     sha256: str
 
 
-def folder_of(name: str) -> Path | None:
-    """The user's own folder of a data set, $CNFLIB_DATA/name, where there is one."""
+def own_folder(name: str) -> Path:
+    """The user's own folder of a data set, $CNFLIB_DATA/name; it need not exist, but its root must where it is set."""
     root = os.environ.get("CNFLIB_DATA")
-    folder = Path(root or ".", name)
-    return folder if root and folder.is_dir() else None
+    folder = Path(root or "$CNFLIB_DATA", name)
+    if root and not folder.is_dir() and (Path(root).name == name or not Path(root).is_dir()):
+        raise ValueError(
+            f"Expected CNFLIB_DATA to be a folder that holds the folder {name}; got {root}. Set it to the absolute "
+            f"path, without ~, of the folder above {name}, or unset it."
+        )
+    return folder
 
 
 def cache(name: str) -> Path:
@@ -75,7 +80,7 @@ def _from_hosts(file: Published, path: Path, hosts: Iterable[str]) -> bytes:
     raise ValueError(
         f"Expected {file.name} of {file.size} bytes with the SHA-256 {file.sha256[:8]}… from the network; "
         f"{'; '.join(faults)}. Look at the connection and call again, or put the file to {path}, or all files of the "
-        f"data set into $CNFLIB_DATA/{path.parent.name}."
+        f"data set into {own_folder(path.parent.name)}."
     )
 
 

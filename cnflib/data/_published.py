@@ -2,19 +2,18 @@
 
 import importlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 
-from cnflib.data._download import folder_of
+from cnflib.data._download import own_folder
 
-if TYPE_CHECKING:
-    import pandas
+__all__ = ["in_units", "installed", "numbered", "own_file", "read", "standardised", "tenths"]
 
-__all__ = ["in_units", "installed", "numbered", "own_file", "standardised", "tenths", "unpickled"]
+T = TypeVar("T")
 
 
 def tenths(data: np.ndarray) -> list[np.ndarray]:
@@ -30,15 +29,18 @@ def in_units(parts: list[np.ndarray]) -> list[np.ndarray]:
 
 def standardised(parts: Sequence[np.ndarray], rows: np.ndarray, correction: int) -> list[np.ndarray]:
     mean, std = rows.mean(0), rows.std(0, ddof=correction)
-    return [(part - mean) / std for part in parts]
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a constant column becomes NaN, which is refused by name
+        return [(part - mean) / std for part in parts]
 
 
-def numbered(data: np.ndarray) -> Iterable[str]:
-    return (f"x{k}" for k in range(data.shape[1]))
+def numbered(columns: int) -> list[str]:
+    return [f"x{k}" for k in range(columns)]
 
 
 def own_file(folder: str | os.PathLike[str] | None, name: str, file: str) -> Path:
-    path = Path(folder or folder_of(name) or f"$CNFLIB_DATA/{name}", file)
+    path = Path(folder or own_folder(name), file)
     if not path.is_file():
         raise ValueError(
             f"Expected a file {path}; there is none. Unpack data.tar.gz of doi:10.5281/zenodo.1161203 and set "
@@ -56,13 +58,11 @@ def installed(name: str) -> ModuleType:
         ) from error
 
 
-def unpickled(path: Path) -> "pandas.DataFrame":
-    pandas = installed("pandas")
+def read(path: Path, reader: Callable[[Path], T], way: str = "Unpack it again.") -> T:
+    """What a reader makes of a file."""
     try:
-        return pandas.read_pickle(path)
+        return reader(path)
     except Exception as error:  # a pickle raises anything
         raise ValueError(
-            f"Expected {path} to be a table that pandas {pandas.__version__} can read; got {type(error).__name__}: "
-            f"{error}. The published file is of 2017: read it once with the pandas of its time and write it again, "
-            "frame.to_pickle(path)."
+            f"Expected {path} to be the published file, whole; got {type(error).__name__} in reading it. {way}"
         ) from error

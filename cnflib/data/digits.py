@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cnflib.data._split import check_split, fixed_order
+from cnflib.data._split import check_split, fixed_order, labelled
 
 __all__ = ["LEVELS", "Digits", "digits"]
 
@@ -46,22 +46,19 @@ def digits(
         device: The device of images and labels; None is torch's default device.
 
     Raises:
-        ValueError: If there is no such split.
+        ValueError: If there is no such split, or the dtype does not hold each of the levels.
 
     Example:
         >>> digits("test").images.shape
         torch.Size([360, 1, 8, 8])
     """
     check_split(split, SPLITS)
-    dtype = torch.get_default_dtype() if dtype is None else dtype
 
     from sklearn.datasets import load_digits
 
     data = load_digits()
     rows = fixed_order(len(data.images))[SPLITS[split]].numpy()
-    images = torch.as_tensor(data.images[rows, None], dtype=dtype, device=device)
-    labels = torch.as_tensor(data.target[rows], dtype=torch.int64, device=device)
-    return Digits(images, labels)
+    return Digits(*labelled(data.images[rows], data.target[rows], LEVELS, dtype, device))
 
 
 def __dir__() -> list[str]:

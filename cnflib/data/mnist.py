@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cnflib.data._download import Published, cache, fetched, folder_of
-from cnflib.data._split import check_split
+from cnflib.data._download import Published, cache, fetched, own_folder
+from cnflib.data._split import check_split, labelled
 from cnflib.data.digits import Digits
 
 __all__ = ["mnist"]
@@ -68,8 +68,9 @@ def mnist(
         Images of shape ``(N, 1, 28, 28)`` with the integers 0, ..., 255, labels of shape ``(N,)``, and 256 levels.
 
     Raises:
-        ValueError: If there is no such split, a file in the folder is missing or broken, or a download fails; then
-            nothing of it is kept.
+        ValueError: If there is no such split, a file in the folder is missing, broken or of another split than the
+            other, ``CNFLIB_DATA`` is no folder or the folder ``mnist`` itself, the dtype does not hold each of the
+            levels, or a download fails; then nothing of it is kept.
 
     Example:
         >>> images, labels, levels = mnist("train")  # doctest: +SKIP
@@ -77,12 +78,11 @@ def mnist(
         torch.Size([60000, 1, 28, 28])
     """
     check_split(split, FILES)
-    dtype = torch.get_default_dtype() if dtype is None else dtype
-    own = folder_of("mnist")
-    paths = [own / file.name if own else fetched(file, cache("mnist"), HOSTS) for file in FILES[split]]
-    images = torch.as_tensor(_unpacked(paths[0], 3)[:, None], dtype=dtype, device=device)
-    labels = torch.as_tensor(_unpacked(paths[1], 1), dtype=torch.int64, device=device)
-    return Digits(images, labels, levels=256)
+    own = own_folder("mnist")
+    files = FILES[split]
+    paths = [own / file.name if own.is_dir() else fetched(file, cache("mnist"), HOSTS) for file in files]
+    images, labels = _unpacked(paths[0], 3), _unpacked(paths[1], 1)
+    return Digits(*labelled(images, labels, 256, dtype, device), levels=256)
 
 
 def _unpacked(path: Path, axes: int) -> np.ndarray:

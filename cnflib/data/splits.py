@@ -1,7 +1,6 @@
 r"""A split of one's own table into rows to fit, to choose by and to report."""
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
+from cnflib._check import check_generator
 from cnflib.data._split import fixed_order
 
 __all__ = ["split"]
@@ -47,21 +47,23 @@ def split(
         >>> realnvp(dim=2, context=1).log_prob(*validation).shape
         torch.Size([20])
     """
+    check_generator(generator)
     columns = [x if isinstance(x, Tensor) else torch.as_tensor(np.array(x)) for x in tables]
-    sizes = {len(x) for x in columns}
-    bounds = [round(f * min(sizes, default=0)) for f in itertools.accumulate(fractions, initial=0.0)]
-    if len(sizes) != 1 or not math.isclose(sum(fractions), 1.0) or any(np.diff(bounds) < 1):
+    shares, sizes = np.array(fractions, dtype=float).reshape(-1), {len(x) if x.ndim else 0 for x in columns}
+    n = min(sizes, default=0)
+    bounds = np.rint(n * np.cumsum([0.0, *shares]))
+    if len(sizes) != 1 or not np.isclose(shares.sum(), 1.0, rtol=1e-9) or (np.diff(bounds) < 1).any():
         raise ValueError(
-            f"Expected tables of equally many rows, and positive fractions of sum 1 that leave no part empty; got "
-            f"{[len(x) for x in columns]} rows and fractions={tuple(fractions)}. Numbers of rows become fractions by "
-            "n / len(x)."
+            "Expected tables of equally many rows, and positive fractions of sum 1 that leave no part empty; got "
+            f"tables of shapes {[tuple(x.shape) for x in columns]} and fractions={fractions}. Shares go by name: "
+            "fractions=(0.8, 0.2); numbers of rows become shares by n / len(x); images and labels are "
+            "split(*mnist()[:2])."
         )
-    n = bounds[-1]
     if generator is None:
         order = fixed_order(n)
     else:
         order = torch.randperm(n, generator=generator, device=generator.device)
-    parts = [order[start:stop] for start, stop in itertools.pairwise(bounds)]
+    parts = [order[start:stop] for start, stop in itertools.pairwise(map(int, bounds))]
     return tuple(tuple(x[rows.to(x.device)] for x in columns) for rows in parts)
 
 

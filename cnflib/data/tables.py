@@ -1,7 +1,8 @@
 r"""Tables of real measurements: a small one, for density estimation within seconds, and the five that papers report.
 
 POWER, GAS, HEPMASS, MINIBOONE and BSDS300 are read from files of one's own, the folder ``data`` of Papamakarios (2018,
-doi:10.5281/zenodo.1161203), and prepared as there: log-likelihoods then compare with those of the papers.
+doi:10.5281/zenodo.1161203), and prepared as there: log-likelihoods then compare with those of the papers. A file with
+another number of columns, a number that is not finite, or a column of one value is refused.
 
 ========================  =======  ==========  =======  ============================================
 reader                    columns  train rows  test     file
@@ -15,14 +16,15 @@ reader                    columns  train rows  test     file
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnflib.data._published import in_units, installed, numbered, own_file, standardised, tenths, unpickled
+from cnflib.data._published import in_units, installed, numbered, own_file, read, standardised, tenths
 from cnflib.data._split import fixed_order
 
 __all__ = ["Table", "breast_cancer", "bsds300", "gas", "hepmass", "miniboone", "power"]
@@ -74,7 +76,7 @@ def breast_cancer(dtype: torch.dtype | None = None, device: Device = None) -> Ta
     data = load_breast_cancer()
     rows = data.data[:, :10]
     parts = np.split(rows[fixed_order(len(rows)).numpy()], [341, 455])
-    return _table(parts, data.feature_names[:10], dtype, device)
+    return _table(parts, data.feature_names[:10], 10, "scikit-learn's file", dtype, device)
 
 
 def power(folder: Folder = None, dtype: torch.dtype | None = None, device: Device = None) -> Table:
@@ -90,7 +92,7 @@ def power(folder: Folder = None, dtype: torch.dtype | None = None, device: Devic
         device: The device of the table; None is torch's default device.
 
     Raises:
-        ValueError: If there is no such file, or dtype is not floating.
+        ValueError: If there is no such file, it is not as published, or dtype is not floating.
 
     References:
         Masked Autoregressive Flow for Density Estimation, Papamakarios et al., 2017, arXiv:1705.07057.
@@ -100,13 +102,17 @@ def power(folder: Folder = None, dtype: torch.dtype | None = None, device: Devic
         >>> table.train.shape  # doctest: +SKIP
         torch.Size([1659917, 6])
     """
-    data, draw = np.load(own_file(folder, "power", "data.npy")), np.random.RandomState(42)
+    path = own_file(folder, "power", "data.npy")
+    names = ("active_power", "voltage", "metering_1", "metering_2", "metering_3", "time")
+    return _table(in_units(tenths(read(path, _noisy))), names, 6, path, dtype, device)
+
+
+def _noisy(path: Path) -> np.ndarray:
+    data, draw = np.load(path), np.random.RandomState(42)
     draw.shuffle(data)
     n = len(data)
     voltage, active, meters = 0.01 * draw.rand(n, 1), 0.001 * draw.rand(n, 1), draw.rand(n, 3)
-    data = np.delete(data, [1, 3], axis=1) + np.hstack([active, voltage, meters, np.zeros((n, 1))])
-    names = ("active_power", "voltage", "metering_1", "metering_2", "metering_3", "time")
-    return _table(in_units(tenths(data)), names, dtype, device)
+    return np.delete(data, [1, 3], axis=1) + np.hstack([active, voltage, meters, np.zeros((n, 1))])
 
 
 def gas(folder: Folder = None, dtype: torch.dtype | None = None, device: Device = None) -> Table:
@@ -123,7 +129,8 @@ def gas(folder: Folder = None, dtype: torch.dtype | None = None, device: Device 
         device: The device of the table; None is torch's default device.
 
     Raises:
-        ValueError: If there is no such file, pandas cannot read it, or dtype is not floating.
+        ValueError: If there is no such file, pandas cannot read it, it is not as published, or dtype is not
+            floating.
         ImportError: If pandas is not installed.
 
     References:
@@ -133,11 +140,13 @@ def gas(folder: Folder = None, dtype: torch.dtype | None = None, device: Device 
         >>> gas("data/gas").train.shape  # doctest: +SKIP
         torch.Size([852174, 8])
     """
-    frame = unpickled(own_file(folder, "gas", "ethylene_CO.pickle")).drop(columns=["Meth", "Eth", "Time"])
+    path, pandas = own_file(folder, "gas", "ethylene_CO.pickle"), installed("pandas")
+    way = "It is of 2017: read it with the pandas of its time and write it again, frame.to_pickle(path)."
+    frame = read(path, lambda path: pandas.read_pickle(path).drop(columns=["Meth", "Eth", "Time"]), way)
     repeated = (np.triu(frame.corr().to_numpy(), 1) > 0.98).any(1)
     frame = frame.loc[:, ~repeated]
     data = np.array((frame - frame.mean()) / frame.std())
-    return _table(tenths(data), frame.columns, dtype, device)
+    return _table(tenths(data), frame.columns, 8, path, dtype, device)
 
 
 def hepmass(folder: Folder = None, dtype: torch.dtype | None = None, device: Device = None) -> Table:
@@ -153,7 +162,7 @@ def hepmass(folder: Folder = None, dtype: torch.dtype | None = None, device: Dev
         device: The device of the table; None is torch's default device.
 
     Raises:
-        ValueError: If there are no such files, or dtype is not floating.
+        ValueError: If there are no such files, they are not as published, or dtype is not floating.
         ImportError: If pandas is not installed.
 
     References:
@@ -163,14 +172,15 @@ def hepmass(folder: Folder = None, dtype: torch.dtype | None = None, device: Dev
         >>> hepmass("data/hepmass").train.shape  # doctest: +SKIP
         torch.Size([315123, 21])
     """
-    files = [own_file(folder, "hepmass", f"1000_{part}.csv") for part in ("train", "test")]
-    frames = [installed("pandas").read_csv(file, index_col=False) for file in files]
+    paths = [own_file(folder, "hepmass", f"1000_{part}.csv") for part in ("train", "test")]
+    pandas = installed("pandas")
+    frames = [read(path, lambda path: pandas.read_csv(path, index_col=False)) for path in paths]
     names = frames[0].columns[1:]  # the test file has one column more than these
     rows, test = (f.to_numpy()[f.iloc[:, 0].to_numpy() == 1, 1 : 1 + len(names)] for f in frames)
     rows, test = standardised((rows, test), rows, correction=1)
     smooth = (rows == rows.min(0)).sum(0) <= 5
     train, validation = np.split(rows[:, smooth], [len(rows) - int(0.1 * len(rows))])
-    return _table((train, validation, test[:, smooth]), names[smooth], dtype, device)
+    return _table((train, validation, test[:, smooth]), names[smooth], 21, paths[0].parent, dtype, device)
 
 
 def miniboone(folder: Folder = None, dtype: torch.dtype | None = None, device: Device = None) -> Table:
@@ -185,7 +195,7 @@ def miniboone(folder: Folder = None, dtype: torch.dtype | None = None, device: D
         device: The device of the table; None is torch's default device.
 
     Raises:
-        ValueError: If there is no such file, or dtype is not floating.
+        ValueError: If there is no such file, it is not as published, or dtype is not floating.
 
     References:
         Masked Autoregressive Flow for Density Estimation, Papamakarios et al., 2017, arXiv:1705.07057.
@@ -194,8 +204,9 @@ def miniboone(folder: Folder = None, dtype: torch.dtype | None = None, device: D
         >>> miniboone("data/miniboone").train.shape  # doctest: +SKIP
         torch.Size([29556, 43])
     """
-    data = np.load(own_file(folder, "miniboone", "data.npy"))
-    return _table(in_units(tenths(data)), numbered(data), dtype, device)
+    path = own_file(folder, "miniboone", "data.npy")
+    parts = read(path, lambda path: in_units(tenths(np.load(path))))
+    return _table(parts, numbered(43), 43, path, dtype, device)
 
 
 def bsds300(folder: Folder = None, dtype: torch.dtype | None = None, device: Device = None) -> Table:
@@ -209,7 +220,7 @@ def bsds300(folder: Folder = None, dtype: torch.dtype | None = None, device: Dev
         device: The device of the table; None is torch's default device.
 
     Raises:
-        ValueError: If there is no such file, or dtype is not floating.
+        ValueError: If there is no such file, it is not as published, or dtype is not floating.
         ImportError: If h5py is not installed.
 
     References:
@@ -219,20 +230,44 @@ def bsds300(folder: Folder = None, dtype: torch.dtype | None = None, device: Dev
         >>> bsds300("data/BSDS300").train.shape  # doctest: +SKIP
         torch.Size([1000000, 63])
     """
-    path = own_file(folder, "BSDS300", "BSDS300.hdf5")
-    with installed("h5py").File(path, "r") as file:
-        parts = [file[name][:] for name in ("train", "validation", "test")]
-    return _table(parts, numbered(parts[0]), dtype, device)
+    path, h5py = own_file(folder, "BSDS300", "BSDS300.hdf5"), installed("h5py")
+
+    def parts(path: Path) -> list[np.ndarray]:
+        with h5py.File(path, "r") as file:
+            return [file[name][:] for name in ("train", "validation", "test")]
+
+    return _table(read(path, parts), numbered(63), 63, path, dtype, device)
 
 
 def _table(
-    parts: Sequence[np.ndarray], names: Iterable[str], dtype: torch.dtype | None, device: Device
+    parts: Sequence[np.ndarray],
+    names: Sequence[str],
+    columns: int,
+    path: Path | str,
+    dtype: torch.dtype | None,
+    device: Device,
 ) -> Table:
-    dtype = torch.get_default_dtype() if dtype is None else dtype
-    if not dtype.is_floating_point:
+    """The table of three parts with so many columns, all of them finite numbers that differ from row to row."""
+    if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"Expected a floating dtype; got {dtype}. Ask for torch.float32 or torch.float64.")
+    if fault := _unusable(parts, names, columns):
+        raise ValueError(
+            f"Expected {path} to give {columns} columns of finite numbers that vary, in rows for train, validation and "
+            f"test; got {fault}. Unpack the published file again."
+        )
+    dtype = torch.get_default_dtype() if dtype is None else dtype
     train, validation, test = (torch.as_tensor(part, dtype=dtype, device=device) for part in parts)
     return Table(train, validation, test, tuple(map(str, names)), train.mean(0), train.std(0, correction=0))
+
+
+def _unusable(parts: Sequence[np.ndarray], names: Sequence[str], columns: int) -> str:
+    """What is wrong with the parts of a table, if anything."""
+    if any(part.shape[1:] != (columns,) or not len(part) for part in parts):
+        return f"the shapes {', '.join(str(part.shape) for part in parts)}"
+    varying = parts[0].max(0) > parts[0].min(0)
+    usable = np.all([varying, *(np.isfinite(part).all(0) for part in parts)], axis=0)
+    bad = [str(name) for name, good in zip(names, usable) if not good]
+    return "NaN, inf or one value alone in " + ", ".join(bad) if bad else ""
 
 
 def __dir__() -> list[str]:

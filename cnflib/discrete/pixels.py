@@ -65,11 +65,11 @@ class Dequantize(Bijection):
                 f"{x.numel()} values. Pass levels=… as many as your data has, and pixels before they are scaled."
             )
         # A point on the edge of its cell would be decoded as a neighbour after the roundings of (x + u) / L and L z.
-        edge = 2 * self.levels * torch.finfo(x.dtype).eps
+        edge = 2 * self.levels * torch.finfo(x.dtype).eps if x.is_floating_point() else 1.0
         if edge > 0.1:
             raise ValueError(
                 f"Expected x of a dtype in which a cell of {self.levels} levels holds points; got {x.dtype}. "
-                "Dequantize in float32 or float64 and round what comes out."
+                "Dequantize in float32 or float64, x.float() of integers, and round what comes out."
             )
         u = torch.rand(x.shape, **source(generator), dtype=x.dtype, device=x.device)
         return (x + u.clamp(edge, 1 - edge)) / self.levels, -self._logdet(x)
@@ -164,7 +164,7 @@ def mean_log_prob(
     K, so numbers of different K could not be compared.) State K with every number all the same.
 
     Args:
-        flow: A flow whose ``log_prob`` draws from ``generator``.
+        flow: A flow that adds noise to what it encodes, by :class:`Dequantize` or a bijection of one's own.
         y: Integers as floats, shape ``(B, *event)``.
         draws: The number K.
         context: What the density is conditioned on, a tensor of B rows.
@@ -174,7 +174,8 @@ def mean_log_prob(
         Nats, shape ``(B,)``, for :func:`cnflib.metrics.bits_per_dim` with ``levels=1``.
 
     Raises:
-        ValueError: If ``draws`` is not a positive int.
+        ValueError: If ``draws`` is not a positive int, or the flow encodes a row twice as the same point: a density
+            without noise can be as high as one likes on integers, and bounds no code length.
 
     Example:
         >>> import torch
@@ -189,6 +190,22 @@ def mean_log_prob(
     """
     check_positive_int(draws, "draws")
     total = flow.log_prob(y, context, generator)
+    if eager(y) and not _adds_noise(flow, y[:1], None if context is None else context[:1]):
+        raise ValueError(
+            "Expected flow to add noise to the pixels that it encodes; got one that encodes a row twice as the same "
+            "point. Put the noise before it, and leave the pixels integers: flow.after(Chain(Dequantize(levels), "
+            "Logit()))."
+        )
     for _ in range(draws - 1):
         total = total + flow.log_prob(y, context, generator)
     return total / draws
+
+
+@torch.no_grad()
+def _adds_noise(flow: Flow, y: Tensor, context: Tensor | None) -> bool:
+    """Whether a flow encodes a row as two points when it is asked twice."""
+    if any(isinstance(part, Dequantize) for part in flow.modules()):
+        return True
+    own = torch.Generator(y.device)  # the caller's stream stays where it is
+    one, other = (flow.encode(y, context, own) for _ in range(2))
+    return not torch.equal(one, other)

@@ -19,13 +19,18 @@ def __dir__() -> list[str]:
 
 
 def images(
-    ax: Axes, x: Tensor, columns: int | None = None, low: float | None = None, high: float | None = None
+    ax: Axes,
+    x: Tensor | None = None,
+    columns: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
 ) -> AxesImage:
     """A grid of images, row by row, grey or in colour, with thin white lines between them.
 
     Args:
-        x: The images, a tensor or NumPy array of any dtype: shape ``(N, H, W)`` or ``(N, 1, H, W)`` for grey ones,
-            ``(N, 3, H, W)`` for red, green and blue.
+        ax: The axes.
+        x: The images, needed, a tensor or NumPy array of any dtype: shape ``(N, H, W)`` or ``(N, 1, H, W)`` for grey
+            ones, ``(N, 3, H, W)`` for red, green and blue.
         columns: Images in a row, by default as many as make the grid nearly square.
         low: The value drawn black, by default the smallest here.
         high: The value drawn white, or at full strength of its colour, by default the largest here.
@@ -63,7 +68,8 @@ def _rgb(x: Tensor) -> np.ndarray:
     if len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
         raise ValueError(
             "Expected x of shape (N, 1, H, W), (N, 3, H, W) or (N, H, W), one image at least; got "
-            f"{shape or type(x).__name__}. Channels go first: x.movedim(-1, 1); one image alone is x[None]."
+            f"{shape or type(x).__name__}. The axes come before them: images(ax, x). Channels go first: "
+            "x.movedim(-1, 1); one image alone is x[None]."
         )
     check_finite(x, "x")
     pictures = as_array(x)

@@ -14,6 +14,16 @@ The loop itself stays with the reader::
                 generator=generator,
                 step=step,
             )
+
+Another day, with all of these built anew, the run goes on at ``start``::
+
+    objects = {
+        "flow": flow,
+        "optimizer": optimizer,
+        "ema": ema,
+        "generator": generator,
+    }
+    start = 1 + load("run.pt", **objects)["step"]
 """
 
 from cnflib.train.averages import EMA

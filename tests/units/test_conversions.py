@@ -366,15 +366,16 @@ def test_a_conversion_takes_a_field_of_two_or_three_arguments_and_none_for_a_con
     of_two = lambda t, x: x
     of_three = lambda t, x, context=None: x if context is None else context * x
     path = Linear(Bridge())
-    fields = [convert(field, path) for field in (of_two, of_three, required)]
-    if convert is not conversions["guided"]:
+    guides = convert is conversions["guided"]  # only a field that takes a context can be guided
+    fields = [convert(field, path) for field in (of_two, of_three, required)[guides:]]
+    if not guides:
         for field in fields:
             assert_close(field(0.3, x), fields[0](0.3, x), 0)
             assert_close(field(0.3, x, None), fields[0](0.3, x), 0)
         assert seen and all(c is None for c in seen)
-    assert_close(fields[1](0.3, x, context), fields[2](0.3, x, context), 0)
-    with pytest.raises(ValueError, match="Expected no context"):
-        fields[0](0.3, x, context)
+    assert_close(fields[-2](0.3, x, context), fields[-1](0.3, x, context), 0)
+    with pytest.raises(ValueError, match="Expected (no context|a field f.t, x, context.)"):
+        convert(of_two, path)(0.3, x, context)
 
 
 @pytest.mark.parametrize("convert", list(conversions.values())[:4], ids=list(conversions)[:4])
@@ -411,6 +412,20 @@ def test_a_conversion_on_a_learned_path_holds_its_schedules_too():
         gradients.append(path.beta.coefficients.grad)
     assert gradients[0].all()
     torch.testing.assert_close(gradients[1], gradients[2], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [None, "2", float("nan"), float("inf"), torch.ones(2)], ids=str)
+def test_a_weight_of_guidance_is_a_finite_number(weight):
+    with pytest.raises(ValueError, match="finite weight; got MLP .*weight="):
+        guided(MLP(2, context=2), weight)
+
+
+def test_guidance_wants_a_context_and_a_dropped_one_has_rows():
+    with pytest.raises(ValueError, match="Expected context"):
+        guided(lambda t, x, context=None: x, 1.0)(0.5, torch.zeros(3, 2))
+    for context in (torch.ones(6), torch.tensor(1.0), None, [1.0]):
+        with pytest.raises(ValueError, match="Expected context"):
+            drop_context(context, 0.5)
 
 
 def test_labels_are_refused_where_zeros_mean_that_nothing_is_known():

@@ -13,6 +13,7 @@ import torch
 
 from cnflib.data import _download, mnist
 from cnflib.data._download import Published
+from cnflib.data.digits import digits
 
 
 def packed(values):
@@ -195,9 +196,10 @@ def test_many_downloads_at_once_do_no_harm(hosts, server, tmp_path):
 
 def test_a_folder_of_one_s_own_comes_first_and_is_read_as_it_is(hosts, server, tmp_path, monkeypatch):
     monkeypatch.setenv("CNFLIB_DATA", str(tmp_path / "own"))
+    (tmp_path / "own").mkdir()
     hosts("whole")
     check_whole(mnist.mnist())  # there is no folder mnist in it yet
-    (folder := tmp_path / "own" / "mnist").mkdir(parents=True)
+    (folder := tmp_path / "own" / "mnist").mkdir()
     images, labels = FILES["train"]
     (folder / images.name).write_bytes(packed(255 - IMAGES[:7]))
     with pytest.raises(ValueError, match=f"{folder / labels.name}.*FileNotFound"):
@@ -219,6 +221,45 @@ def test_a_broken_file_of_one_s_own_is_named(content, hosts, tmp_path, monkeypat
         (tmp_path / "mnist" / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{tmp_path / 'mnist' / FILES['train'][0].name}.*IDX"):
         mnist.mnist()
+
+
+@pytest.mark.parametrize("name", ["none", "mnist"])
+def test_a_variable_that_names_no_folder_of_folders_is_shown_and_nothing_is_asked(
+    name, hosts, server, tmp_path, monkeypatch
+):
+    """Neither a folder that does not exist nor the folder of the files themselves is passed over for the network."""
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.setenv("CNFLIB_DATA", str(tmp_path / name))
+    hosts("whole")
+    with pytest.raises(ValueError, match=f"Expected CNFLIB_DATA .*got {tmp_path / name}"):
+        mnist.mnist()
+    assert not server.asked
+
+
+def test_a_failed_download_names_the_folder_that_the_variable_means(hosts, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNFLIB_DATA", str(tmp_path))
+    hosts("missing")
+    with pytest.raises(ValueError, match=f"into {tmp_path / 'mnist'}"):
+        mnist.mnist()
+
+
+def test_labels_of_another_split_are_refused(hosts, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNFLIB_DATA", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    for file, values in zip(FILES["train"], (IMAGES, LABELS[:7])):
+        (tmp_path / "mnist" / file.name).write_bytes(packed(values))
+    with pytest.raises(ValueError, match="20 images, 7 labels"):
+        mnist.mnist()
+
+
+def test_a_dtype_holds_every_level_or_is_refused(hosts):
+    hosts("whole")
+    for dtype in (torch.uint8, torch.int16, torch.bfloat16, torch.float64):
+        check_whole(mnist.mnist(dtype=dtype))
+    assert digits(dtype=torch.int8).images.max() == 16
+    for call in (lambda: mnist.mnist(dtype=torch.int8), lambda: digits(dtype=torch.bool)):
+        with pytest.raises(ValueError, match="dtype"):
+            call()
 
 
 def test_a_split_that_is_none_is_refused(hosts):

@@ -7,10 +7,12 @@ import torch
 from registry import rng, started
 from torch import nn
 
-from cnflib import Chain, Flow, StandardNormal
+from cnflib import Bijection, Chain, Flow, StandardNormal
+from cnflib.continuous import Hutchinson
 from cnflib.discrete import Dequantize, Logit, mean_log_prob
 from cnflib.metrics import bits_per_dim
-from cnflib.models import glow, realnvp
+from cnflib.models import ffjord, glow, realnvp
+from cnflib.ode import Fixed
 
 every_level = pytest.mark.parametrize("levels", [2, 5, 7, 100, 256])
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -248,6 +250,35 @@ def test_cells_share_the_mass_of_the_cube():
     assert abs(p.mean(1).sum() - cube) < 4 * (p.var(1) / 50_000).sum() ** 0.5
     bound = flow.log_prob(y, generator=rng()).reshape(4, -1).mean(1)
     assert (bound < p.mean(1).log()).all()  # Jensen
+
+
+class Uneven(Bijection):
+    """Noise of one's own, of a density that is not uniform in a cell."""
+
+    def encode_and_logdet(self, x, context=None, generator=None):
+        u = torch.rand(x.shape, generator=generator, dtype=x.dtype).clamp(1e-6)
+        return (x + u**2) / 4, (2 * u / 4).log().flatten(1).sum(1)
+
+    def decode_and_logdet(self, z, context=None, generator=None):
+        return (4 * z).floor(), z.new_zeros(z.shape[0])
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_a_flow_without_noise_gets_no_number_of_bits(draws):
+    """Pixels divided by hand, whose density has no bound; noise of one's own is as good as Dequantize."""
+    y, context = integers(4, 5, 2, dtype=torch.float32), torch.randn(5, 3, generator=rng())
+    bare = ffjord(dim=2, hidden=(4,), divergence=Hutchinson(), solver=Fixed(2))
+    for flow, x, c in ((bare, y / 4, None), (realnvp(dim=2, context=3), y / 4, context)):
+        with pytest.raises(ValueError, match=r"Expected flow to add noise.*after\(Chain\(Dequantize"):
+            mean_log_prob(flow, x, draws, c, rng())
+    for noise in (Dequantize(4), Uneven()):
+        assert mean_log_prob(bare.after(noise), y, draws, None, rng()).isfinite().all()
+
+
+def test_integers_of_an_integer_dtype_are_refused_by_encode_alone_too():
+    for y in (torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"Expected x of a dtype.*x\.float\(\)"):
+            Dequantize(17).encode(y)
 
 
 def test_draws_are_averaged_row_by_row():

@@ -482,6 +482,7 @@ FAULTS = {
     "one image": (lambda ax: plot.images(ax, torch.zeros(8, 8)), r"got \(8, 8\)"),
     "no image": (lambda ax: plot.images(ax, torch.zeros(0, 8, 8)), "one image at least"),
     "a list": (lambda ax: plot.images(ax, [1.0]), "got list"),
+    "no axes": (lambda ax: plot.images(PICTURES), r"got NoneType.*images\(ax, x\)"),
     "NaN in an image": (lambda ax: plot.images(ax, torch.full((2, 8, 8), math.nan)), "finite x; got NaN"),
     "no columns": (lambda ax: plot.images(ax, PICTURES, columns=0), "columns to be a positive int"),
     "NaN": (lambda ax: plot.density(ax, lambda x: x[:, 0] * math.nan, BOX), "NaN"),

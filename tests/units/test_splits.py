@@ -58,9 +58,20 @@ def test_arrays_and_lists_are_welcome_and_parts_are_copies():
         ((x[:3],), (0.8, 0.1, 0.1)),
         ((x,), ()),
         ((), (0.5, 0.5)),
+        ((x, context, 256), (0.5, 0.5)),
+        ((x, (0.5, 0.5)), (0.8, 0.1, 0.1)),
+        ((x,), 0.8),
+        ((x,), (float("nan"), 0.5)),
+        ((x,), None),
     ],
-    ids=["rows", "sum", "negative", "zero", "empty part", "no part", "no table"],
+    ids=["rows", "sum", "negative", "zero", "empty part", "no part", "no table"]
+    + ["a number as a table", "fractions as a table", "one share", "NaN", "None"],
 )
 def test_what_is_no_split_is_refused(tables, fractions):
-    with pytest.raises(ValueError, match="fractions"):
+    with pytest.raises(ValueError, match="Expected tables.*fractions"):
         split(*tables, fractions=fractions)
+
+
+def test_a_seed_is_no_generator():
+    with pytest.raises(ValueError, match="generator.*manual_seed"):
+        split(x, generator=0)

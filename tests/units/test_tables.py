@@ -66,8 +66,8 @@ def test_power_is_shuffled_and_gets_noise_of_the_width_of_the_last_digit(folder)
 def test_gas_drops_sensors_until_no_two_agree(folder):
     """The first column with a later one above 0.98 goes, until none is left; not one at -0.99."""
     pandas = pytest.importorskip("pandas")
-    data = draws(N, 4)
-    data = np.c_[data, data[:, 0] + 0.1 * draws(N, 1)[:, 0] ** 2, -data[:, 1], 2 * data[:, 4 - 2], data[:, 0]]
+    data = draws(N, 6)
+    data = np.c_[data, data[:, 0] + 0.1 * draws(N, 1)[:, 0] ** 2, -data[:, 1], 2 * data[:, 2], data[:, 0]]
     names = [f"R{k}" for k in range(data.shape[1])]
     frame = pandas.DataFrame(np.c_[draws(N, 3), data], columns=["Time", "Meth", "Eth", *names])
     frame.to_pickle(folder / "gas" / "ethylene_CO.pickle")
@@ -78,13 +78,13 @@ def test_gas_drops_sensors_until_no_two_agree(folder):
             break
         del left[agree.argmax()]
     rows = whole(table := tables.gas(dtype=torch.float64))
-    assert table.columns == tuple(names[k] for k in left) and 3 < len(left) < 7
+    assert table.columns == tuple(names[k] for k in left) and len(left) == 8
     close(rows, (data[:, left] - data[:, left].mean(0)) / data[:, left].std(0, ddof=1))
 
 
 def test_hepmass_takes_the_signal_and_drops_columns_that_repeat_their_least_value(folder):
     pandas = pytest.importorskip("pandas")
-    data, names = draws(2 * N, 4), ["f0", "f1", "f2", "f3"]
+    data, names = draws(2 * N, 22), [f"f{k}" for k in range(22)]
     data[:, 1] = np.maximum(data[:, 1], 2)  # the least value, many times
     data[:, 2] = np.minimum(data[:, 2], 4)  # the largest, which does not count
     label = np.arange(2 * N) % 2
@@ -96,11 +96,12 @@ def test_hepmass_takes_the_signal_and_drops_columns_that_repeat_their_least_valu
         frame = pandas.DataFrame(np.c_[label, rows], columns=["# label", *columns])
         frame.to_csv(folder / "hepmass" / file, index=False)
     table = tables.hepmass(dtype=torch.float64)
-    assert table.columns == ("f0", "f2", "f3")
-    signal = data[label == 1][:, [0, 2, 3]]
+    smooth = [0, *range(2, 22)]
+    assert table.columns == tuple(f"f{k}" for k in smooth)
+    signal = data[label == 1][:, smooth]
     units = lambda rows: (rows - signal.mean(0)) / signal.std(0, ddof=1)
     close(torch.cat(table[:2]), units(signal))
-    close(table.test, units(data[::-1][label == 1][:, [0, 2, 3]]))
+    close(table.test, units(data[::-1][label == 1][:, smooth]))
     assert len(table.validation) == N // 10
 
 
@@ -155,7 +156,64 @@ def test_a_pickle_that_pandas_cannot_read_is_named(folder):
         tables.gas()
 
 
+def spoiled(**columns):
+    data = draws(N, 43)
+    for name, value in columns.items():
+        data[5 if value is None else slice(None), int(name[1:])] = value
+    return data
+
+
+FAULTS = {
+    "NaN": (lambda: spoiled(x7=None), "x7[.]"),
+    "one value": (lambda: spoiled(x3=0.1, x40=2.0), "x3, x40[.]"),
+    "columns": (lambda: draws(N, 42), "42"),
+    "rows": (lambda: draws(9, 43), "shapes"),
+    "axes": (lambda: draws(N), "shapes"),
+    "objects": (lambda: np.array([{}] * N), "whole; got ValueError"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_file_that_is_not_as_published_is_refused_with_its_place(kind, folder):
+    make, match = FAULTS[kind]
+    np.save(path := folder / "miniboone" / "data.npy", make())
+    with pytest.raises(ValueError, match=f"{path}.*{match}"):
+        tables.miniboone()
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+@pytest.mark.parametrize("name", ["power", "miniboone"])
+def test_a_broken_array_is_named_without_advice_to_unpickle(name, content, folder):
+    (path := folder / name / "data.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=f"Expected {path} to be the published file, whole") as caught:
+        READERS[name][0]()
+    assert "pickle" not in str(caught.value)
+
+
+def test_every_table_has_its_published_columns(folder):
+    """POWER too: another number of columns does not pass because the noise would broadcast."""
+    pandas = pytest.importorskip("pandas")
+    for name, columns in (("power", 7), ("power", 3), ("miniboone", 44)):
+        np.save(folder / name / "data.npy", draws(N, columns))
+        with pytest.raises(ValueError, match=f"{folder / name}"):
+            READERS[name][0]()
+    pandas.DataFrame(draws(N, 10), columns=["Time", "Meth", "Eth", *"abcdefg"]).to_pickle(
+        folder / "gas" / "ethylene_CO.pickle"
+    )
+    with pytest.raises(ValueError, match="ethylene_CO.pickle to give 8 columns"):
+        tables.gas()
+
+
+@readers
+def test_a_variable_that_names_no_folder_of_folders_is_shown(name, folder, monkeypatch):
+    for wrong in (folder / "none", folder / name):
+        monkeypatch.setenv("CNFLIB_DATA", str(wrong))
+        with pytest.raises(ValueError, match=f"Expected CNFLIB_DATA .*got {wrong}"):
+            READERS[name][0]()
+
+
 def test_an_integer_dtype_is_refused(folder):
-    np.save(folder / "miniboone" / "data.npy", draws(N, 3))
+    np.save(folder / "miniboone" / "data.npy", draws(N, 43))
     with pytest.raises(ValueError, match="dtype"):
         tables.miniboone(dtype=torch.int64)

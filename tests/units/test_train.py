@@ -506,10 +506,19 @@ UNREADABLE = {
 def test_what_could_not_be_read_back_is_never_written(tmp_path, kind):
     path = tmp_path / "run.pt"
     save(path, step=1)
-    with pytest.raises(ValueError, match="plain values in save.'run.pt'"):
-        save(path, step=2, culprit=UNREADABLE[kind])
+    value = UNREADABLE[kind]
+    with pytest.raises(ValueError, match="plain values in save.'run.pt'") as caught:
+        save(path, step=2, culprit=value, net=nn.Linear(1, 1))
+    assert f"in culprit ({type(value).__name__}). Turn" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
     assert load(path) == {"step": 1}
     assert os.listdir(tmp_path) == ["run.pt"]
+
+
+def test_what_is_saved_has_a_name(tmp_path):
+    with pytest.raises(ValueError, match=r"by name, like flow=flow; got Linear"):
+        save(tmp_path / "run.pt", nn.Linear(1, 1))
+    assert not os.listdir(tmp_path)
 
 
 def test_loading_names_what_is_missing_and_restores_nothing(tmp_path):
@@ -519,11 +528,73 @@ def test_loading_names_what_is_missing_and_restores_nothing(tmp_path):
     trained = [w.clone() for w in run.weights()]
     with pytest.raises(ValueError, match="Expected ema"):
         load(path, net=run.net, optimizer=run.optimizer, ema=run.ema)
-    with pytest.raises(AttributeError, match="load_state_dict"):
+    with pytest.raises(ValueError, match=r"Expected step in .*load\(path, …\)\['step'\]"):
         load(path, net=run.net, step=3)
     with pytest.raises(FileNotFoundError, match=r"none\.pt"):
         load(tmp_path / "none.pt", net=run.net)
     assert_same(run.weights(), trained)
+
+
+@pytest.mark.parametrize("wrong", ["module", "optimizer", "ema", "generator"])
+def test_what_does_not_fit_is_named_and_nothing_is_restored(tmp_path, wrong):
+    """All that came before it, and what was half overwritten, is put back bit for bit."""
+    save(tmp_path / "run.pt", **{**(saved := Run()).objects(), "other": nn.Linear(2, 2)})
+    if wrong == "generator":
+        save(tmp_path / "run.pt", **saved.objects(), other=torch.zeros(3, dtype=torch.uint8))
+    run = Run()
+    list(run.train(3))
+    unfit = {
+        "module": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)),
+        "optimizer": torch.optim.Adam(nn.Linear(2, 2).parameters()),
+        "ema": EMA(nn.Linear(2, 2)),
+        "generator": torch.Generator(),
+    }[wrong]
+    objects = {**run.objects(), "other": unfit}
+    copied = lambda: {name: torch_bytes(value) for name, value in objects.items()}
+    before = copied()
+    with pytest.raises(ValueError, match="(?s)Expected other to take what .*Nothing was restored"):
+        load(tmp_path / "run.pt", **objects)
+    assert copied() == before
+
+
+def torch_bytes(value):
+    stream = io.BytesIO()
+    torch.save(value.get_state() if isinstance(value, torch.Generator) else value.state_dict(), stream)
+    return stream.getvalue()
+
+
+def test_a_module_half_overwritten_is_put_back(tmp_path):
+    net, path = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), tmp_path / "run.pt"
+    save(path, net=nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)))
+    before = [w.clone() for w in net.parameters()]
+    with pytest.raises(ValueError, match="(?s)Expected net to take what .*size mismatch"):
+        load(path, net=net)
+    assert_same(net.parameters(), before)
+
+
+OTHER_FILES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("hello"),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "module": lambda path: torch.save(nn.Linear(1, 1), path),
+    "tensor": lambda path: torch.save(torch.ones(3), path),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path, kind):
+    save(path := tmp_path / "run.pt", step=1)
+    OTHER_FILES[kind](path)
+    with pytest.raises(ValueError, match=f"Expected {path} to be a whole file written by save") as caught:
+        load(path)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_state_dict_alone_is_told_from_a_checkpoint(tmp_path):
+    net = nn.Linear(1, 1)
+    torch.save(net.state_dict(), path := tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"got a file of weight, bias.*load_state_dict\(torch\.load"):
+        load(path, net=net)
 
 
 def test_best_device_can_hold_float64():
