@@ -96,7 +96,7 @@ class Uniform:
             return
         if self._runs(x, t.expand(x.shape[0]), context, x):
             raise ValueError(
-                f"Expected field to be called f(t, x); {_called(self.field)} fails so and runs as f(x, t) "
+                f"Expected field to be called f(t, x); {called(self.field)} fails so and runs as f(x, t) "
                 f"({type(error).__name__}: {error}). Wrap it: cnflib.adapters.time_second(net)."
             ) from error
         other = t.expand(x.shape[0]) if t.ndim == 0 else t[:1].reshape(())
