@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cnflib._check import check_event, check_finite, described, shown
+from cnflib._check import check_event, check_finite, described, eager, shown
 
 __all__ = [
     "are_within",
@@ -62,10 +62,10 @@ def check_unit(u: Tensor, name: str) -> None:
 
 
 def are_within(values: Tensor, top: int, floating: bool) -> bool:
-    """Whether there are numbers, floating or integers as said, all from 0 to top."""
+    """Whether there are numbers, floating or integers as said, all from 0 to top as far as Python may look."""
     if not isinstance(values, Tensor) or values.is_floating_point() != floating or values.dtype == torch.bool:
         return False
-    return values.numel() > 0 and bool(((values >= 0) & (values <= top)).all())
+    return values.numel() > 0 and (not eager(values) or bool(((values >= 0) & (values <= top)).all()))
 
 
 def extent(values: object) -> str:
