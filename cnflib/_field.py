@@ -33,7 +33,7 @@ class Uniform:
         self.needs_context = needs_context
 
     def __call__(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        if t.ndim == 1 and x.shape[0] == x.shape[-1] and not torch.compiler.is_compiling():
+        if getattr(t, "ndim", 0) == 1 and x.shape[0] == x.shape[-1] and not torch.compiler.is_compiling():
             self._keeps_rows(t, x, context)
         try:
             if context is None and not self.needs_context:
@@ -42,7 +42,8 @@ class Uniform:
                 return self.field(t, x, context)
         except (IndexError, RuntimeError, TypeError) as error:
             if not torch.compiler.is_compiling():
-                self._diagnose(t, x, context, error)
+                if fault := self._fault(t, x, context, f"{type(error).__name__}: {error}"):
+                    raise ValueError(fault) from error
                 if CALLED not in getattr(error, "__notes__", ()):
                     error.add_note(CALLED)
             raise
@@ -73,42 +74,38 @@ class Uniform:
             return False
         return getattr(value, "shape", None) == x.shape
 
-    def _diagnose(self, t: Tensor, x: Tensor, context: Tensor | None, error: Exception) -> None:
-        """Raise a ValueError where x is no event of the field, a context is missing, or t has a shape it fails at."""
-        event = getattr(self.field, "shape", None)
+    def _fault(self, t: Tensor, x: Tensor, context: Tensor | None, said: str) -> str:
+        """What the user is told of a field that failed, where the reason can be found."""
+        event, name = getattr(self.field, "shape", None), called(self.field)
         if isinstance(event, tuple) and x.shape[1:] != event:
-            raise ValueError(
-                f"Expected x of shape {batched(event)}, that of the field {called(self.field)}; got {tuple(x.shape)}."
-            ) from error
-        if "not require grad" in str(error) or "requires_grad_()" in str(error):  # from torch.autograd.grad
-            raise ValueError(
+            return f"Expected x of shape {batched(event)}, that of the field {name}; got {tuple(x.shape)}."
+        if "not require grad" in said or "requires_grad_()" in said:  # from torch.autograd.grad
+            return (
                 f"Expected field to run without gradients, as in sample, and inside of torch.func transforms, as in "
-                f"log_prob; {called(self.field)} does not, most likely because of torch.autograd.grad "
-                f"({type(error).__name__}: {error}). The gradient of a potential U that runs everywhere is "
-                "torch.func.grad(lambda y: U(y).sum())(x)."
-            ) from error
+                f"log_prob; {name} does not, most likely because of torch.autograd.grad ({said}). The gradient of a "
+                "potential U that runs everywhere is torch.func.grad(lambda y: U(y).sum())(x)."
+            )
         if context is None and self.needs_context:
-            raise ValueError(
-                f"Expected a context, as {called(self.field)} has a third argument without a default and fails where "
-                f"it is None ({type(error).__name__}: {error}). Pass context=…, or let the argument default to None."
-            ) from error
+            return (
+                f"Expected a context, as {name} has a third argument without a default and fails where it is None "
+                f"({said}). Pass context=…, or let the argument default to None."
+            )
         if not isinstance(t, Tensor) or t.ndim > 1 or self._runs(t, x, context, x):  # memory may have run out
-            return
+            return ""
         if self._runs(x, t.expand(x.shape[0]), context, x):
-            raise ValueError(
-                f"Expected field to be called f(t, x); {called(self.field)} fails so and runs as f(x, t) "
-                f"({type(error).__name__}: {error}). Wrap it: cnflib.adapters.time_second(net)."
-            ) from error
+            return (
+                f"Expected field to be called f(t, x); {name} fails so and runs as f(x, t) ({said}). Wrap it: "
+                "cnflib.adapters.time_second(net)."
+            )
         other = t.expand(x.shape[0]) if t.ndim == 0 else t[:1].reshape(())
         if not self._runs(other, x, context, x):
-            return
+            return ""
         wanted, got = ("(B,)", "()") if t.ndim == 0 else ("()", "(B,)")
-        raise ValueError(
-            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {called(self.field)} fails "
-            f"at shape {got} and runs at {wanted} ({type(error).__name__}: {error}). Let t.reshape(-1, 1) be a column "
-            "for both, expanded by .expand(len(x), 1), or wrap the net: cnflib.adapters has time_first, time_second "
-            "and time_as_feature."
-        ) from error
+        return (
+            f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {name} fails at shape {got} "
+            f"and runs at {wanted} ({said}). Let t.reshape(-1, 1) be a column for both, expanded by .expand(len(x), 1), or "
+            "wrap the net: cnflib.adapters has time_first, time_second and time_as_feature."
+        )
 
 
 def uniform(field: Callable[..., Tensor]) -> Uniform:
