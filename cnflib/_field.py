@@ -103,8 +103,8 @@ class Uniform:
         wanted, got = ("(B,)", "()") if t.ndim == 0 else ("()", "(B,)")
         return (
             f"Expected field to take t of shape () in a solve and of shape (B,) in a loss; {name} fails at shape {got} "
-            f"and runs at {wanted} ({said}). Let t.reshape(-1, 1) be a column for both, expanded by .expand(len(x), 1), or "
-            "wrap the net: cnflib.adapters has time_first, time_second and time_as_feature."
+            f"and runs at {wanted} ({said}). Let t.reshape(-1, 1) be a column for both, expanded by .expand(len(x), "
+            "1), or wrap the net: cnflib.adapters has time_first, time_second and time_as_feature."
         )
 
 
