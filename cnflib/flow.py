@@ -114,7 +114,7 @@ class Flow(nn.Module):
         bijection, base = self.bijection, self.base
         check_call(x, self.event_shape, context, bijection, generator=generator)
         shape = x.shape[0], *base.event_shape
-        z, logdet = _both(bijection.encode_and_logdet(x, context, generator), shape, bijection)
+        z, logdet = _point_and_logdet(bijection.encode_and_logdet(x, context, generator), shape, bijection)
         log_prob = base.log_prob(z, context, generator)
         _check_terms(log_prob, logdet, x, bijection, base)
         return log_prob + logdet
@@ -177,7 +177,9 @@ class Flow(nn.Module):
         """
         z, context = self._latents(learning(self.base), n, context, generator)
         shape = z.shape[0], *self.event_shape
-        x, logdet = _both(self.bijection.decode_and_logdet(z, context, generator), shape, self.bijection)
+        x, logdet = _point_and_logdet(
+            self.bijection.decode_and_logdet(z, context, generator), shape, self.bijection
+        )
         log_prob = self.base.log_prob(z, context, generator)
         _check_terms(log_prob, logdet, z, self.bijection, self.base)
         return x, log_prob - logdet
@@ -316,7 +318,7 @@ class _Scaled(nn.Module):
 _REARRANGED = "A bijection that rearranges an event says so by latent_shape and data_shape."
 
 
-def _both(returned: object, shape: tuple[int, ...], bijection: object) -> tuple[Tensor, Tensor]:
+def _point_and_logdet(returned: object, shape: tuple[int, ...], bijection: object) -> tuple[Tensor, Tensor]:
     """The points of that shape and the log-determinants that a bijection returned."""
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise ValueError(

@@ -56,7 +56,7 @@ def audit_reach(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
         return (_weights(z) * z).sum() - logdet.sum()  # no rotation leaves it as it is
 
     try:
-        grads = _gradients(loss(), list(wanted.values()))
+        grads = _grads_of(loss(), list(wanted.values()))
         pairs = zip(wanted, grads, strict=True)
         dead = [
             n for n, grad in pairs if grad is None or (not grad.any() and _change(loss, wanted[n]) > STEEP)
@@ -86,7 +86,7 @@ def audit_detached(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
 
     def count() -> float:
         for index, of in enumerate(("z", "log-det")):
-            grads = _gradients(output(index).sum(), list(leaves.values()))
+            grads = _grads_of(output(index).sum(), list(leaves.values()))
             for (name, leaf), grad in zip(leaves.items(), grads, strict=True):
                 still = grad is None or not grad.any()
                 if still and _change(lambda index=index: output(index), leaf) > STEEP:
@@ -106,7 +106,7 @@ def _weights(y: Tensor) -> Tensor:
     return torch.randn(y.shape, generator=seeded(y.device), dtype=y.dtype, device=y.device)
 
 
-def _gradients(value: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
+def _grads_of(value: Tensor, leaves: list[Tensor]) -> list[Tensor | None]:
     if not value.requires_grad or not leaves:
         return [None] * len(leaves)
     return list(torch.autograd.grad(value, leaves, allow_unused=True))

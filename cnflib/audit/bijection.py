@@ -77,9 +77,9 @@ def audit_bijection(
         >>> report = audit_bijection(Planar(2), torch.randn(3, 2))
         >>> report.raise_for_faults()
         >>> print(report)  # doctest: +ELLIPSIS
-        check                                        error      bound
-        methods return (B, *event) and (B,)       0.00e+00   0.00e+00  ok
-        values are finite                         0.00e+00   0.00e+00  ok
+        check                                       error      bound
+        methods return (B, *event) and (B,)      0.00e+00   0.00e+00  ok
+        x is left as it was                      0.00e+00   0.00e+00  ok
         ...
     """
     check_bijection(bijection, "bijection")
