@@ -527,7 +527,7 @@ def test_what_is_no_schedule_is_refused_by_the_name_of_the_argument():
     for build, message in {
         lambda: Linear(0.1): "Expected gamma",
         lambda: Linear(Bridge): "Expected gamma",
-        lambda: Linear(one): "Expected gamma",
+        lambda: Linear(one): "Expected settings of Linear",
         lambda: Linear(lambda t: -t): "Expected gamma",
         lambda: Linear(lambda t: 0 * t): "Expected gamma",
         lambda: Mirror(None): "Expected gamma",
