@@ -175,7 +175,8 @@ def check_context(context: Tensor | None, x: Tensor, name: str = "x") -> None:
 
 def _way_to_rows(context: object, n: int) -> str:
     if isinstance(context, int | float):
-        return f"Of a number: torch.full(({n}, 1), {float(context)})."
+        seed = "generator=torch.Generator().manual_seed(0)"
+        return f"Of a number: torch.full(({n}, 1), {float(context)}); a seed goes by name: {seed}."
     if not isinstance(context, Tensor):
         return f"Use {tensor_of(context, 'context')}; a generator goes by name: generator=…."
     if context.shape[:1] in ((), (1,)):
@@ -381,8 +382,8 @@ def check_draw(n: int, context: Tensor | None = None, generator: Generator | Non
     check_generator(generator)
     if not isinstance(context, Tensor | None):
         raise ValueError(
-            f"Expected context to be a tensor of n rows, or of 1 row for all, or None; got {described(context)}. A "
-            "generator goes by name: generator=torch.Generator().manual_seed(0); of a number: torch.tensor([[3.0]])."
+            f"Expected context to be a tensor of n rows, or of 1 row for all, or None; got {described(context)}. "
+            f"{_way_to_rows(context, 1)}"
         )
     return check_positive_int(n, "n", " Batches of a shape: cnflib.adapters.given(flow).sample(shape).")
 

@@ -49,7 +49,7 @@ def _held(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
 
 def audit_reach(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
     """The number of parameters that no gradient reaches: outside of the graph, or of gradient 0 where they matter."""
-    wanted = {name: p for name, p in _named(g).items() if p.requires_grad}
+    wanted = {name: p for name, p in _by_name(g).items() if p.requires_grad}
 
     def loss() -> Tensor:
         z, logdet = g.encode_and_logdet(x, context, seeded(x.device))
@@ -75,7 +75,7 @@ def audit_detached(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
     x = x.clone().requires_grad_()
     floating = context is not None and context.is_floating_point()
     context = context.clone().requires_grad_() if floating else context
-    learned = {name: p for name, p in _named(g).items() if p.requires_grad}
+    learned = {name: p for name, p in _by_name(g).items() if p.requires_grad}
     leaves = {"x": x, **({"context": context} if floating else {}), **learned}
 
     def output(index: int) -> Tensor:
@@ -98,7 +98,7 @@ def audit_detached(g: Bijection, x: Tensor, context: Tensor | None) -> Finding:
     return found._replace(hint=f"{found.hint}{hint}")
 
 
-def _named(g: object) -> dict[str, Tensor]:
+def _by_name(g: object) -> dict[str, Tensor]:
     return dict(g.named_parameters()) if isinstance(g, nn.Module) else {}
 
 

@@ -99,7 +99,7 @@ class Coupling(Bijection):
         super().__init__()
         check_transform(transform)
         check_built(net, "net")
-        mask = torch.as_tensor(mask)
+        mask = mask if isinstance(mask, Tensor) else torch.tensor(mask, device="cpu")
         if mask.dtype != torch.bool or mask.all() or not mask.any():
             raise ValueError(
                 "Expected mask to be a bool tensor of the event's shape that keeps some coordinates and transforms "

@@ -529,7 +529,7 @@ refused = {
     "x not finite": (lambda: audit_bijection(standard, x / 0), "finite x"),
     "z of other rows": (lambda: audit_bijection(standard, x, x[:2]), "z to hold a latent"),
     "z of another event": (lambda: audit_bijection(standard, x, torch.zeros(3, 4)), "z to hold a latent"),
-    "context of other rows": (lambda: audit_bijection(standard, x, context=x[:2]), "context with B = 3 rows"),
+    "context of other rows": (lambda: audit_bijection(standard, x, context=x[:2]), "tensor with B = 3 rows"),
     "a flow": (
         lambda: audit_bijection(Flow(standard, StandardNormal(2)), x),
         "bijection",
@@ -549,7 +549,7 @@ refused = {
     ),
     "context of other rows of a flow": (
         lambda: audit_gradients(Flow(standard, StandardNormal(2)), x, x[:2]),
-        "context with B = 3 rows",
+        "tensor with B = 3 rows",
     ),
 }
 
