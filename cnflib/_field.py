@@ -33,7 +33,7 @@ class Uniform:
         self.needs_context = needs_context
 
     def __call__(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        if getattr(t, "ndim", 0) == 1 and x.shape[0] == x.shape[-1] and not torch.compiler.is_compiling():
+        if getattr(t, "ndim", 0) == 1 and 1 < x.shape[0] == x.shape[-1] and not torch.compiler.is_compiling():
             self._keeps_rows(t, x, context)
         try:
             if context is None and not self.needs_context:
