@@ -130,7 +130,7 @@ FAULTS = {
     "NaN": (lambda: log_z(torch.tensor([0.0, math.nan])), "log_w.*NaN"),
     "+inf": (lambda: effective_sample_size(torch.tensor([0.0, math.inf])), r"log_w.*\+inf"),
     "nothing": (lambda: log_z(torch.full((4,), -math.inf)), "log_w finite at one draw"),
-    "column": (lambda: log_z(torch.zeros(4, 1)), r"log_w of shape \(N,\)"),
+    "column": (lambda: log_z(torch.zeros(4, 1)), r"log_w to be a tensor of shape \(N,\)"),
     "few": (lambda: pareto_k(torch.zeros(24)), "N ≥ 25"),
 }
 

@@ -192,7 +192,7 @@ FAULTS = {
     "events": (lambda: MMD()(X, torch.zeros(4, 3)), r"\(4, 2\) and \(4, 3\)"),
     "one point": (lambda: permutation_test(X, X[:1]), "N, M ≥ 2"),
     "NaN": (lambda: EnergyDistance()(X, X * torch.nan), "finite y"),
-    "integers": (lambda: MMD()(X.long(), X), "x of a floating dtype"),
+    "integers": (lambda: MMD()(X.long(), X), "x to be a tensor of a floating dtype"),
     "no splits": (lambda: permutation_test(X, X, permutations=0), "permutations"),
     "no directions": (lambda: SlicedWasserstein(0), "projections"),
     "order below 1": (lambda: SlicedWasserstein(order=0.5), "order"),
