@@ -784,7 +784,10 @@ mistakes = {
     "a time twice": (lambda: solve(swing, y0, (0.0, 0.0)), "times"),
     "a time that is none": (lambda: solve(swing, y0, (0.0, math.nan)), "times"),
     "a table of times": (lambda: solve(swing, y0, torch.ones(2, 2)), "times"),
-    "whole numbers": (lambda: solve(swing, torch.ones(2, dtype=int), (0, 1)), "y0 to be a tensor of a floating dtype"),
+    "whole numbers": (
+        lambda: solve(swing, torch.ones(2, dtype=int), (0, 1)),
+        "y0 to be a tensor of a floating dtype",
+    ),
     "a list": (lambda: solve(swing, [1.0, 2.0], (0, 1)), "y0"),
     "NaN": (lambda: solve(swing, torch.nan * y0, (0, 1)), "finite starting state"),
     "two dtypes": (lambda: solve(swing, (y0, y0.float()), (0, 1)), "y0 of one dtype"),
