@@ -197,7 +197,8 @@ class Flow(nn.Module):
     def after(self, bijection: Bijection, context: Bijection | None = None) -> "Flow":
         r"""The flow of data that a bijection h encodes first: the same model in other units, of the context too.
 
-        .. math:: \log p(x \mid c) = \log p_{\text{flow}}(h(x) \mid k(c)) + \log |\det \partial h / \partial x|
+        .. math:: \begin{aligned} \log p(x \mid c) ={} & \log p_{\text{flow}}(h(x) \mid k(c)) \\
+                  & + \log |\det \partial h / \partial x| \end{aligned}
 
         Parts are shared, not copied: ``realnvp(dim=13).after(Standardize.fit(x_train))``. Every method of the new flow,
         its bijection and its base take the context c as it is.
