@@ -1,6 +1,7 @@
 """One thread for each process, since tests run side by side; the mark of slow tests; settings of figures restored."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import matplotlib
@@ -24,3 +25,12 @@ def settings_of_figures_are_restored() -> Iterator[None]:
     """The style of the book, once used, holds for the process: the next file on this worker must not see it."""
     with matplotlib.rc_context():
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_compiled_yet() -> None:
+    """What torch compiled of a function counts against its limit in the process: files must not share the count."""
+    if "torch._dynamo" in sys.modules:
+        import torch  # not above, where threads are not set yet
+
+        torch.compiler.reset()
