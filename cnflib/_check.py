@@ -14,7 +14,11 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 Shape = tuple[int, ...] | None
 """The shape of an event; None where any will do."""
 
+Context = Tensor | None
+Source = Generator | None
+
 ROWS = "One number a row, e.g. value.flatten(1).sum(1)."
+EACH = "One number for each coordinate of x."
 
 METHODS = ("encode", "decode", "encode_and_logdet", "decode_and_logdet")
 """What a bijection must have; containers call these."""
@@ -106,12 +110,7 @@ def rounding(columns: Tensor) -> Tensor:
 
 
 def check_call(
-    x: Tensor,
-    shape: Shape,
-    context: Tensor | None,
-    owner: object,
-    name: str = "x",
-    generator: Generator | None = None,
+    x: Tensor, shape: Shape, context: Context, owner: object, name: str = "x", generator: Source = None
 ) -> None:
     """Check what a map is called with: points of its event, dtype and device, and rows of context."""
     check_event(x, shape, name)
@@ -259,21 +258,22 @@ def _named(owner: object) -> str:
 
 def check_velocity(velocity: Tensor, x: Tensor, name: str = "field") -> None:
     """Check that what a field returned at x is a tensor of x's shape."""
-    check_returned(
-        velocity, x.shape, f"{name}(t, x, context)", "a tensor", "One number for each coordinate of x."
-    )
+    check_returned(velocity, x.shape, f"{name}(t, x, context)", "a tensor", EACH)
 
 
 def check_differentiable(field: Callable[..., Tensor], t: Tensor, x: Tensor, context: Tensor | None) -> None:
     """Refuse a field whose value changes with x where its derivative is exactly zero in every row."""
-    t, x = t.detach(), x.detach()
-    with torch.no_grad():
-        change = field(t, 1.01 * x + 0.01, context) - field(t, x, context)
-    if change.any() and not vjp(lambda y: field(t, y, context), x)[1](change)[0].any():
+    if _is_cut(field, t.detach(), x.detach(), context):
         raise ValueError(
             "Expected field to be differentiable in x; its value changes with x and its derivative is exactly 0. "
             "Look inside it for detach(), .data, torch.no_grad(), rounding, or a sign."
         )
+
+
+def _is_cut(field: Callable[..., Tensor], t: Tensor, x: Tensor, context: Tensor | None) -> bool:
+    with torch.no_grad():
+        change = field(t, 1.01 * x + 0.01, context) - field(t, x, context)
+    return bool(change.any()) and not vjp(lambda y: field(t, y, context), x)[1](change)[0].any()
 
 
 def check_deterministic(field: object) -> None:
@@ -306,14 +306,18 @@ def _unsteady(module: nn.Module) -> str:
 
 def check_plain(state: Iterable[Tensor] | None = None) -> None:
     """Refuse tensors that a transform of torch.func has wrapped; without tensors, refuse to be inside of one."""
-    transforms = torch._C._are_functorch_transforms_active()
-    wrapped = transforms and (state is None or any(torch.func.debug_unwrap(y) is not y for y in state))
-    if wrapped or torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or _is_wrapped(state):
         raise ValueError(
             "Expected a call outside of torch.func transforms (grad, vmap, jvp) and of torch.export: adaptive steps, "
             "TorchDiffEq, the adjoint and checkpoints do not pass through them, also where they wrap parameters alone. "
             "Use Fixed(steps), or for derivatives in x torch.autograd.grad(…, create_graph=True)."
         )
+
+
+def _is_wrapped(state: Iterable[Tensor] | None) -> bool:
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    return state is None or any(torch.func.debug_unwrap(y) is not y for y in state)
 
 
 def check_finite(x: Tensor, name: str) -> None:
@@ -400,8 +404,9 @@ def check_generator(generator: Generator | None) -> None:
 def check_positive_int(n: int, name: str, way: str = "", least: int = 1) -> int:
     """The number as an int, where it is one of at least so much; integers of NumPy and of torch are welcome."""
     if not _is_int(n) or operator.index(n) < least:
-        kind = "a positive int" if least == 1 else f"an int >= {least}"
-        raise ValueError(f"Expected {name} to be {kind}; got {shown(n)}.{way}")
+        raise ValueError(
+            f"Expected {name} to be {'a positive int' if least == 1 else f'an int >= {least}'}; got {shown(n)}.{way}"
+        )
     return operator.index(n)
 
 

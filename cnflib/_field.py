@@ -41,16 +41,20 @@ class Uniform:
             if self.takes_context:
                 return self.field(t, x, context)
         except (IndexError, RuntimeError, TypeError) as error:
-            if not torch.compiler.is_compiling():
-                if fault := self._fault(t, x, context, f"{type(error).__name__}: {error}"):
-                    raise ValueError(fault) from error
-                if CALLED not in getattr(error, "__notes__", ()):
-                    error.add_note(CALLED)
+            if not torch.compiler.is_compiling() and (reason := self._reason(error, t, x, context)):
+                raise ValueError(reason) from error
             raise
         raise ValueError(
             f"Expected no context, as the field {called(self.field)} is called f(t, x); got one of shape "
             f"{tuple(context.shape)}. Give it a third argument: f(t, x, context)."
         )
+
+    def _reason(self, error: Exception, t: Tensor, x: Tensor, context: Tensor | None) -> str:
+        """The reason of an error, where it is known; where not, the error gets a note of how a field is called."""
+        fault = self._fault(t, x, context, f"{type(error).__name__}: {error}")
+        if not fault and CALLED not in getattr(error, "__notes__", ()):
+            error.add_note(CALLED)
+        return fault
 
     def _keeps_rows(self, t: Tensor, x: Tensor, context: Tensor | None) -> None:
         """Refuse a field that takes times of rows for those of columns, where as many of both would let it pass."""

@@ -116,7 +116,7 @@ class Flow(nn.Module):
         shape = x.shape[0], *base.event_shape
         z, logdet = _point_and_logdet(bijection.encode_and_logdet(x, context, generator), shape, bijection)
         log_prob = base.log_prob(z, context, generator)
-        _check_terms(log_prob, logdet, x, bijection, base)
+        check_returned(log_prob, x.shape[:1], base, "a log-density")
         return log_prob + logdet
 
     @torch.no_grad()
@@ -181,7 +181,7 @@ class Flow(nn.Module):
             self.bijection.decode_and_logdet(z, context, generator), shape, self.bijection
         )
         log_prob = self.base.log_prob(z, context, generator)
-        _check_terms(log_prob, logdet, z, self.bijection, self.base)
+        check_returned(log_prob, z.shape[:1], self.base, "a log-density")
         return x, log_prob - logdet
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
@@ -209,7 +209,7 @@ class Flow(nn.Module):
                 leaves them as they are.
 
         Raises:
-            ValueError: If one has not the four methods of a bijection, or h is for another event than this
+            ValueError: If one has not the four methods of a bijection, or h leads to another event than this
                 flow; later, if a context is not of k's event shape.
 
         Example:
@@ -226,13 +226,6 @@ class Flow(nn.Module):
             >>> flow.sample(3, torch.tensor([[1984.0]])).shape
             torch.Size([3, 2])
         """
-        event = getattr(bijection, "event_shape", None)
-        reached = event and rearranged(bijection, event, "latent_shape")
-        if reached not in (None, self.event_shape):
-            raise ValueError(
-                f"Expected bijection to lead to events of shape {self.event_shape}, those of this flow; got one that "
-                f"leads to {reached}. Fit it to data of the flow's shape, or build the flow for {reached}."
-            )
         if context is None:
             return Flow(Chain(bijection, self.bijection), self.base)
         check_bijection(context, "context")
@@ -320,17 +313,12 @@ _REARRANGED = "A bijection that rearranges an event says so by latent_shape and 
 
 
 def _point_and_logdet(returned: object, shape: tuple[int, ...], bijection: object) -> tuple[Tensor, Tensor]:
-    """The points of that shape and the log-determinants that a bijection returned."""
+    """The points and log-determinants that a bijection returned; those of other shapes would broadcast in silence."""
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise ValueError(
             f"Expected {type(bijection).__name__} to return a point and a log-determinant of shape (B,), as in return "
             f"z, logdet; got {described(returned)}. cnflib.audit.audit_bijection looks at all four methods."
         )
     check_returned(returned[0], shape, bijection, "points", _REARRANGED)
+    check_returned(returned[1], shape[:1], bijection, "a log-determinant")
     return returned
-
-
-def _check_terms(log_prob: Tensor, logdet: Tensor, rows: Tensor, bijection: object, base: object) -> None:
-    """Check that the two terms of a log-density are one number a row; another shape would broadcast in silence."""
-    check_returned(logdet, rows.shape[:1], bijection, "a log-determinant")
-    check_returned(log_prob, rows.shape[:1], base, "a log-density")

@@ -148,7 +148,6 @@ def given(flow: Flow, context: Tensor | None = None) -> FlowDistribution:
         >>> posterior.batch_shape, posterior.sample((5,)).shape
         (torch.Size([4]), torch.Size([5, 4, 2]))
     """
-    check_flow(flow)
     if context is None:
         return FlowDistribution(flow, None, torch.Size())
     check_rows(context, "context")

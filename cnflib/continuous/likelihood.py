@@ -8,10 +8,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from cnflib._check import (
+    check_call,
     check_context,
     check_event,
     check_flow,
-    check_generator,
     check_positive_int,
     check_rows,
     described,
@@ -109,8 +109,7 @@ def log_prob_with_error(
         torch.Size([5])
     """
     check_flow(flow)
-    check_rows(x, "x")
-    check_generator(generator)
+    check_call(x, flow.event_shape, context, flow, generator=generator)
     probes = check_positive_int(probes, "probes", " The spread of one is unknown.", least=2)
     state = _draw_state(x, generator)
     values = [flow.log_prob(x, context, generator)]
@@ -157,10 +156,10 @@ def log_prob_at(
         >>> torch.allclose(log_prob_at(flow, x, 0.0), flow.base.log_prob(x))
         True
     """
-    check_flow(flow)
-    if not isinstance(flow.bijection, CNF):
+    if not isinstance(getattr(flow, "bijection", None), CNF):
         raise ValueError(
-            f"Expected a flow of a single CNF; got {type(flow.bijection).__name__}. For a CNF inside a chain: "
+            "Expected flow to be a Flow of a single CNF; got "
+            f"{described(getattr(flow, 'bijection', flow))}. For a CNF inside a chain: "
             "log_prob_at(Flow(cnf, flow.base), x, t), with x in the coordinates of the CNF."
         )
     check_event(x, flow.event_shape)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
-from cnflib._check import check_generator
+from cnflib._random import source
 from cnflib.data._split import fixed_order
 
 __all__ = ["split"]
@@ -47,7 +47,6 @@ def split(
         >>> realnvp(dim=2, context=1).log_prob(*validation).shape
         torch.Size([20])
     """
-    check_generator(generator)
     columns = [x if isinstance(x, Tensor) else torch.as_tensor(np.array(x)) for x in tables]
     shares, sizes = np.array(fractions, dtype=float).reshape(-1), {len(x) if x.ndim else 0 for x in columns}
     n = min(sizes, default=0)
@@ -62,7 +61,7 @@ def split(
     if generator is None:
         order = fixed_order(n)
     else:
-        order = torch.randperm(n, generator=generator, device=generator.device)
+        order = torch.randperm(n, **source(generator), device=generator.device)
     parts = [order[start:stop] for start, stop in itertools.pairwise(map(int, bounds))]
     return tuple(tuple(x[rows.to(x.device)] for x in columns) for rows in parts)
 

@@ -32,8 +32,7 @@ def check_samples(x: Tensor, y: Tensor, least: int = 2) -> None:
 
 def check_draws(x: Tensor, draws: Tensor) -> None:
     """Check that there are S draws for each point of x, or S for all of them, and no NaN."""
-    tensors = isinstance(x, Tensor) and isinstance(draws, Tensor)
-    if not tensors or draws.shape[1:] not in (x.shape, (1, *x.shape[1:])) or draws.numel() == 0:
+    if not _are_draws(x, draws):
         raise ValueError(
             f"Expected draws of x, or log-densities of both, as tensors of shape (S, *x.shape){_sizes(x)}; got "
             f"{described(draws)} for x of {described(x)}. Of NumPy's take torch.as_tensor. S draws for each of N rows "
@@ -45,6 +44,12 @@ def check_draws(x: Tensor, draws: Tensor) -> None:
             "Expected x and its draws without NaN; got some. Look at these rows: an input that is not finite, or a "
             "diverging solver."
         )
+
+
+def _are_draws(x: object, draws: object) -> bool:
+    if not isinstance(x, Tensor) or not isinstance(draws, Tensor):
+        return False
+    return draws.shape[1:] in (x.shape, (1, *x.shape[1:])) and draws.numel() > 0
 
 
 def _sizes(x: object) -> str:

@@ -132,12 +132,9 @@ class MMD(TwoSampleStatistic):
     __repr__ = compact_repr
 
     def __post_init__(self) -> None:
-        sigmas = self.bandwidths
-        if sigmas is not None and not (
-            isinstance(sigmas, tuple) and sigmas and all(0 < s < math.inf for s in sigmas)
-        ):
+        if not _are_widths(self.bandwidths):
             raise ValueError(
-                f"Expected bandwidths to be a tuple of positive numbers, like (0.5, 1.0); got {sigmas!r}."
+                f"Expected bandwidths to be a tuple of positive numbers, like (0.5, 1.0); got {self.bandwidths!r}."
             )
 
     def splits(self, points: Tensor, member: Tensor, generator: Generator | None = None) -> Tensor:
@@ -255,6 +252,12 @@ def _pooled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     check_samples(x, y)
     points = torch.cat([x, y]).detach().flatten(1).to(widest(x.device))
     return points, (torch.arange(len(points), device=x.device) < len(x))[None]
+
+
+def _are_widths(sigmas: object) -> bool:
+    return sigmas is None or bool(
+        isinstance(sigmas, tuple) and sigmas and all(0 < s < math.inf for s in sigmas)
+    )
 
 
 def _kind(points: Tensor) -> dict:

@@ -20,7 +20,7 @@ from cnflib.ode._checks import check_tableau, check_tolerances, gave_up
 from cnflib.ode._times import ends_and_spans, spread
 from cnflib.ode.adjoint import by_adjoint
 from cnflib.ode.runge_kutta import Size, begin, embedded_step
-from cnflib.ode.solver import RightHandSide, State, Stats, Work
+from cnflib.ode.solver import RightHandSide, SolveError, State, Stats, Work
 from cnflib.ode.tableaus import Tableau, dopri5
 
 __all__ = ["Adaptive"]
@@ -218,7 +218,9 @@ class _Run:
         left = np.ones_like(self.pace)
         while left.any():
             part = _share(self.pace / way / self.pieces, left)
-            self.check_progress(part, left, self.tries - since, start, end, state)
+            vanishing = (part < torch.finfo(state[0].dtype).eps) & (left > 0)
+            if vanishing.any() or self.tries - since >= self.solver.max_steps:
+                raise self.stopped(vanishing, left, start, end, state)
             at = _stages(self.tableau, part, left, start)
             if self.slope is None:  # the method does not end its steps in the slope there
                 self.slope, self.nfe = self.rhs(torch.lerp(start, end, at[0]), state), self.nfe + 1
@@ -245,21 +247,16 @@ class _Run:
         accepted = int(self.accepted.max())
         return Stats(self.nfe, accepted, self.tries - accepted, Work())
 
-    def check_progress(
-        self, part: np.ndarray, left: np.ndarray, tries: int, start: Tensor, end: Tensor, state: State
-    ) -> None:
-        """Give up where the step no longer moves the time, or after too many."""
-        vanishing = (part < torch.finfo(state[0].dtype).eps) & (left > 0)
-        if not vanishing.any() and tries < self.solver.max_steps:
-            return
+    def stopped(
+        self, vanishing: np.ndarray, left: np.ndarray, start: Tensor, end: Tensor, state: State
+    ) -> SolveError:
+        """Why a solve is given up: where a step no longer moves the time, or after too many."""
         gone = 1 - left[vanishing if vanishing.any() else left > 0].max()
         t = torch.lerp(start, end, float(gone)).item()
         _, accepted, rejected, _ = self.stats()
         where = f"The solve stopped at t = {t:.6g} after {accepted} accepted and {rejected} rejected steps: "
-        if not np.isfinite(self.error).all():
-            raise gave_up(where)
         reason = "the step size underflowed" if vanishing.any() else "max_steps was reached"
-        raise gave_up(where, f"{reason} in {state[0].dtype}")
+        return gave_up(where, f"{reason} in {state[0].dtype}" if np.isfinite(self.error).all() else "")
 
 
 class _Compiled:

@@ -333,7 +333,7 @@ advice = {
     "channels last": (lambda: nice((3, 8, 8)).log_prob(torch.ones(4, 8, 8, 3)), r"x\.movedim\(-1, 1\)"),
     "units of another event": (
         lambda: flow.after(Standardize.fit(torch.randn(5, 3, generator=rng()))),
-        r"events of shape \(2,\).*leads to \(3,\)",
+        r"events of shape \(3,\).*it is for 2 along",
     ),
     "layers of other channels": (
         lambda: Chain(Standardize(torch.zeros(3), torch.ones(3)), flow.bijection),
