@@ -46,7 +46,6 @@ class FlowDistribution(Distribution):
     has_rsample = True
 
     def __init__(self, flow: Flow, context: Tensor | None, batch_shape: torch.Size) -> None:
-        check_flow(flow)
         self.flow = flow
         self.context = context
         super().__init__(batch_shape, torch.Size(flow.event_shape))
@@ -148,6 +147,7 @@ def given(flow: Flow, context: Tensor | None = None) -> FlowDistribution:
         >>> posterior.batch_shape, posterior.sample((5,)).shape
         (torch.Size([4]), torch.Size([5, 4, 2]))
     """
+    check_flow(flow)
     if context is None:
         return FlowDistribution(flow, None, torch.Size())
     check_rows(context, "context")
