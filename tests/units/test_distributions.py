@@ -257,6 +257,13 @@ def test_a_mixture_takes_no_tensors_that_would_not_learn():
             GaussianMixture([1.0], means, [torch.eye(2).tolist()])
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_mixture_that_is_not_finite_is_refused(wrong):
+    for means, covariances in (([[wrong]], [[[1.0]]]), ([[0.0]], [[[wrong]]])):
+        with pytest.raises(ValueError, match="finite means.*with NaN or inf"):
+            GaussianMixture([1.0], means, covariances)
+
+
 def test_a_mixture_of_tensors_in_lists_is_that_of_whole_tensors():
     whole = mixture()
     parts = GaussianMixture(whole.weights.tolist(), list(whole.means), list(whole.covariances))

@@ -9,7 +9,7 @@ import torch
 from fitting import log_volumes
 from registry import built, devices, far, flows, points, rng, standardize
 
-from cnflib import Chain, Flow, Inverse, Standardize, StandardNormal, as_density, tempered
+from cnflib import Bijection, Chain, Flow, Inverse, Standardize, StandardNormal, as_density, tempered
 from cnflib.adapters import ignore_context
 from cnflib.audit import audit_bijection, audit_gradients
 from cnflib.continuous import CNF, Exact
@@ -368,6 +368,39 @@ def test_context_changes_the_density():
     for name in ("realnvp context", "ffjord context"):
         flow, x, context = setup(name)
         assert (flow.log_prob(x, context) != flow.log_prob(x, context + 1)).all()
+
+
+class Returning(Bijection):
+    """What it returns is its own affair."""
+
+    event_shape = (2,)
+
+    def __init__(self, returned):
+        super().__init__()
+        self.returned = returned
+
+    def encode_and_logdet(self, x, context=None, generator=None):
+        return self.returned(x)
+
+    decode_and_logdet = encode_and_logdet
+
+
+RETURNED = {
+    "nothing": (lambda x: None, "a point and a log-determinant.*got None"),
+    "the point alone": (lambda x: x, "a point and a log-determinant"),
+    "a column": (lambda x: (x[:, :1], x.sum(1)), r"points of shape \(2, 2\); got \(2, 1\)"),
+    "a log-det of each number": (lambda x: (x, x), r"a log-determinant of shape \(2,\)"),
+    "a column of log-dets": (lambda x: (x, x[:, :1]), r"a log-determinant of shape \(2,\)"),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_a_bijection_returned_is_looked_at_before_it_would_broadcast(name):
+    returned, message = RETURNED[name]
+    flow = Flow(Returning(returned), StandardNormal(2))
+    for call in (lambda: flow.log_prob(torch.zeros(2, 2)), lambda: flow.rsample_and_log_prob(2)):
+        with pytest.raises(ValueError, match=f"Expected Returning to return {message}"):
+            call()
 
 
 @pytest.mark.parametrize("shape", [1, 3, (2,), (2, 4, 4)])
