@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -500,6 +501,30 @@ def test_digits_are_levels(dtype):
 def test_a_split_of_the_digits_that_is_none_is_refused():
     with pytest.raises(ValueError, match="split.*'train'.*'valid'"):
         digits.digits("valid")
+
+
+def test_the_power_plant_is_split_completely_and_for_good():
+    table = tables.power_plant(dtype=torch.float64)
+    rows = torch.cat(table[:3])
+    assert [len(part) for part in table[:3]] == [6698, 1435, 1435]
+    assert torch.equal(tables.power_plant(dtype=torch.float64).test, table.test)
+    assert torch.allclose(table.mean, table.train.mean(0))
+    # The moments that the donors print for the whole table: 19.65, 54.31, 1013.26, 73.31, 454.37.
+    means = torch.tensor([19.65, 54.31, 1013.26, 73.31, 454.37], dtype=torch.float64)
+    assert (rows.mean(0) - means).abs().max() < 0.005
+    assert "power-plant.txt.gz" in (Path(tables.__file__).parent / "files" / "LICENCES.txt").read_text(
+        "utf-8"
+    )
+
+
+def test_the_readings_of_the_power_plant_have_two_decimals_under_their_noise():
+    """Each column has as many values as the donors' file, and the noise is uniform in half a digit."""
+    rows = 100 * torch.cat(tables.power_plant(dtype=torch.float64)[:3])
+    assert [len(column.round().unique()) for column in rows.T] == [2773, 634, 2517, 4546, 4836]
+    assert len(rows.round().unique(dim=0)) == 9568 - 41
+    noise = rows - rows.round()
+    assert (noise.mean(0).abs() < 4 * math.sqrt(1 / 12 / 9568)).all()
+    assert ((noise.square().mean(0) - 1 / 12).abs() < 4 * math.sqrt(1 / 180 / 9568)).all()
 
 
 def test_breast_cancer_is_split_completely_and_for_good():
