@@ -24,6 +24,7 @@ import map as chapter_map
 import measured
 from cnflib_book import ROOT, cache_folder, glossary_terms
 from excerpts import excerpts
+from gallery import gallery, pictures, still_name
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from nbclient import NotebookClient
@@ -180,6 +181,7 @@ def write_pages(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
     parts = outline()
     write(PAGES / "map.svg", chapter_map.svg(parts))
     write(PAGES / "map-table.md", chapter_map.table(parts, glossary_terms()))
+    write(PAGES / "gallery.html", gallery(parts))
     for name, kind in EXCERPTS.items():
         write(PAGES / f"{name}.md", excerpts(kind, parts))
     costs = [(chapter_map.page(read_chapter(path)), cost_of(cache, path)) for path in chapters]
@@ -202,6 +204,13 @@ def draw_hero() -> None:
     stamp.write_text(key, encoding="utf-8")
 
 
+def save_stills(cache: JupyterCacheAbstract, chapters: list[Path]) -> None:
+    """The pictures of the gallery, as the chapters have drawn them."""
+    for path in chapters:
+        executed = cache.get_cache_bundle(cache.match_cache_notebook(read(path)).pk).nb
+        (PICTURES / still_name(path)).write_bytes(next(pictures(executed)))
+
+
 def main() -> None:
     """Run what changed, build the pages, say where they are."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -221,6 +230,7 @@ def main() -> None:
     except subprocess.CalledProcessError:
         raise SystemExit("book/hero.py failed; its traceback stands above.") from None
     measured.figures.draw(PICTURES)
+    save_stills(cache, chapters)
     try:
         build_html()
     except subprocess.CalledProcessError:

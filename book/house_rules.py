@@ -70,6 +70,7 @@ OUTSIDE = re.compile(r"^> \*\*(?:(?!\$\$).)*\n(?:>(?:(?!\$\$).)*\n)*\n\$\$", re.
 OPPOSITES = re.compile(r"\.inverse\(|\bforward\(")
 ALT_LENGTH = 40
 COLUMNS = 84
+QUESTION = 90  # characters
 # The most that a chapter may have; the aims are 3,000 words, 3,600 in the long chapters, and 150 lines.
 MAIN_PATH, LONG_PATH, ALL_WORDS, CODE_LINES, BEFORE_PICTURE, CORE_MINUTES = 3600, 4200, 5600, 190, 220, 40
 LONG = {"9", "15", "18"}
@@ -151,6 +152,16 @@ def check_figures(nb: NotebookNode, path: Path) -> Iterator[str]:
             yield f"after the figure cell {head(cell)} no Markdown cell begins with {caption!r}"
     if not any(MOVES.search(cell.source) for cell, _ in figures):
         yield "nothing moves: plot.slider or plot.animation is called nowhere"
+
+
+def check_still(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """One picture and one question stand for the chapter on the first page."""
+    stills = [cell for cell in tagged(nb, "still") if draws(cell) and not MOVES.search(cell.source)]
+    if len(stills) != 1 or len(tagged(nb, "still")) != 1:
+        yield "not exactly one figure that does not move is tagged 'still', for the gallery of the first page"
+    question = nb.metadata.get("cnflib", {}).get("question", "")
+    if not question.endswith("?") or len(question) > QUESTION:
+        yield f"metadata.cnflib.question is no question of at most {QUESTION} characters"
 
 
 def check_first_picture(nb: NotebookNode, path: Path) -> Iterator[str]:
@@ -353,6 +364,7 @@ CHECKS = [
     check_bootstrap,
     check_cell_size,
     check_figures,
+    check_still,
     check_first_picture,
     check_folds,
     check_visible_code,

@@ -105,7 +105,12 @@ def good() -> NotebookNode:
     ]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nb = new_notebook(cells=cells, metadata=metadata)
-    nb.metadata["cnflib"] = {"requires": ["change of variables"], "provides": ["coupling"]}
+    nb.metadata["cnflib"] = {
+        "requires": ["change of variables"],
+        "provides": ["coupling"],
+        "question": "Which is real?",
+    }
+    nb.cells[4].metadata.tags = ["still"]
     return nb
 
 
@@ -167,6 +172,11 @@ BREAKS = {
     "plot without alt": (code("plot.density(ax, log_prob)"), "no mystnb.image.alt"),
     "slider without alt": (replace(8, "alt=", ""), "plot.slider and plot.animation need alt="),
     "nothing moves": (replace(8, "plot.slider", "plot.samples"), "nothing moves"),
+    "no still": (lambda nb: nb.cells[4].metadata.pop("tags"), "not exactly one figure"),
+    "two stills": (lambda nb: nb.cells[6].metadata.update(tags=["still"]), "not exactly one figure"),
+    "still that moves": (replace(4, "plt.subplots()", "plot.slider(alt='')"), "not exactly one figure"),
+    "no question": (lambda nb: nb.metadata.cnflib.pop("question"), "is no question"),
+    "statement": (lambda nb: nb.metadata.cnflib.update(question="It is real."), "is no question"),
     "late picture": (
         lambda nb: nb.cells.insert(1, new_markdown_cell("word " * 220)),
         "words before the first picture",
