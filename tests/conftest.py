@@ -1,4 +1,4 @@
-"""One thread for each process, since tests run side by side; the mark of slow tests; settings of figures restored."""
+"""One thread for each process, since tests run side by side; the mark of slow tests; figures and seeds set back."""
 
 import os
 import sys
@@ -25,6 +25,13 @@ def settings_of_figures_are_restored() -> Iterator[None]:
     """The style of the book, once used, holds for the process: the next file on this worker must not see it."""
     with matplotlib.rc_context():
         yield
+
+
+@pytest.fixture(autouse=True)
+def torch_draws_the_same_in_any_order() -> None:
+    """What a test draws without a generator must not hang on the tests that ran before it on this worker."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -158,7 +158,7 @@ def log_prob_at(
     """
     if not isinstance(getattr(flow, "bijection", None), CNF):
         raise ValueError(
-            "Expected a flow of a single CNF; got "
+            "Expected flow to be a Flow of a single CNF; got "
             f"{described(getattr(flow, 'bijection', flow))}. For a CNF inside a chain: "
             "log_prob_at(Flow(cnf, flow.base), x, t), with x in the coordinates of the CNF."
         )
