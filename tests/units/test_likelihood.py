@@ -402,7 +402,7 @@ wrong = {
     ),
     "chain": (
         lambda: log_prob_at(built(flows["Chain"]), draw()[:, :2], 0.5),
-        "Expected a flow of",
+        "Expected flow to be a Flow of",
     ),
     "time": (lambda: log_prob_at(linear(), draw(), 1.5), "Expected times"),
     "shape": (lambda: log_prob_at(linear(), draw()[:, :2], 0.5), "Expected x"),
