@@ -5,10 +5,13 @@ import math
 import pytest
 import sympy as sp
 import torch
+
 from cnflib.data import toy
 
 r, a, area = sp.symbols("r a area", positive=True)
-DISC = sp.integrate(r**2 * 2 * sp.pi * r, (r, 0, sp.sqrt(area / sp.pi))) / area  # mean of |z|² on a disc of an area
+DISC = (
+    sp.integrate(r**2 * 2 * sp.pi * r, (r, 0, sp.sqrt(area / sp.pi))) / area
+)  # mean of |z|² on a disc of an area
 
 
 def coupling_floor(size: sp.Expr) -> sp.Expr:
