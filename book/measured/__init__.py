@@ -1,6 +1,17 @@
 """Every measured number that a page shows: tables, sentences and figures, made of ``benchmarks/results``."""
 
-from measured import costs, figures, interpolants, peers, speed, targets
+from measured import costs, figures, interpolants, peers, plant, speed, targets
 from measured.tables import TABLES, load, pages
 
-__all__ = ["TABLES", "costs", "figures", "interpolants", "load", "pages", "peers", "speed", "targets"]
+__all__ = [
+    "TABLES",
+    "costs",
+    "figures",
+    "interpolants",
+    "load",
+    "pages",
+    "peers",
+    "plant",
+    "speed",
+    "targets",
+]
