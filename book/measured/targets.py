@@ -13,7 +13,7 @@ from cnflib.metrics import Bounds, LogProb, midpoints, on_grid
 from measured.tables import Row, error_bar, machine, middle, scatter, sentence, table, where, worst_mass
 
 TARGETS = {"checkerboard": toy.checkerboard, "eight_gaussians": toy.eight_gaussians, "moons": toy.moons}
-CODE = {"nice", "realnvp", "glow", "maf", "iaf"}
+CODE = {"nice", "realnvp", "glow", "maf", "iaf", "ffjord"}
 PUBLISHED = "1.05"  # bits/dim of Glow on MNIST, in Grathwohl et al. (2018)
 MNIST = ("", "bits/dim", "$K$", "parameters")
 CELLS, MARGIN = 200, 1.0  # of the grid under the floors; twice the cells move them by less than 1e-4
