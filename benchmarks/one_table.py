@@ -25,8 +25,9 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 import torch
+from checkerboard import late
 from harness import keep, missing
-from harness.training import CLIP, WARM_UP, mean_nll
+from harness.training import CLIP, mean_nll, pace
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
@@ -118,8 +119,7 @@ def loss_of(name: str, flow: Flow, draw: Callable[[], Tensor]) -> Callable[[], T
 
     def regress() -> Tensor:
         x1 = draw()
-        late = 1 - torch.rand(len(x1)).square()  # Beta(1, 1/2): more times near the data
-        return velocity_loss(field, path, torch.randn_like(x1), x1, late).mean()
+        return velocity_loss(field, path, torch.randn_like(x1), x1, late(len(x1))).mean()
 
     return regress
 
@@ -132,8 +132,7 @@ def train(name: str, plant: Table, total: int) -> tuple[Flow, float]:
     made(rows[:BATCH])  # what a layer takes from its first batch
     draw = lambda: rows[torch.randint(len(rows), (BATCH,))]  # noqa: E731
     optimizer = torch.optim.Adam(made.parameters(), lr=rate, fused=True)
-    at = lambda k: min(1, (k + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * k / total))  # noqa: E731
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, at)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, step / total))
     ema = EMA(made, MEMORY)
     best, seconds, start = EarlyStopping(ema.module, CHECKS), 0.0, time.process_time()
     for step, _ in steps(loss_of(name, made, draw), optimizer, total, ema, CLIP, progress=False):

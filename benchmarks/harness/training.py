@@ -28,6 +28,11 @@ def mean_nll(log_prob: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     return lambda x: -log_prob(x).mean()
 
 
+def pace(step: int, share: float) -> float:
+    """What a step takes of the full learning rate, after a share of the training: a warm-up, and a cosine down to 0."""
+    return min(1, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
+
+
 def train(
     loss: Callable[[Tensor], Tensor],
     module: nn.Module,
@@ -50,9 +55,8 @@ def train(
     while clock < seconds:
         x = draw()
         start = time.perf_counter()
-        decay = 0.5 * (1 + math.cos(math.pi * clock / seconds))
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (ema.updates + 1) / WARM_UP) * decay
+            group["lr"] = rate * pace(ema.updates, clock / seconds)
         next(loop)
         clock += time.perf_counter() - start
         if clock >= (marks[len(kept)] if marks else every * (len(kept) + 1)) or clock >= seconds:

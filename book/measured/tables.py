@@ -165,9 +165,9 @@ def power(value: float) -> str:
     return f"${mantissa} \\cdot 10^{{{int(exponent)}}}$"
 
 
-def error_bar(pair: Sequence[float], after: int = 3) -> str:
-    """An estimate with its standard error."""
-    return f"{pair[0]:.3f} ± {pair[1]:.{after}f}"
+def error_bar(pair: Sequence[float], after: int = 3, decimals: int = 3) -> str:
+    """An estimate to so many decimals with its standard error, which has ``after``."""
+    return f"{pair[0]:.{decimals}f} ± {pair[1]:.{after}f}".replace("-", "−")
 
 
 def middle(runs: Sequence[Row]) -> Row:
@@ -175,10 +175,16 @@ def middle(runs: Sequence[Row]) -> Row:
     return sorted(runs, key=lambda run: run["nll"][0])[len(runs) // 2]
 
 
-def scatter(runs: Sequence[Row]) -> str:
+def by_row(runs: Sequence[Row]) -> dict[str, list[Row]]:
+    """The runs of each row, best row first by its median."""
+    rows = {run["row"]: [r for r in runs if r["row"] == run["row"]] for run in runs}
+    return dict(sorted(rows.items(), key=lambda item: middle(item[1])["nll"][0]))
+
+
+def scatter(runs: Sequence[Row], decimals: int = 3) -> str:
     """The range of the NLL of several seeds."""
     values = [run["nll"][0] for run in runs]
-    return f"{min(values):.3f} … {max(values):.3f}" if len(values) > 1 else "one seed"
+    return f"{min(values):.{decimals}f} … {max(values):.{decimals}f}" if len(values) > 1 else "one seed"
 
 
 def worst_mass(runs: Sequence[Row]) -> float:

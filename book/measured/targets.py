@@ -10,7 +10,18 @@ import torch
 
 from cnflib.data import toy
 from cnflib.metrics import Bounds, LogProb, midpoints, on_grid
-from measured.tables import Row, error_bar, machine, middle, scatter, sentence, table, where, worst_mass
+from measured.tables import (
+    Row,
+    by_row,
+    error_bar,
+    machine,
+    middle,
+    scatter,
+    sentence,
+    table,
+    where,
+    worst_mass,
+)
 
 TARGETS = {"checkerboard": toy.checkerboard, "eight_gaussians": toy.eight_gaussians, "moons": toy.moons}
 CODE = {"nice", "realnvp", "glow", "maf", "iaf", "ffjord"}
@@ -24,9 +35,7 @@ machine("one-target-glow-measured", "glow_mnist", "python scripts/glow_mnist.py"
 
 def rows_of(found: Row, target: str) -> dict[str, list[Row]]:
     """The runs of each row on one target, best row first by its median."""
-    runs = [run for run in found["runs"] if run["target"] == target]
-    rows = {run["row"]: [r for r in runs if r["row"] == run["row"]] for run in runs}
-    return dict(sorted(rows.items(), key=lambda item: middle(item[1])["nll"][0]))
+    return by_row([run for run in found["runs"] if run["target"] == target])
 
 
 def label(name: str) -> str:

@@ -1,8 +1,8 @@
 """What chapter 5 says of a rational-quadratic bin holds as algebra: its slope, its ends, its inverse."""
 
 import pytest
+import sympy
 
-sympy = pytest.importorskip("sympy")
 X0, Y0, TAU = sympy.symbols("x_0 y_0 tau", real=True)
 W, H, D0, D1, RHO = sympy.symbols("w h d_0 d_1 rho", positive=True)
 S = H / W
