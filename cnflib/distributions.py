@@ -198,15 +198,11 @@ def _numbers(values: Tensor | Sequence) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float64).detach().clone()
 
 
-def _shapes(k: int, d: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of weights and covariances of k components in d dimensions."""
-    return (k,), (k, d, d)
-
-
 def _check_mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> None:
     """Check that the three describe a Gaussian mixture."""
+    k, d = means.shape if means.ndim == 2 else (0, 0)
     finite = means.isfinite().all() and covariances.isfinite().all()
-    if means.ndim != 2 or (weights.shape, covariances.shape) != _shapes(*means.shape) or not finite:
+    if k == 0 or weights.shape != (k,) or covariances.shape != (k, d, d) or not finite:
         raise ValueError(
             f"Expected weights (K,), finite means (K, D) and covariances (K, D, D); got {described(weights)}, "
             f"{described(means)}, {described(covariances)}{' with NaN or inf' * (not finite)}. Give each component one "
