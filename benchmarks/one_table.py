@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from checkerboard import late
 from harness import keep, missing
-from harness.training import CLIP, mean_nll, pace
+from harness.training import mean_nll, paced
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
@@ -50,7 +50,7 @@ from cnflib.models import (
     spline_flow,
 )
 from cnflib.nets import MLP
-from cnflib.train import EMA, EarlyStopping, steps
+from cnflib.train import EMA, EarlyStopping
 
 NAME, SAME = "one_table", ("row", "seed")
 BATCH, CHECKS, MEMORY, SEEDS = 512, 10, 0.98, (0, 1, 2)
@@ -131,12 +131,9 @@ def train(name: str, plant: Table, total: int) -> tuple[Flow, float]:
     rows, validation = units.encode(plant.train), units.encode(plant.validation)
     made(rows[:BATCH])  # what a layer takes from its first batch
     draw = lambda: rows[torch.randint(len(rows), (BATCH,))]  # noqa: E731
-    optimizer = torch.optim.Adam(made.parameters(), lr=rate, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, step / total))
     ema = EMA(made, MEMORY)
     best, seconds, start = EarlyStopping(ema.module, CHECKS), 0.0, time.process_time()
-    for step, _ in steps(loss_of(name, made, draw), optimizer, total, ema, CLIP, progress=False):
-        schedule.step()
+    for step in paced(loss_of(name, made, draw), made, ema, total, rate):
         if (step + 1) % (total // CHECKS) == 0:
             seconds += time.process_time() - start
             ema.module.eval()

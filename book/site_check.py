@@ -1,7 +1,7 @@
 """Look at the built site as a reader does, in headless Chromium, and name every fault. ``make site-check`` calls this.
 
-Every page is opened at two widths in light and dark, with every other host out of reach. The pictures of what was seen
-go to ``_build/site-check``.
+Every page is opened at two widths in light and dark, with every other host out of reach. Pictures of the pages with a
+fault go to ``_build/site-check``.
 """
 
 import argparse
@@ -62,7 +62,10 @@ def main() -> None:
     parser.add_argument("site", nargs="?", type=Path, default=ROOT / "_build/html", help="the built folder")
     parser.add_argument("--toc", type=Path, default=ROOT / "_toc.yml", help="the table of contents")
     parser.add_argument(
-        "--shots", type=Path, default=ROOT / "_build/site-check", help="where the pictures go"
+        "--shots",
+        type=Path,
+        default=ROOT / "_build/site-check",
+        help="where the pictures of pages with a fault go",
     )
     parser.add_argument("--jobs", type=int, default=1, help="how many browsers look at once")
     args = parser.parse_args()
@@ -71,9 +74,9 @@ def main() -> None:
 
     start = time.perf_counter()
     found = check(args.site, args.toc, args.shots, args.jobs)
-    print(f"\n{time.perf_counter() - start:.0f} s; the pictures are in {args.shots}")
+    print(f"\n{time.perf_counter() - start:.0f} s")
     if found:
-        sys.exit(f"\n{report(found)}")
+        sys.exit(f"\n{report(found)}\nThe pictures are in {args.shots}.")
     print("No fault was found.")
 
 

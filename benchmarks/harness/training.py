@@ -1,10 +1,10 @@
-"""A given time of maximum likelihood, or of any other loss, by the clock."""
+"""A given time of maximum likelihood, or of any other loss, by the clock or by the number of steps."""
 
 import copy
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,15 @@ def mean_nll(log_prob: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
 def pace(step: int, share: float) -> float:
     """What a step takes of the full learning rate, after a share of the training: a warm-up, and a cosine down to 0."""
     return min(1, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def paced(loss: Callable[[], Tensor], module: nn.Module, ema: EMA, total: int, rate: float) -> Iterator[int]:
+    """So many steps of Adam with a warm-up and a cosine decay, weights averaged; the number of each step, once taken."""
+    optimizer = torch.optim.Adam(module.parameters(), lr=rate, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, step / total))
+    for step, _ in steps(loss, optimizer, total, ema, CLIP, progress=False):
+        schedule.step()
+        yield step
 
 
 def train(

@@ -181,8 +181,9 @@
   }
 
   /** What axe-core finds, one fault for each rule: what it says of the first elements. */
-  async function axe(rules) {
-    const { violations } = await window.axe.run({ runOnly: rules, resultTypes: ["violations"], preload: false });
+  async function axe(tags, colours) {
+    const rules = { "color-contrast": { enabled: colours } };
+    const { violations } = await window.axe.run({ runOnly: tags, rules, resultTypes: ["violations"], preload: false });
     const reason = (node) => [...node.any, ...node.all, ...node.none].map((check) => check.message)[0];
     const target = (node) => `${node.target.join(" ")} (${reason(node)})`;
     return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${examples(nodes, target)}`);

@@ -31,12 +31,12 @@ def test_every_builder_of_a_discrete_flow_has_a_row_and_every_row_was_measured_o
     )  # the one continuous, the other no model
     for target in one_target.TARGETS:
         for row in one_target.ROWS:
-            found = runs(target, row)
-            assert found and found[0]["seed"] == one_target.SEEDS[0] and "picture" in found[0], (target, row)
+            found = {run["seed"]: run for run in runs(target, row)}
+            assert tuple(found) == one_target.SEEDS and "picture" in found[one_target.SEEDS[0]], (target, row)
 
 
 @pytest.mark.parametrize(("target", "limit"), LIMITS.items())
-def test_splines_come_near_the_entropy_in_a_minute(target, limit):
+def test_splines_come_near_the_entropy(target, limit):
     values = [run["nll"][0] for run in runs(target, "spline_flow")]
     assert len(values) == 3
     assert FOUND["entropy"][target] < median(values) <= limit
@@ -45,8 +45,8 @@ def test_splines_come_near_the_entropy_in_a_minute(target, limit):
 @pytest.mark.parametrize(
     "run", FOUND["runs"], ids=lambda run: f"{run['target']}, {run['row']}, {run['seed']}"
 )
-def test_a_run_is_a_density_judged_after_a_minute(run):
-    assert one_target.SECONDS <= run["seconds"] < one_target.SECONDS + 5
+def test_a_run_is_a_density_judged_after_the_steps_of_its_row(run):
+    assert run["steps"] == one_target.ROWS[run["row"]].steps and run["threads"] == 1
     assert abs(run["mass"] - 1) < 1e-3
     gap, error = run["gap"]
     assert gap > -2 * error
@@ -96,13 +96,7 @@ def test_the_interpolant_on_mnist_is_shown_beside_published_values_and_says_how_
 
 
 def test_the_page_says_how_it_was_measured():
-    assert (one_target.SECONDS, one_target.BATCH, one_target.POINTS, len(one_target.SEEDS)) == (
-        60,
-        512,
-        20_000,
-        3,
-    )
-    assert {run["threads"] for run in FOUND["runs"]} == {1}
+    assert (one_target.BATCH, one_target.POINTS, len(one_target.SEEDS)) == (512, 20_000, 3)
     layers = {
         name: len(one_target.ROWS[name].make().bijection.layers)
         for name in ("maf", "planar_flow", "radial_flow")
