@@ -34,7 +34,7 @@ def pace(step: int, share: float) -> float:
 
 
 def paced(loss: Callable[[], Tensor], module: nn.Module, ema: EMA, total: int, rate: float) -> Iterator[int]:
-    """So many steps of Adam with a warm-up and a cosine decay, weights averaged; the number of each step, once taken."""
+    """So many steps of Adam with a warm-up and a cosine decay, weights averaged; the number of each step taken."""
     optimizer = torch.optim.Adam(module.parameters(), lr=rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step, step / total))
     for step, _ in steps(loss, optimizer, total, ema, CLIP, progress=False):
