@@ -1,7 +1,7 @@
 r"""How good a variational fit is, by the weights of its own draws.
 
-.. math:: \log w_i = \log \tilde p(x_i) - \log q(x_i), \qquad x_i \sim q, \qquad
-          Z = \int \tilde p(x)\, dx = \mathbb E_q\, w
+.. math:: \log \omega_i = \log \tilde p(x_i) - \log q(x_i), \qquad x_i \sim q, \qquad
+          Z = \int \tilde p(x)\, dx = \mathbb E_q\, \omega
 
 :math:`\tilde p` is a density up to the unknown factor Z, q a flow that was fitted to it. All weights are equal where
 q is :math:`\tilde p / Z`.
@@ -26,8 +26,9 @@ __all__ = ["effective_sample_size", "log_z", "pareto_k"]
 def log_z(log_w: Tensor) -> Estimate:
     r"""Logarithm of the normalising constant, by importance sampling, with its standard error by the delta method.
 
-    .. math:: \log \hat Z = \log \frac1N \sum_i w_i, \qquad
-              \mathrm{se} = \frac{s_w}{\sqrt N\, \bar w}, \quad s_w^2 = \frac{1}{N - 1} \sum_i (w_i - \bar w)^2
+    .. math:: \log \hat Z = \log \frac1N \sum_i \omega_i, \qquad
+              \mathrm{se} = \frac{s_\omega}{\sqrt N\, \bar\omega}, \quad
+              s_\omega^2 = \frac{1}{N - 1} \sum_i (\omega_i - \bar\omega)^2
 
     The mean of the weights is unbiased for Z, its logarithm is too small by about :math:`\mathrm{se}^2 / 2`. Both
     numbers mean something only while :func:`pareto_k` is below 0.7; the standard error is finite below 1/2.
@@ -51,7 +52,7 @@ def log_z(log_w: Tensor) -> Estimate:
 def effective_sample_size(log_w: Tensor) -> float:
     r"""Kish's effective sample size, between 1 and N: so many equal weights have the same scatter.
 
-    .. math:: \mathrm{ESS} = \frac{(\sum_i w_i)^2}{\sum_i w_i^2}
+    .. math:: \mathrm{ESS} = \frac{(\sum_i \omega_i)^2}{\sum_i \omega_i^2}
 
     Args: as in :func:`log_z`.
 
@@ -73,7 +74,7 @@ def effective_sample_size(log_w: Tensor) -> float:
 def pareto_k(log_w: Tensor) -> float:
     r"""Shape of the generalised Pareto law that fits the largest weights: how many moments they have.
 
-    .. math:: P(w > c + y \,|\, w > c) \approx \Big(1 + \frac{\hat k\, y}{\sigma}\Big)^{-1 / \hat k}
+    .. math:: P(\omega > c + y \,|\, \omega > c) \approx \Big(1 + \frac{\hat k\, y}{\sigma}\Big)^{-1 / \hat k}
 
     Moments of order below 1/k are finite. Below 0.5 the variance of the weights is, and :func:`log_z` behaves; up to
     0.7 it still converges at a practical rate; above 1 the weights have no mean that draws could find. It is fitted to

@@ -43,7 +43,7 @@ def test_every_letter_of_the_design_has_a_row():
 
 
 def test_a_letter_in_two_rows_is_noticed():
-    assert twice(PAGE + "\n| $m$, $\\omega$ | another mean | `mean` |\n") == ["m"]
+    assert twice(PAGE + "\n| $m$, $\\zeta$ | another mean | `mean` |\n") == ["m"]
     assert twice(PAGE + "\n| $\\phi_t(x)$ | a feature | |\n") == [r"\phi_t"]
 
 
