@@ -18,7 +18,9 @@ def test_the_factors_of_the_exercise():
     W = sp.Matrix([[2, 1], [3, sp.Rational(5, 2)]])
     L, U, _ = W.LUdecomposition()
     assert L[1, 0] == sp.Rational(3, 2) and U[1, 1] == 1 and W.det() == 2
-    assert [float(n * (sp.log(2) - sp.Rational(3, 10))) for n in (64, 256)] == pytest.approx([25.2, 100.6], abs=0.1)
+    assert [float(n * (sp.log(2) - sp.Rational(3, 10))) for n in (64, 256)] == pytest.approx(
+        [25.2, 100.6], abs=0.1
+    )
 
 
 def test_a_determinant_is_the_product_of_the_diagonal_of_u():
