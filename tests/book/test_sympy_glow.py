@@ -3,11 +3,11 @@
 import pytest
 import sympy as sp
 
-x, v = sp.symbols("x v", real=True)
+v = sp.Symbol("v", real=True)
 
 
 def test_the_factors_of_the_hand_example():
-    W = sp.Matrix([["0.800", "0.600"], ["0.480", "1.260"]]).applyfunc(sp.Rational)
+    W = sp.Matrix([[800, 600], [480, 1260]]) / 1000
     L, U, swaps = W.LUdecomposition()
     assert not swaps and L[1, 0] == sp.Rational("0.6") and U[1, 1] == sp.Rational("0.9")
     assert W.det() == sp.Rational("0.72")
@@ -42,8 +42,8 @@ def test_a_cooled_lognormal_is_not_the_sharpened_one():
     cooled = sp.integrate(sp.exp(v / 2) * sp.exp(-(v**2) / 2), (v, -sp.oo, sp.oo)) / sp.sqrt(2 * sp.pi)
     sharp = sp.exp(-3 * v - 2 * v**2)  # p^4 in v = log x, with dx = e^v dv
     mean = sp.integrate(sp.exp(v) * sharp, (v, -sp.oo, sp.oo)) / sp.integrate(sharp, (v, -sp.oo, sp.oo))
-    assert sp.simplify(cooled - sp.exp(sp.Rational(1, 8))) == 0
-    assert sp.simplify(mean - sp.exp(-sp.Rational(5, 8))) == 0
+    assert sp.simplify((cooled - sp.exp(sp.Rational(1, 8))).rewrite(sp.erf)) == 0
+    assert sp.simplify((mean - sp.exp(-sp.Rational(5, 8))).rewrite(sp.erf)) == 0
     assert [float(cooled), float(mean)] == pytest.approx([1.133, 0.535], abs=5e-4)
 
 
