@@ -349,3 +349,17 @@ def test_the_summary_of_the_pairing_is_that_of_its_table():
         assert len(ratios) == 10 and found["worst"] == pytest.approx(max(ratios), rel=1e-4)
         assert math.prod(ratios) ** 0.1 == pytest.approx(found["mean"], rel=1e-4)
         assert len(found["losing"]) == sum(ratio > 1 for ratio in ratios)
+
+
+# Glow on MNIST, of which chapter 4 speaks.
+
+
+def test_chapter_4_quotes_the_run_of_glow_as_it_was():
+    run = load("glow_mnist")
+    text = (ROOT / "chapters/04-glow.ipynb").read_text(encoding="utf-8")
+    value, error = run["bits_per_dim"]
+    assert f"It reached {value:.3f} ± {error:.3f} bits per dimension" in text
+    assert f"({run['parameters']:,} parameters)" in text and f"$K = {run['draws']}$ draws" in text
+    assert "one hour on one CPU thread" in text
+    assert run["machine"]["threads"] == 1 and run["seconds"] == pytest.approx(3600, abs=5)
+    assert run["settings"]["layers"] == 8 and run["settings"]["scales"] == 3
