@@ -1,10 +1,13 @@
 """Pages made of paragraphs of the chapters: what goes wrong, and where the simple thing wins."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 from cnflib_book import anchor
 from notebooks import marked, read
 from outline import Chapter
+
+TO_CHAPTER = re.compile(r"\[([^\]]+)\]\(([\w-]+)\.ipynb\)")  # as a chapter links another one
 
 
 def excerpts(kind: str, parts: Mapping[str, list[Chapter]]) -> str:
@@ -19,4 +22,5 @@ def of_chapter(kind: str, chapter: Chapter) -> Iterator[str]:
         if n == 0:
             yield f"## {chapter.number}. {chapter.title}\n"
         address = f"../chapters/{chapter.path.stem}.html#{anchor(kind, number)}"
+        body = TO_CHAPTER.sub(r'<a href="../chapters/\2.html">\1</a>', body)
         yield f'**{name}.** {body} <a href="{address}">{kind} {number}</a>\n'

@@ -17,7 +17,7 @@ TEXT = """## What goes wrong
 **Trap 9.1** (The sign of $J$.) *Symptom:* the mass is 4. *Cure:* encode has
 the other sign.
 
-**Trap 9.2** (Coarse steps.) *Symptom:* the NLL is too low. *Cure:* halve them."""
+**Trap 9.2** (Coarse steps.) *Symptom:* the NLL is too low ([chapter 1](01-change.ipynb)). *Cure:* halve them."""
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_a_page_has_the_paragraphs_under_their_chapter(parts):
     assert page.count("## ") == 1 and "Later" not in page
     assert '<a href="../chapters/09-instantaneous.html#trap-9-1">Trap 9.1</a>' in page
     assert page.index("Trap 9.1") < page.index("**Coarse steps.**") < page.index("#trap-9-2")
+    assert '(<a href="../chapters/01-change.html">chapter 1</a>)' in page and "ipynb" not in page
     assert excerpts("Simpler", parts) == ""
 
 
