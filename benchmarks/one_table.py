@@ -184,7 +184,7 @@ def main() -> None:
     asked = parser.parse_args()
     names = asked.rows or [*SIMPLE, *ROWS]
     wanted = [(name, seed) for name in names for seed in (asked.seeds if name in ROWS else [0])]
-    todo = [run for run in wanted if run in missing(NAME, wanted, SAME, {"steps": steps_of(run[0])})]
+    todo = [run for run in wanted if missing(NAME, [run], SAME, {"steps": steps_of(run[0])})]
     with ProcessPoolExecutor(asked.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         for done in as_completed({pool.submit(measure, *run): None for run in todo}):
             run = done.result()

@@ -122,7 +122,7 @@ def main() -> None:
     asked = parser.parse_args()
     names = asked.rows or ROWS
     wanted = [(target, name, seed) for seed in asked.seeds for name in names for target in asked.targets]
-    todo = [run for run in wanted if run in missing(NAME, wanted, SAME, {"steps": ROWS[run[1]].steps})]
+    todo = [run for run in wanted if missing(NAME, [run], SAME, {"steps": ROWS[run[1]].steps})]
     entropies = {name: data.entropy for name, data in TARGETS.items()}
     with ProcessPoolExecutor(asked.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         for done in as_completed({pool.submit(measure, *run): None for run in todo}):

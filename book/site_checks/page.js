@@ -180,16 +180,33 @@
     }
   }
 
+  /** The colours in which an article is painted, and what of it is to be seen. */
+  function painted() {
+    const look = (element) => {
+      const { color, backgroundColor, opacity } = getComputedStyle(element);
+      return [color, backgroundColor, opacity, visible(element)];
+    };
+    return all("article, article *").map(look).join(";");
+  }
+
+  const COLOURS = "color-contrast";
+
+  /** Whether text stands out from its ground, but for what is spared. */
+  const colours = (spared) => axe({ exclude: spared }, { runOnly: [COLOURS] });
+
+  /** Every other rule of the tags. */
+  const rules = (tags) => axe(document, { runOnly: tags, rules: { [COLOURS]: { enabled: false } } });
+
   /** What axe-core finds, one fault for each rule: what it says of the first elements. */
-  async function axe(tags, colours) {
-    const rules = { "color-contrast": { enabled: colours } };
-    const { violations } = await window.axe.run({ runOnly: tags, rules, resultTypes: ["violations"], preload: false });
+  async function axe(where, options) {
+    const { violations } = await window.axe.run(where, { ...options, resultTypes: ["violations"], preload: false });
     const reason = (node) => [...node.any, ...node.all, ...node.none].map((check) => check.message)[0];
     const target = (node) => `${node.target.join(" ")} (${reason(node)})`;
     return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${examples(nodes, target)}`);
   }
 
   window.siteCheck = {
-    ready, icon, mathematics, images, width, folds, overflow, ground, watch, keyboard, thin, axe, round: () => focus.round,
+    ready, icon, mathematics, images, width, folds, overflow, ground, watch, keyboard, thin, painted, colours, rules,
+    round: () => focus.round,
   };
 })();

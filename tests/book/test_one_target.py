@@ -79,6 +79,11 @@ def test_glow_on_mnist_is_shown_beside_the_published_value():
     value, error = GLOW["bits_per_dim"]
     assert 1.05 < value < 1.5 and error < 0.01
     assert f"{value:.3f} ± {error:.3f} | {GLOW['draws']} | {GLOW['parameters']:,}" in shown
+    settings = GLOW["settings"]  # the first of the three resolutions, 28 pixels a side, has no steps
+    assert (settings["layers"], settings["scales"]) == (
+        8,
+        3,
+    ) and "eight steps at each of two resolutions" in PAGE
     assert "published | 1.05" in shown
 
 
@@ -93,6 +98,11 @@ def test_the_interpolant_on_mnist_is_shown_beside_published_values_and_says_how_
     settings = INTERPOLANT["settings"]
     assert (settings["path"], settings["front"], settings["power"]) == ("trigonometric", "histogram", 2)
     assert INTERPOLANT["machine"]["threads"] == 1 and not settings["classes"]
+
+
+def test_the_steps_of_a_row_took_about_a_minute():
+    for row in one_target.ROWS:
+        assert 30 < median(run["cpu seconds"] for run in FOUND["runs"] if run["row"] == row) < 90, row
 
 
 def test_the_page_says_how_it_was_measured():

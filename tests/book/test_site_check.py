@@ -145,6 +145,19 @@ BREAKS = {
     "pale in light": ("--ink: #111", "--ink: #bbb", "axe", "color-contrast"),
     "pale in dark": ("--ink: #eee", "--ink: #444", "axe", "color-contrast"),
     "pale when unfolded": ("<p>What is", '<p style="color: #888; background: #999">What is', "axe", "color-contrast"),
+    "pale on a phone": (
+        "<p>Read",
+        '<style>@media (max-width: 500px) { #pale { color: #888; background: #999 } }</style><p id="pale">Read',
+        "axe",
+        "color-contrast",
+    ),
+    "pale beside the article on a phone": (
+        "<main>",
+        '<main><p style="color: #888; background: #999" id="menu">Menu</p>'
+        "<style>@media (min-width: 500px) { #menu { display: none } }</style>",
+        "axe",
+        "color-contrast",
+    ),
     "no name": ("<article>", "<article><button></button>", "axe", "button-name"),
     "never dark": ('localStorage.mode || (system.matches ? "dark" : "light")', '"light"', "mode", "prefers"),
     "search finds nothing": ('action="search.html"', 'action="index.html"', "search", "Jacobian"),

@@ -62,7 +62,14 @@ def test_angles_alike_lose_less_than_one_third_of_a_nat():
     assert (round(right, 3), round(wrong, 3)) == (0.147, -1.848)
 
 
-def test_units_give_two_points_any_ratio():
-    p_x, p_y, R = symbols("p_x p_y R", positive=True)
-    slope_x, slope_y = p_x / (R * p_y), 1
-    assert simplify((p_x / slope_x) / (p_y / slope_y) - R) == 0
+@pytest.mark.parametrize("R", [1e-3, 40.0])
+def test_units_give_two_points_any_ratio(R):
+    x, y = 0.4, 1.9  # of density p = N(0, 1); y is less dense
+    wanted = norm.pdf(x) / (R * norm.pdf(y))  # the slope at x; at y, more than 1 away, it is 1
+    bump = lambda v: math.exp(1 - 1 / (1 - (v - x) ** 2)) if abs(v - x) < 1 else 0.0  # smooth, 1 at x
+    T = lambda v: quad(lambda s: wanted ** bump(s), -3, v, epsabs=1e-13, limit=200)[0]
+    h = 1e-4
+    dense = lambda v: 2 * h * norm.pdf(v) / (T(v + h) - T(v - h))  # the density at T(v), in the new units
+    assert dense(x) / dense(y) == pytest.approx(R, rel=1e-4)
+    steps = [T(v + 0.1) - T(v) for v in (-2.0, -0.5, 0.3, 1.0, 5.0)]
+    assert min(steps) > 0 and T(9.1) - T(9.0) == pytest.approx(0.1)  # increasing, onto the whole line
