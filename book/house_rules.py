@@ -281,6 +281,20 @@ def check_network(nb: NotebookNode, path: Path) -> Iterator[str]:
             yield f"{match[0]!r} in the cell {head(cell)}: a chapter runs without a network"
 
 
+def check_imports(nb: NotebookNode, path: Path) -> Iterator[str]:
+    """What is imported is used, by a cell or by a solution."""
+    body = [statement for cell in code_cells(nb)[1:] for statement in statements(cell)]
+    nodes = [node for statement in body for node in ast.walk(statement)]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    solutions = "\n".join(match[1] for match in FENCE.finditer(prose(nb)))
+    for name in [
+        name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for name in node.names
+    ]:
+        bound = (name.asname or name.name).partition(".")[0]
+        if bound not in used and not re.search(rf"\b{bound}\b", solutions):
+            yield f"{bound} is imported and not used"
+
+
 def check_citations(nb: NotebookNode, path: Path) -> Iterator[str]:
     """Every cited arXiv id and DOI is in references.bib."""
     works = bibliography()
@@ -376,6 +390,7 @@ CHECKS = [
     check_devices,
     check_seeds,
     check_network,
+    check_imports,
     check_citations,
     check_exercises,
     check_code_exercises,

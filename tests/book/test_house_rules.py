@@ -186,6 +186,10 @@ BREAKS = {
     "open in Colab": (lambda nb: nb.cells[2].metadata.pop("cellView"), 'it lacks cellView "form"'),
     "fold without a title": (replace(2, "# @title Set up", "# Set up"), "it lacks a first line '# @title …'"),
     "imports unfolded": (code("import torch"), "imports: fold it"),
+    "idle import": (
+        replace(2, "from cnflib import", "from cnflib import Chain,"),
+        "Chain is imported and not used",
+    ),
     "check unfolded": (
         lambda nb: nb.cells.__setitem__(13, new_code_cell("half(1)", metadata={"tags": ["check"]})),
         "checks an exercise: fold it",
