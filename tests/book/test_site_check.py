@@ -1,10 +1,15 @@
 """The site check finds nothing on a good site, and on a site with one fault that fault alone."""
 
+import json
+import shutil
 import sys
+import sysconfig
+import time
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import yaml
 
 pytest.importorskip("axe_playwright_python")
 
@@ -20,6 +25,7 @@ except SystemExit as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
 ALT = "A histogram of a thousand draws under a bell curve."
+MATHJAX = Path(sysconfig.get_path("purelib"), "sphinx-mathjax-offline/static/mathjax")
 PICTURE = (
     f'<img alt="{ALT}" src="data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==">'
 )
@@ -245,6 +251,27 @@ def test_the_command_tells_every_fault_and_fails(site, monkeypatch, capsys):
         site_check.main()
     assert "search.html (light, 1300)" in end.value.code and "color-contrast" in end.value.code
     assert "good" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("delay", [0, 0.5])
+def test_a_formula_has_one_size_however_late_the_typefaces_come(site, browser, delay):
+    sphinx = yaml.safe_load((site_check.ROOT / "_config.yml").read_text())["sphinx"]["config"]
+    shutil.copytree(MATHJAX, site / "mathjax")
+    shutil.copy(site_check.ROOT / "book/_static/fonts/source-serif-4.woff2", site / "serif.woff2")
+    (site / "formula.html").write_text(
+        f"""<!doctype html><meta charset="utf-8">
+        <script>window.MathJax = {json.dumps(sphinx["mathjax3_config"])}</script>
+        <script defer src="mathjax/tex-chtml.js"></script>
+        <style>@font-face {{ font-family: Late; src: url(serif.woff2) }} body {{ font: 16px Late, serif }}</style>
+        <p>The height of x is that of \\(x\\).</p>""",
+        encoding="utf-8",
+    )
+    with serve(site) as origin:
+        page, _ = visit.open_page(browser, origin, 390)
+        page.route("**/serif.woff2", lambda route: (time.sleep(delay), route.continue_()))
+        visit.go(page, f"{origin}/formula.html")
+        assert page.evaluate("document.querySelector('mjx-container').style.fontSize") == "107.6%"
+        page.context.close()
 
 
 def test_a_page_that_fails_to_open_is_a_fault_of_its_own(site, browser):
