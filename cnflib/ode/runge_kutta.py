@@ -135,7 +135,7 @@ def begin(
 
 def _combined(state: State, h: Tensor, weights: Sequence[float], slopes: Sequence[State]) -> State:
     r""":math:`y + h \sum_i w_i k_i`, part by part, with one h or one for each row."""
-    if not slopes:
+    if not any(weights):
         return state
     total = _weighted(weights, slopes)
     return tuple([torch.addcmul(y, spread(h, y), k) for y, k in zip(state, total, strict=True)])

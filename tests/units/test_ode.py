@@ -133,6 +133,14 @@ def test_the_order_of_every_tableau_is_measured_through_solve(tableau):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.6)
 
 
+def test_a_stage_may_look_ahead_without_moving():
+    trapezium = Tableau(c=(0, 1), a=((), (0.0,)), b=(0.5, 0.5))  # y + h (f(t, y) + f(t + h, y)) / 2
+    y = solve(
+        lambda t, y: 2 * t * torch.ones_like(y), torch.zeros(1, dtype=double), [0.0, 3.0], Fixed(1, trapezium)
+    ).y
+    assert y[-1].item() == 9.0
+
+
 @pytest.mark.parametrize("method", [*grids, *adams])
 def test_the_order_of_a_method_of_fixed_steps_of_torchdiffeq(method):
     def error(h):
