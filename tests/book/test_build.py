@@ -186,3 +186,8 @@ def test_no_file_changes_where_python_looks_for_modules():
     files = (path for folder in folders for path in (ROOT / folder).rglob("*.*"))
     code = [path for path in files if path.suffix in {".py", ".ipynb"}]
     assert code and not [path for path in code if changes.search(path.read_text(encoding="utf-8"))]
+
+
+def test_titles_in_the_bibliography_are_plain_text():
+    works = (ROOT / "book/references.bib").read_text(encoding="utf-8")
+    assert "$" not in works, "The page shows TeX as it stands: write tr(f(A)), not $\\mathrm{tr}(f(A))$."
