@@ -107,7 +107,7 @@ class Adaptive:
     def __post_init__(self) -> None:
         ready = "dopri5, dopri8, bosh3, adaptive_heun"
         check_tableau(self.tableau, ready)
-        if not self.tableau.e or self.tableau.order < 1:
+        if not any(self.tableau.e) or self.tableau.order < 1:
             raise ValueError(
                 f"Expected tableau to have error weights e and an order; got {self.tableau!r}. Ready in cnflib.ode: "
                 f"{ready}. Equal steps: Fixed(steps, tableau)."

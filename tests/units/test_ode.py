@@ -747,6 +747,7 @@ refused = {
     "a name for Adaptive": (lambda: Adaptive("dopri5"), "tableau"),
     "a tolerance for a tableau": (lambda: Adaptive(1e-5), "tableau"),
     "no error": (lambda: Adaptive(rk4), "tableau"),
+    "error weights of zero": (lambda: Adaptive(rk4._replace(e=(0.0,) * 4)), "tableau"),
     "no order": (lambda: Adaptive(own._replace(order=0)), "tableau"),
     "a row too long": (lambda: Fixed(2, own._replace(a=((), (1, 2)))), "tableau of 2 stages"),
     "a weight too few": (lambda: Fixed(2, own._replace(b=(1,))), "tableau of 1 stages"),
