@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cnflib._check import check_positive_int, check_returned
+from cnflib._check import check_returned
+from cnflib._check_settings import check_positive_int
 from cnflib.metrics._checks import checked_logs
 from cnflib.metrics.results import Estimate
 
