@@ -55,6 +55,8 @@ def test_the_eight_targets_are_those_of_the_benchmark():
         numbers = round(run["nll"][0], 3), *(round(v, 3) for v in run["gap"])
         assert row == (*numbers, run["curve"][0]["nfe"], run["nfe"])
         assert run["nfe"] > run["curve"][0]["nfe"]
+        assert held()["growth"][name] == tuple(point["nfe"] for point in run["curve"])
+        assert held()["iterations"] == tuple(point["step"] for point in run["curve"])
 
 
 @measured
