@@ -55,6 +55,7 @@ def test_the_eight_targets_are_those_of_the_benchmark():
         numbers = round(run["nll"][0], 3), *(round(v, 3) for v in run["gap"])
         assert row == (*numbers, run["curve"][0]["nfe"], run["nfe"])
         assert run["nfe"] > run["curve"][0]["nfe"]
+        assert held()["toy_claims"][name] == claimed(run)
         assert held()["growth"][name] == tuple(point["nfe"] for point in run["curve"])
         assert held()["iterations"] == tuple(point["step"] for point in run["curve"])
 
@@ -62,10 +63,14 @@ def test_the_eight_targets_are_those_of_the_benchmark():
 @measured
 def test_the_ablations_are_those_of_the_benchmark():
     rows = runs("ffjord", part="ablations", target="checkerboard")
-    assert held()["ablations"].keys() == {run["row"] for run in rows}
-    for name, row in held()["ablations"].items():
+    literal = held()
+    gaps, looks, claims = (literal[f"ablation_{part}"] for part in ("gaps", "looks", "claims"))
+    assert gaps.keys() == looks.keys() == claims.keys() == {run["row"] for run in rows}
+    for name in gaps:
         mine = sorted((run for run in rows if run["row"] == name), key=lambda run: run["seed"])
-        assert row == tuple((round(run["gap"][0], 3), run["nfe"], claimed(run)) for run in mine)
+        assert gaps[name] == tuple(round(run["gap"][0], 3) for run in mine)
+        assert looks[name] == tuple(run["nfe"] for run in mine)
+        assert claims[name] == tuple(map(claimed, mine))
 
 
 @measured
