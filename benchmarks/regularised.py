@@ -13,11 +13,11 @@ scaled to variance 1. Each row is a net of two hidden layers of 64 tanh units, w
 
 One row more is the first row's net after a third of its steps.
 
-The nets of one seed are trained side by side, as one batched net: a product of batches of matrices takes hardly longer
-than one of them. Nothing is shared but the data and the first weights: each has its own loss and its own gradient (the
-clipping of a long gradient looks at all of them together). Six steps of rk4, Adam with a warm-up and a cosine decay, weights averaged. Judged on fresh or held-out points with the exact
-trace: nats by dopri5 at tolerance 1e-7, and its evaluations at 1e-3, 1e-5 and 1e-7 for a log-density and, points alone, for
-drawing samples.
+The nets of one seed are trained side by side, as one batched net: a product of batches of matrices takes hardly
+longer than one of them. Nothing is shared but the data and the first weights: each has its own loss and its own
+gradient (the clipping of a long gradient looks at all of them together). Six steps of rk4, Adam with a warm-up and a
+cosine decay, weights averaged. Judged on fresh or held-out points with the exact trace: nats by dopri5 at tolerance
+1e-7, and its evaluations at 1e-3, 1e-5 and 1e-7 for a log-density and, points alone, for drawing samples.
 
 Runs that are in benchmarks/results/regularised.json with the same budget are not measured again.
 """
