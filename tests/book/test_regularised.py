@@ -75,6 +75,15 @@ def test_the_gaussian_bargain_is_a_minimum_of_second_order():
     assert simplify(series(saved, price, 0, 2).removeO() - 8 * price) == 0
 
 
+@pytest.mark.parametrize("sigma", [0.2, 2.0, 30.0])
+@pytest.mark.parametrize("price", [0.01, 0.1, 3.0])
+def test_a_minimiser_loses_at_most_what_is_known_before_training(price, sigma):
+    """(13.7), on the Gaussians of (13.8)."""
+    inner = (price * sigma + math.sqrt((price * sigma) ** 2 + 1 + 2 * price)) / (1 + 2 * price)
+    lost, bill = (inner**2 - 1) / 2 - math.log(inner), (sigma - inner) ** 2
+    assert 0 < lost <= price * ((sigma - 1) ** 2 - bill) <= price * (sigma - 1) ** 2
+
+
 def test_straight_paths_and_even_growth_each_win_one_cost():
     """Theorem 13.4 and Exercise 13.3."""
     t, sigma = symbols("t sigma", positive=True)
