@@ -11,10 +11,11 @@ scaled to variance 1. Each row is a net of two hidden layers of 64 tanh units, w
     spread               a random end time in 1 ± spread, Ghosh et al. (2020, arXiv:2006.10711)
     width                fewer hidden units
 
-One row more is the first row's net after a third of its steps.
+They come in two sweeps, over prices with several rivals and over weight decay. One row more of the first is the first
+row's net after a third of its steps.
 
-The nets of one seed are trained side by side, as one batched net: a product of batches of matrices takes hardly
-longer than one of them. Nothing is shared but the data and the first weights: each has its own loss and its own
+The nets of one sweep and seed are trained side by side, as one batched net: a product of batches of matrices takes
+hardly longer than one of them. Nothing is shared but the data and the first weights: each has its own loss and its own
 gradient (the clipping of a long gradient looks at all of them together). Six steps of rk4, Adam with a warm-up and a
 cosine decay, weights averaged. Judged on fresh or held-out points with the exact trace: nats by dopri5 at tolerance
 1e-7, and its evaluations at 1e-3, 1e-5 and 1e-7 for a log-density and, points alone, for drawing samples.
@@ -40,7 +41,7 @@ from cnflib.data.toy import eight_gaussians
 from cnflib.ode import Adaptive, Fixed
 from cnflib.train import EMA
 
-NAME, SAME = "regularised", ("data", "seed")
+NAME, SAME = "regularised", ("data", "seed", "sweep")
 WIDTH, RK4, RATE, TOLERANCES = 64, 6, 5e-3, (1e-3, 1e-5, 1e-7)
 
 
@@ -55,7 +56,7 @@ class Row(NamedTuple):
     width: int = WIDTH
 
 
-ROWS = {
+PRICES = {
     "plain": Row(),
     "kinetic 0.01": Row(kinetic=0.01),
     "kinetic 0.03": Row(kinetic=0.03),
@@ -68,7 +69,15 @@ ROWS = {
     "calm start": Row(start=1.0),
     "calm start, kinetic 0.03": Row(start=1.0, kinetic=0.03),
 }
-EARLY = "a third of the steps"
+DECAY = {
+    "plain": Row(),
+    "kinetic 0.03": Row(kinetic=0.03),
+    "decay 0.1": Row(decay=0.1),
+    "decay 0.3": Row(decay=0.3),
+    "decay 0.5": Row(decay=0.5),
+}
+SWEEPS = {"prices": PRICES, "decay": DECAY}
+EARLY = "a third of the steps"  # a row more of the first sweep
 
 
 class SideBySide(nn.Module):
@@ -206,17 +215,19 @@ class Counted(nn.Module):
         return self.net(t, x)
 
 
-def measure(name: str, seed: int, steps: int, batch: int) -> dict[str, object]:
+def measure(name: str, seed: int, sweep: str, steps: int, batch: int) -> dict[str, object]:
     data, start = DATA[name](), time.perf_counter()
-    nets = trained(data, list(ROWS.values()), seed, steps, batch)
+    rows = SWEEPS[sweep]
+    names = [*rows, EARLY] if sweep == "prices" else list(rows)
+    nets = trained(data, list(rows.values()), seed, steps, batch)
     seconds = time.perf_counter() - start
-    rows = [{"row": row, **judge(net, data)} for row, net in zip([*ROWS, EARLY], nets, strict=True)]
+    rows = [{"row": row, **judge(net, data)} for row, net in zip(names, nets, strict=False)]
     logs = torch.tensor([row.pop("log-densities") for row in rows])
     lost = logs[0] - logs  # the first row is the plain one
     for row, differences in zip(rows, lost, strict=True):
         row["lost"] = [differences.mean().item(), (differences.std() / len(differences) ** 0.5).item()]
     budget = {"steps": steps, "batch": batch, "threads": torch.get_num_threads()}
-    return {"data": name, "seed": seed, **budget, "seconds": seconds, "rows": rows}
+    return {"data": name, "seed": seed, "sweep": sweep, **budget, "seconds": seconds, "rows": rows}
 
 
 def main() -> None:
@@ -233,11 +244,11 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     print(machine())
     budget = {"steps": asked.steps, "batch": asked.batch, "threads": asked.threads}
-    wanted = [(name, seed) for seed in asked.seeds for name in asked.data or DATA]
-    for name, seed in missing(NAME, wanted, SAME, budget):
-        run = measure(name, seed, asked.steps, asked.batch)
+    wanted = [(name, seed, sweep) for seed in asked.seeds for name in asked.data or DATA for sweep in SWEEPS]
+    for name, seed, sweep in missing(NAME, wanted, SAME, budget):
+        run = measure(name, seed, sweep, asked.steps, asked.batch)
         keep(NAME, run, SAME)
-        print(name, seed, f"{run['seconds']:.0f} s", flush=True)
+        print(name, seed, sweep, f"{run['seconds']:.0f} s", flush=True)
         for row in run["rows"]:
             print(
                 *(f"{v:.4f}" if isinstance(v, float) else v for v in row.values() if v is not None),

@@ -30,26 +30,33 @@ def embedded() -> dict[str, object]:
     return space
 
 
-def of(name: str) -> list[dict]:
-    return [run for run in RUNS if run["data"] == KINDS[name]]
+def of(name: str, sweep: str) -> list[dict]:
+    return [run for run in RUNS if run["data"] == KINDS[name] and run["sweep"] == sweep]
 
 
+@pytest.mark.parametrize("sweep", ["prices", "decay"])
 @pytest.mark.parametrize("name", KINDS)
-def test_the_chapter_holds_the_numbers_of_the_benchmark(name):
-    found, runs = embedded(), of(name)
-    assert len(found[name]) == len(runs[0]["rows"])
+def test_the_chapter_holds_the_numbers_of_the_benchmark(name, sweep):
+    found, runs = embedded(), of(name, sweep)
+    table = found[name if sweep == "prices" else f"{name}_decay"]
+    assert len(table) == len(runs[0]["rows"]) and len(runs) == 3
     for k, row in enumerate(runs[0]["rows"]):
-        for (density, samples, nats), run in zip(
-            found[name][SHORT.get(row["row"], row["row"])], runs, strict=True
-        ):
+        for (density, samples, nats), run in zip(table[SHORT.get(row["row"], row["row"])], runs, strict=True):
             other = run["rows"][k]
             assert other["row"] == row["row"]
             assert [density, samples] == [other["nfe"][1], other["nfe of samples"][1]]
             wrote = other["lost"][0] if other["gap"] is None else other["gap"]
             assert nats == pytest.approx(wrote, abs=6e-4)
-    for (work, error), run in zip(found[f"{name}_loose"], runs, strict=True):
-        plain = run["rows"][0]
-        assert work == plain["nfe"][0] and error == pytest.approx(plain["error in nats"][0], abs=6e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_so_do_its_bills_and_its_loose_tolerance(name):
+    found, runs = embedded(), of(name, "prices")
+    for k, key in ((0, "loose"), (2, "loose_priced")):
+        for (work, error), run in zip(found[f"{name}_{key}"], runs, strict=True):
+            row = run["rows"][k]
+            assert work == row["nfe"][0]
+            assert error == pytest.approx(row["error in nats"][0], abs=6e-4)
     for (plain, priced), run in zip(found[f"{name}_bills"], runs, strict=True):
         assert plain == pytest.approx(run["rows"][0]["energy"], abs=0.06)
         assert priced == pytest.approx(run["rows"][2]["energy"], abs=0.06)
@@ -66,6 +73,15 @@ def test_the_gaussian_bargain_is_a_minimum_of_second_order():
     saved = ((sigma - 1) ** 2 - (sigma - best) ** 2).subs(sigma, 3)
     assert simplify(series(lost, price, 0, 3).removeO() - 4 * price**2) == 0
     assert simplify(series(saved, price, 0, 2).removeO() - 8 * price) == 0
+
+
+@pytest.mark.parametrize("sigma", [0.2, 2.0, 30.0])
+@pytest.mark.parametrize("price", [0.01, 0.1, 3.0])
+def test_a_minimiser_loses_at_most_what_is_known_before_training(price, sigma):
+    """(13.7), on the Gaussians of (13.8)."""
+    inner = (price * sigma + math.sqrt((price * sigma) ** 2 + 1 + 2 * price)) / (1 + 2 * price)
+    lost, bill = (inner**2 - 1) / 2 - math.log(inner), (sigma - inner) ** 2
+    assert 0 < lost <= price * ((sigma - 1) ** 2 - bill) <= price * (sigma - 1) ** 2
 
 
 def test_straight_paths_and_even_growth_each_win_one_cost():
