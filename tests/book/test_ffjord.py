@@ -89,6 +89,24 @@ def test_circles_diverged_and_the_spirals_claim_too_much():
 
 
 @measured
+def test_the_sentence_on_twelve_steps_fits_the_run():
+    text = next(cell.source for cell in CHAPTER.cells if cell.source.startswith("**Figure 12.5.**"))
+    run = held()["watched"].get("circles, 12 steps")
+    if run is None:
+        assert "No run with more steps is recorded yet." in text
+        return
+    floor, _, nll, curve = run
+    how = (
+        "diverged too"
+        if nll > curve[0]
+        else "converged"
+        if nll < floor + 0.2
+        else "neither diverged nor converged"
+    )
+    assert f"A run with twelve steps stands beside it and {how}." in text
+
+
+@measured
 def test_the_eight_targets_are_those_of_the_benchmark():
     rows = {run["target"].replace("_", " "): run for run in runs("ffjord", part="toys", row="plain", seed=0)}
     assert held()["toys"].keys() == rows.keys()
