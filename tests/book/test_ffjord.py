@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import statistics
 
 import nbformat
@@ -44,6 +45,65 @@ def test_splines_gain_more_in_less_time_than_ffjord():
     assert round(spline[0], 1) == 1.2 and round(ffjord[0], 1) == 0.8
     assert 20 < spline[2] < 45 and 100 < ffjord[2] < 150 and spline[2] < 0.4 * ffjord[2]
     assert max(rows, key=lambda name: rows[name][0]) == "kernel density" and regression[0] > ffjord[0]
+
+
+def test_part_one_at_equal_time_is_that_of_the_page_one_target():
+    names = ("checkerboard", "eight_gaussians", "moons")
+    rows = held()["equal"]
+    if not runs("one_target", row="ffjord"):
+        pytest.skip("not measured yet")
+    assert {"ffjord", "spline flow", "realnvp", "maf", "residual flow"} <= rows.keys()
+    for name, row in rows.items():
+        expected = []
+        for target in names:
+            found = runs("one_target", row=name, target=target) or runs(
+                "one_target", row=name.replace(" ", "_"), target=target
+            )
+            gaps = [run["gap"][0] for run in found]
+            expected += [round(statistics.median(gaps), 4), round(max(gaps), 4)]
+        assert row == tuple(expected)
+
+
+@measured
+def test_the_runs_to_look_at_are_those_of_the_benchmark():
+    entropy = json.loads((RESULTS / "ffjord.json").read_text(encoding="utf-8"))["entropy"]
+    for name, (floor, claim, nll, curve) in held()["watched"].items():
+        target, _, row = name.partition(", ")
+        target = target.replace(" ", "_")
+        (run,) = runs("ffjord", part="toys", target=target, row=row or "plain", seed=0)
+        assert (floor, claim, nll) == (round(entropy[target], 3), claimed(run), round(run["nll"][0], 3))
+        assert curve == tuple(round(point["nll"], 2) for point in run["curve"])
+
+
+@measured
+def test_circles_diverged_and_the_spirals_claim_too_much():
+    """What the caption of Figure 12.5 and the section on made-up likelihoods say of the recorded runs."""
+    (floor, claim, nll, curve), iterations = held()["watched"]["circles"], held()["iterations"]
+    assert curve[iterations.index(300)] == 3.35 and round(curve[iterations.index(600)]) == 17
+    assert 140 < nll < 160 and round(claim, 1) == 6.3 and claim > floor + 3
+    floor, claim, nll, curve = held()["watched"]["two spirals"]
+    assert claim < floor - 0.5 < nll - 0.5
+    assert min(held()["ablation_claims"]["Fourier features"]) < math.log(32)
+    late = curve[iterations.index(800) :]
+    assert min(curve) == late[0] and list(late) == sorted(late)
+
+
+@measured
+def test_the_sentence_on_twelve_steps_fits_the_run():
+    text = next(cell.source for cell in CHAPTER.cells if cell.source.startswith("**Figure 12.5.**"))
+    run = held()["watched"].get("circles, 12 steps")
+    if run is None:
+        assert "No run with more steps is recorded yet." in text
+        return
+    floor, _, nll, curve = run
+    how = (
+        "diverged too"
+        if nll > curve[0]
+        else "converged"
+        if nll < floor + 0.2
+        else "neither diverged nor converged"
+    )
+    assert f"A run with twelve steps stands beside it and {how}." in text
 
 
 @measured

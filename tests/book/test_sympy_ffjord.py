@@ -5,7 +5,7 @@ import math
 import pytest
 import sympy
 import torch
-from sympy import Matrix, Rational, exp, integrate, log, oo, pi, series, simplify, sqrt, symbols
+from sympy import Integer, Matrix, Rational, exp, integrate, log, oo, pi, series, simplify, sqrt, symbols
 from torch.func import grad, jacrev
 
 from cnflib import Flow, StandardNormal
@@ -51,6 +51,17 @@ def test_no_field_breaks_the_bound_of_theorem_12_1(seed):
     slopes = grad(lambda x: flow.log_prob(x).sum())(points).norm(dim=1)
     bound = math.exp(L) * flow.encode(points).norm(dim=1) + L_1 * math.expm1(L) / L
     assert (slopes <= bound * (1 + 1e-6)).all()
+
+
+def test_the_linear_field_that_claims_most_through_four_euler_steps_contracts_too_fast():
+    """The stated NLL of N(0, 1/16) is least where (1 - a/4)^7 = 16, and its mass there is 1.433."""
+    a = symbols("a", negative=True)
+    stated = log(2 * pi) / 2 + (1 - a / 4) ** 8 / 32 + a
+    best = -4 * (Integer(16) ** Rational(1, 7) - 1)
+    assert abs(stated.diff(a).subs(a, best).evalf()) < 1e-9 and stated.diff(a, 2).subs(a, best) > 0
+    assert abs(best.evalf() + 1.944) < 1e-3 and best < -log(4)
+    assert abs(stated.subs(a, best).evalf() + 0.282) < 1e-3
+    assert abs((exp(-best) / (1 - best / 4) ** 4).evalf() - 1.433) < 1e-3
 
 
 def test_four_euler_steps_have_the_mass_of_theorem_12_2():
