@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_generator
-from cnflib._words import described
+from cnflib._check import check_generator, described
 
 __all__ = ["learning", "source"]
 

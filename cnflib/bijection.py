@@ -16,8 +16,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_call, check_returned, eager, event_of, rearranged, rounding
-from cnflib._check_settings import METHODS, check_bijection
+from cnflib._check import (
+    METHODS,
+    check_bijection,
+    check_call,
+    check_returned,
+    eager,
+    event_of,
+    rearranged,
+    rounding,
+)
 
 __all__ = ["Bijection", "Chain", "Inverse", "Standardize"]
 

@@ -9,11 +9,20 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_call, check_draw, check_returned, rearranged, reference, row_each
-from cnflib._check_settings import check_bijection, check_flow, check_positive_int
+from cnflib._check import (
+    check_bijection,
+    check_call,
+    check_draw,
+    check_flow,
+    check_positive_int,
+    check_returned,
+    described,
+    rearranged,
+    reference,
+    row_each,
+)
 from cnflib._context import BijectionInUnits, DensityInUnits
 from cnflib._random import learning
-from cnflib._words import described
 from cnflib.bijection import Bijection, Chain
 from cnflib.density import Density, as_density
 

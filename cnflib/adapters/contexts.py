@@ -2,7 +2,7 @@ r"""Parts of a flow that are not conditioned on what the other parts are."""
 
 from torch import nn
 
-from cnflib._check_settings import check_bijection
+from cnflib._check import check_bijection
 from cnflib._context import BijectionInUnits, DensityInUnits
 from cnflib.bijection import Bijection
 from cnflib.density import Density, as_density

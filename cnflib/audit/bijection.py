@@ -6,8 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from cnflib._check import check_call, event_of
-from cnflib._check_settings import check_bijection, check_positive_int
+from cnflib._check import check_bijection, check_call, check_positive_int, event_of
 from cnflib.audit._copies import (
     check_audit,
     double_copy,

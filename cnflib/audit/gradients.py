@@ -7,8 +7,7 @@ from dataclasses import is_dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_call
-from cnflib._check_settings import check_flow
+from cnflib._check import check_call, check_flow
 from cnflib.audit._copies import (
     check_audit,
     double_copy,

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_context, check_event, check_like, eager, reference
-from cnflib._check_settings import check_built
+from cnflib._check import check_built, check_context, check_event, check_like, eager, reference
 from cnflib._field import uniform
 from cnflib.nets import VectorField
 from cnflib.ode import Adaptive, Fixed, Solver, TorchDiffEq, euler

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int
 from cnflib._field import uniform
 from cnflib._settings import compact_repr
 from cnflib.continuous.divergence import Local

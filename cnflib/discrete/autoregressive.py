@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_context, check_declared
-from cnflib._check_settings import (
+from cnflib._check import (
+    check_context,
+    check_declared,
     check_features,
     check_positive_int,
     check_transform,

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check_settings import check_bijection, event_shape
+from cnflib._check import check_bijection, event_shape
 from cnflib.bijection import Bijection
 
 __all__ = ["Flatten", "Split", "Squeeze"]

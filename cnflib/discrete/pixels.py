@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from cnflib._check import eager
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int, eager
 from cnflib._random import source
 from cnflib.bijection import Bijection
 from cnflib.flow import Flow

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from cnflib._check_settings import check_built
+from cnflib._check import check_built
 from cnflib.bijection import Bijection
 from cnflib.discrete.lipschitz import Linearized, Settled
 from cnflib.discrete.logdets import ExactLogDet, LogDet

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int
 from cnflib._settings import compact_repr
 
 __all__ = ["RationalQuadratic"]

@@ -29,7 +29,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int
 from cnflib._constants import constants
 from cnflib.interpolants._schedules import with_rate
 from cnflib.interpolants.interpolant import Interpolant, Schedule

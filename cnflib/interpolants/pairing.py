@@ -16,8 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_context, check_generator
-from cnflib._check_settings import check_built
+from cnflib._check import check_built, check_context, check_generator
 from cnflib._settings import Built, compact_repr
 from cnflib.interpolants._checks import check_ends
 

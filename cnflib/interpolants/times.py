@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_generator
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_generator, check_positive_int
 from cnflib._random import source
 from cnflib._settings import Built, compact_repr
 from cnflib._tensors import widest

@@ -13,7 +13,7 @@ Test within bins of c too, or look at the likelihood.
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._tensors import widest
 from cnflib.metrics._checks import are_within, check_draws, check_unit, extent

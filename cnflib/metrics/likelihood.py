@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cnflib._check import check_returned
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int, check_returned
 from cnflib.metrics._checks import checked_logs
 from cnflib.metrics.results import Estimate
 

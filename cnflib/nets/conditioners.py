@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_declared
-from cnflib._check_settings import (
+from cnflib._check import (
+    check_declared,
     check_features,
     check_positive_int,
     check_widths,

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_declared
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_declared, check_positive_int
 from cnflib._constants import constants
 
 __all__ = ["FourierFeatures", "TimeEmbedding", "conditions"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from cnflib._check_field import check_plain
+from cnflib._check import check_plain
 from cnflib.ode.solver import RightHandSide, State
 
 __all__: list[str] = []

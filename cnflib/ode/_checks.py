@@ -1,6 +1,6 @@
 """What a solver refuses when it is built, and what it says when it gives up."""
 
-from cnflib._check_settings import check_built
+from cnflib._check import check_built
 from cnflib.ode.solver import SolveError
 from cnflib.ode.tableaus import Tableau
 

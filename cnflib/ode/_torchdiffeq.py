@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from cnflib._check_field import check_plain
+from cnflib._check import check_plain
 from cnflib._tensors import widest
 from cnflib.ode._backward import first_order_only
 from cnflib.ode._checks import gave_up

@@ -14,9 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnflib._check import check_finite
-from cnflib._check_field import check_plain
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_finite, check_plain, check_positive_int
 from cnflib._settings import compact_repr
 from cnflib.ode._checks import check_tableau, check_tolerances, gave_up
 from cnflib.ode._times import ends_and_spans, spread

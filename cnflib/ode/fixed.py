@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int
 from cnflib._settings import compact_repr
 from cnflib.ode._backward import check_visible
 from cnflib.ode._checks import check_tableau

@@ -7,8 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cnflib._check import check_finite
-from cnflib._check_field import check_plain
+from cnflib._check import check_finite, check_plain
 from cnflib._tensors import widest
 from cnflib.ode._backward import autocast, check_same, check_visible
 from cnflib.ode._checks import check_tolerances

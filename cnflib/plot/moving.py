@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int
 
 __all__ = ["Animation", "Slider", "animation", "slider"]
 

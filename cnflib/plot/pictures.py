@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from cnflib._check import check_finite
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_finite, check_positive_int
 from cnflib.plot._axes import as_array
 
 __all__ = ["images"]

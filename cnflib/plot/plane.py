@@ -11,8 +11,7 @@ from matplotlib.image import AxesImage
 from matplotlib.quiver import Quiver
 from torch import Tensor
 
-from cnflib._check import reference, row_each
-from cnflib._check_settings import check_positive_int
+from cnflib._check import check_positive_int, reference, row_each
 from cnflib._field import uniform
 from cnflib.metrics import Bounds, LogProb, midpoints, on_grid
 from cnflib.plot._axes import as_array, as_box, as_points, set_plane

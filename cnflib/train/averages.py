@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnflib._check_settings import check_module
+from cnflib._check import check_module
 
 __all__ = ["EMA"]
 

@@ -6,8 +6,7 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor, nn
 
-from cnflib._check_settings import check_module, check_positive_int
-from cnflib._words import described
+from cnflib._check import check_module, check_positive_int, described
 
 __all__ = ["EarlyStopping"]
 

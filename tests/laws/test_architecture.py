@@ -23,11 +23,7 @@ each = pytest.mark.parametrize("name", public)
 
 BASE = {
     "cnflib",
-    *(
-        f"cnflib._{name}"
-        for name in ("check", "check_field", "check_settings", "constants", "field", "random")
-    ),
-    *(f"cnflib._{name}" for name in ("settings", "tensors", "words")),
+    *(f"cnflib._{name}" for name in ("check", "constants", "field", "random", "settings", "tensors")),
 }
 FOUNDATION = BASE | {
     "cnflib._context",
