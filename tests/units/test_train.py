@@ -405,7 +405,7 @@ def test_an_estimate_is_taken_by_its_value_and_several_numbers_are_refused():
 
 
 def test_few_rows_are_learned_by_heart_and_the_best_weights_are_from_before():
-    """178 wines of 13 measurements: the last density of unseen rows is from tens of nats to thousands below the best."""
+    """178 wines of 13 measurements: the last density of unseen rows is tens of nats below the best, or thousands."""
     (train,), (validation,), (test,) = split(
         torch.as_tensor(load_wine().data).float(), fractions=(0.6, 0.2, 0.2)
     )
