@@ -1,24 +1,24 @@
-"""Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out."""
+"""Checks at the boundary: each raises a ValueError that names the argument, what was expected and a way out.
+
+Here are those of calls: points, contexts, draws, and the objects that are called. Those of vector fields are in
+``_check_field``, those of sizes that a constructor takes in ``_check_sizes``.
+"""
 
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from numbers import Integral
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.func import vjp
-from torch.nn.utils.spectral_norm import SpectralNorm
 
-Shape = tuple[int, ...] | None
-"""The shape of an event; None where any will do."""
+from cnflib._words import Shape, batched, described, shown, tensor_of
 
 Context = Tensor | None
 Source = Generator | None
 
 ROWS = "One number a row, e.g. value.flatten(1).sum(1)."
-EACH = "One number for each coordinate of x."
 
 METHODS = ("encode", "decode", "encode_and_logdet", "decode_and_logdet")
 """What a bijection must have; containers call these."""
@@ -40,46 +40,6 @@ def reference(*modules: object) -> Tensor | None:
                         return t
                 waiting += list(part._modules.values())[::-1]
     return None
-
-
-def described(value: object) -> str:
-    """What a message says of a value: a tensor's shape, a class or a string itself, the type of anything else."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if isinstance(value, str | None):
-        return repr(value)
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
-
-
-def shown(value: object) -> str:
-    """The repr of a value, where it is no tensor and no module: those it describes."""
-    return described(value) if isinstance(value, Tensor | nn.Module) else repr(value)
-
-
-def tensor_of(value: object, name: str) -> str:
-    """How something that is no tensor becomes one: a NumPy array, a list, a table of pandas."""
-    return f"torch.tensor({name}.to_numpy())" if hasattr(value, "to_numpy") else f"torch.as_tensor({name})"
-
-
-def batched(shape: Shape) -> str:
-    """The shape of a batch of events, as a message writes it."""
-    return "(" + ", ".join(["B", *(["*event"] if shape is None else map(str, shape))]) + ")"
-
-
-def event_shape(
-    dim: int | tuple[int, ...] | None, shape: int | tuple[int, ...] | None = None
-) -> tuple[int, ...]:
-    """The event shape from ``dim=`` or ``shape=``, of which exactly one is given; a tuple is a shape by either name."""
-    if (dim is None) == (shape is None):
-        raise ValueError(f"Expected exactly one of dim and shape; got dim={dim}, shape={shape}.")
-    name, value = ("dim", dim) if shape is None else ("shape", shape)
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return (check_positive_int(value, name),)
-    if not value:
-        raise ValueError(
-            "Expected a shape of at least one axis; got (). For scalar data use dim=1 and x[:, None]."
-        )
-    return tuple(check_positive_int(size, f"each size in {name}") for size in value)
 
 
 def event_of(bijection: object, x: Tensor) -> Shape:
@@ -256,54 +216,6 @@ def _named(owner: object) -> str:
     return owner._get_name() if isinstance(owner, nn.Module) else type(owner).__name__
 
 
-def check_velocity(velocity: Tensor, x: Tensor, name: str = "field") -> None:
-    """Check that what a field returned at x is a tensor of x's shape."""
-    check_returned(velocity, x.shape, f"{name}(t, x, context)", "a tensor", EACH)
-
-
-def check_differentiable(field: Callable[..., Tensor], t: Tensor, x: Tensor, context: Tensor | None) -> None:
-    """Refuse a field whose value changes with x where its derivative is exactly zero in every row."""
-    if _is_cut(field, t.detach(), x.detach(), context):
-        raise ValueError(
-            "Expected field to be differentiable in x; its value changes with x and its derivative is exactly 0. "
-            "Look inside it for detach(), .data, torch.no_grad(), rounding, or a sign."
-        )
-
-
-def _is_cut(field: Callable[..., Tensor], t: Tensor, x: Tensor, context: Tensor | None) -> bool:
-    with torch.no_grad():
-        change = field(t, 1.01 * x + 0.01, context) - field(t, x, context)
-    return bool(change.any()) and not vjp(lambda y: field(t, y, context), x)[1](change)[0].any()
-
-
-def check_deterministic(field: object) -> None:
-    """Refuse modules that, in training mode, draw random numbers, mix rows, or change from call to call."""
-    for module in field.modules() if isinstance(field, nn.Module) else ():
-        if module.training and (kind := _unsteady(module)):
-            raise ValueError(
-                f"Expected field to be a function of each row alone; {kind} in training mode draws random numbers, "
-                "mixes rows, or changes from call to call. Call .eval() on it, or build the field without it."
-            )
-
-
-_UNSTEADY = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.dropout._DropoutNd,
-    nn.RReLU,
-    nn.utils.parametrizations._SpectralNorm,  # a step of power iteration at each call
-)
-
-
-def _unsteady(module: nn.Module) -> str:
-    """The name of what in a module makes two equal calls differ in training mode; "" where nothing does."""
-    if isinstance(module, _UNSTEADY) and getattr(module, "p", 1):
-        return type(module).__name__.removeprefix("_")
-    if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout:
-        return f"dropout of {type(module).__name__}"
-    hooks = module._forward_pre_hooks.values()
-    return next((type(hook).__name__ for hook in hooks if isinstance(hook, SpectralNorm)), "")
-
-
 def check_plain(state: Iterable[Tensor] | None = None) -> None:
     """Refuse tensors that a transform of torch.func has wrapped; without tensors, refuse to be inside of one."""
     if torch.compiler.is_exporting() or _is_wrapped(state):
@@ -403,52 +315,19 @@ def check_generator(generator: Generator | None) -> None:
 
 def check_positive_int(n: int, name: str, way: str = "", least: int = 1) -> int:
     """The number as an int, where it is one of at least so much; integers of NumPy and of torch are welcome."""
-    if not _is_int(n) or operator.index(n) < least:
+    if not is_int(n) or operator.index(n) < least:
         raise ValueError(
             f"Expected {name} to be {'a positive int' if least == 1 else f'an int >= {least}'}; got {shown(n)}.{way}"
         )
     return operator.index(n)
 
 
-def _is_int(n: object) -> bool:
+def is_int(n: object) -> bool:
     if type(n) is int:
         return True
     if isinstance(n, Tensor):
         return n.ndim == 0 and n.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
     return isinstance(n, Integral) and not isinstance(n, bool)
-
-
-def check_features(context: int) -> int:
-    """The declared number of context features, 0 or more, as an int."""
-    way = " It is the number of features of a row; the context itself is passed to the call."
-    return check_positive_int(context, "context", way, least=0)
-
-
-def check_layers(layers: int, name: str = "layers") -> int:
-    """The number of layers of a chain, 0 or more, as an int."""
-    return check_positive_int(layers, name, least=0)
-
-
-def check_widths(hidden: Sequence[int], least: int = 0) -> tuple[int, ...]:
-    """The widths of hidden layers as ints, where they are a sequence of positive ones, at least so many."""
-    several = hasattr(hidden, "__len__") and getattr(hidden, "ndim", 1) == 1
-    if not several or len(hidden) < least or not all(_is_int(n) and n > 0 for n in hidden):
-        raise ValueError(
-            f"Expected hidden to be a sequence of positive ints, at least {least}; got {hidden!r}. Pass e.g. "
-            f"hidden={(64,) * max(least, 2)}."
-        )
-    return tuple(map(operator.index, hidden))
-
-
-def made_activation(activation: Callable[[], nn.Module]) -> nn.Module:
-    """The activation that a constructor of one makes."""
-    try:
-        return activation()
-    except TypeError as error:
-        raise ValueError(
-            f"Expected activation to be the constructor of a module, like nn.ReLU; got {shown(activation)}. Pass the "
-            "class, not its name, an instance or a function: activation=nn.ReLU, or lambda: nn.LeakyReLU(0.1)."
-        ) from error
 
 
 def check_built(value: object, name: str) -> None:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import batched, described
+from cnflib._words import batched, described
 
 __all__ = ["Uniform", "called", "takes", "uniform"]
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_generator, described
+from cnflib._check import check_generator
+from cnflib._words import described
 
 __all__ = ["learning", "source"]
 

@@ -7,7 +7,8 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
-from cnflib._check import check_built, check_positive_int, shown
+from cnflib._check import check_built, check_positive_int
+from cnflib._words import shown
 
 __all__ = ["Built", "Default", "check_settings", "compact_repr", "traceable"]
 

@@ -13,9 +13,10 @@ from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.transforms import _InverseTransform
 
-from cnflib._check import check_draw, check_event, described, shown
+from cnflib._check import check_draw, check_event
 from cnflib._methods import methods_of
 from cnflib._tensors import held_by, replaced, tensors
+from cnflib._words import described, shown
 
 __all__ = ["Density", "as_density"]
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_draw, check_event, described, event_shape
+from cnflib._check import check_draw, check_event
+from cnflib._check_sizes import event_shape
 from cnflib._constants import constants
 from cnflib._random import source
 from cnflib._tensors import tensors, widest
+from cnflib._words import described
 
 __all__ = ["DiagonalNormal", "GaussianMixture", "StandardNormal"]
 

@@ -16,13 +16,13 @@ from cnflib._check import (
     check_flow,
     check_positive_int,
     check_returned,
-    described,
     rearranged,
     reference,
     row_each,
 )
 from cnflib._context import BijectionInUnits, DensityInUnits
 from cnflib._random import learning
+from cnflib._words import described
 from cnflib.bijection import Bijection, Chain
 from cnflib.density import Density, as_density
 

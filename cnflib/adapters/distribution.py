@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from cnflib._check import check_flow, check_rows, reference, shown
+from cnflib._check import check_flow, check_rows, reference
+from cnflib._words import shown
 from cnflib.flow import Flow
 
 __all__ = ["FlowDistribution", "given"]

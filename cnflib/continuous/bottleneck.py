@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_velocity
+from cnflib._check_field import check_velocity
 from cnflib._settings import check_settings, compact_repr, traceable
 from cnflib.continuous.divergence import Estimator, Local
 from cnflib.continuous.probes import Gaussian, Probe

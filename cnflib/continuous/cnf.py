@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_deterministic, check_differentiable, check_returned, eager
+from cnflib._check import check_returned, eager
+from cnflib._check_field import check_deterministic, check_differentiable
 from cnflib._field import uniform
 from cnflib.bijection import Bijection
 from cnflib.continuous._boundary import (

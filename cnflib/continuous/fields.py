@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_features, check_widths, event_shape, made_activation
+from cnflib._check_sizes import check_features, check_widths, event_shape, made_activation
 from cnflib.nets import Tanh, TimeEmbedding, push
 from cnflib.nets.embeddings import conditions
 

@@ -7,17 +7,10 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import (
-    check_call,
-    check_context,
-    check_event,
-    check_flow,
-    check_positive_int,
-    check_rows,
-    described,
-)
+from cnflib._check import check_call, check_context, check_event, check_flow, check_positive_int, check_rows
 from cnflib._field import takes
 from cnflib._random import source
+from cnflib._words import described
 from cnflib.continuous.cnf import CNF, Solution
 from cnflib.flow import Flow
 from cnflib.metrics import Estimate, nll

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cnflib._check import check_deterministic, check_velocity
+from cnflib._check_field import check_deterministic, check_velocity
 from cnflib._field import uniform
 from cnflib.continuous._boundary import ONE_STEP, as_times, check_parts, check_points, inputs_of, same_time
 from cnflib.nets import VectorField

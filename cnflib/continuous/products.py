@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 
-from cnflib._check import check_velocity
+from cnflib._check_field import check_velocity
 from cnflib._field import Uniform, uniform
 from cnflib._settings import compact_repr
 from cnflib.nets import VectorField, intercepted, push

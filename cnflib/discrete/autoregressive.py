@@ -15,16 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import (
-    check_context,
-    check_declared,
-    check_features,
-    check_positive_int,
-    check_transform,
-    check_widths,
-    event_shape,
-    made_activation,
-)
+from cnflib._check import check_context, check_declared, check_positive_int, check_transform
+from cnflib._check_sizes import check_features, check_widths, event_shape, made_activation
 from cnflib._constants import constants
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise

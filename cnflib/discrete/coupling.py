@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_built, check_transform, event_shape
+from cnflib._check import check_built, check_transform
+from cnflib._check_sizes import event_shape
 from cnflib._constants import constants
 from cnflib.bijection import Bijection
 from cnflib.discrete.elementwise import Elementwise

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import event_shape
+from cnflib._check_sizes import event_shape
 from cnflib._settings import compact_repr
 from cnflib.bijection import Bijection
 

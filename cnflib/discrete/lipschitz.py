@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import check_declared, check_features, check_widths, event_shape
+from cnflib._check import check_declared
+from cnflib._check_sizes import check_features, check_widths, event_shape
 from cnflib.discrete.spectral import spectral_norm
 
 __all__ = ["Activation", "Contraction", "JacobianProduct", "Linearized", "Settled", "lipswish", "sine"]

@@ -18,7 +18,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_bijection, event_shape
+from cnflib._check import check_bijection
+from cnflib._check_sizes import event_shape
 from cnflib.bijection import Bijection
 
 __all__ = ["Flatten", "Split", "Squeeze"]

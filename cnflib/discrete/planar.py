@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_features, event_shape
+from cnflib._check_sizes import check_features, event_shape
 from cnflib.bijection import Bijection
 from cnflib.discrete._conditional import UNIT, conditioned, conditioner
 

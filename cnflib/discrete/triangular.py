@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from cnflib._check import check_features, event_shape
+from cnflib._check_sizes import check_features, event_shape
 from cnflib.bijection import Bijection
 from cnflib.discrete._conditional import conditioned, conditioner
 

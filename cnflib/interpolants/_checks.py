@@ -5,17 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cnflib._check import (
-    check_built,
-    check_context,
-    check_event,
-    check_like,
-    check_velocity,
-    described,
-    eager,
-    reference,
-)
+from cnflib._check import check_built, check_context, check_event, check_like, eager, reference
+from cnflib._check_field import check_velocity
 from cnflib._field import uniform
+from cnflib._words import described
 from cnflib.interpolants._schedules import with_rate
 from cnflib.nets import VectorField
 

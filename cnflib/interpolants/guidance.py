@@ -11,9 +11,10 @@ from numbers import Real
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_event, check_labels, check_rows, shown
+from cnflib._check import check_event, check_labels, check_rows
 from cnflib._field import Uniform, called, uniform
 from cnflib._random import source
+from cnflib._words import shown
 from cnflib.interpolants.conversions import Derived
 from cnflib.nets import VectorField
 

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_draw, check_event, described
+from cnflib._check import check_draw, check_event
 from cnflib._random import source
 from cnflib._tensors import widest
+from cnflib._words import described
 from cnflib.distributions import GaussianMixture, StandardNormal
 from cnflib.interpolants._checks import check_path, check_time
 from cnflib.interpolants._schedules import root

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_deterministic, check_event, eager, row_each
+from cnflib._check import check_event, eager, row_each
+from cnflib._check_field import check_deterministic
 from cnflib._field import uniform
 from cnflib._random import source
 from cnflib.continuous import carry

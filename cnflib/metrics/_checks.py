@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cnflib._check import check_event, check_finite, described, eager, shown
+from cnflib._check import check_event, check_finite, eager
+from cnflib._words import described, shown
 
 __all__ = [
     "are_within",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from cnflib._check import described
+from cnflib._words import described
 from cnflib.metrics._checks import check_draws, check_unit, checked_levels
 from cnflib.metrics.calibration import pit
 from cnflib.metrics.results import Estimate

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from cnflib._check import check_positive_int, shown
+from cnflib._check import check_positive_int
 from cnflib._random import source
 from cnflib._settings import Built, compact_repr
 from cnflib._tensors import widest
+from cnflib._words import shown
 from cnflib.metrics._checks import check_samples
 from cnflib.metrics.results import Significance
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from cnflib._check import check_layers, check_transform, event_shape
+from cnflib._check import check_transform
+from cnflib._check_sizes import check_layers, event_shape
 from cnflib.bijection import Chain, Inverse
 from cnflib.discrete import MADE, Additive, Affine, Elementwise, MaskedAutoregressive
 from cnflib.distributions import StandardNormal

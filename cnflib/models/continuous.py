@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cnflib._check import check_layers, event_shape
+from cnflib._check_sizes import check_layers, event_shape
 from cnflib.continuous import CNF, Divergence, Exact, Hutchinson, TrainEval, convolutional
 from cnflib.distributions import StandardNormal
 from cnflib.flow import Flow

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cnflib._check import check_layers, event_shape
+from cnflib._check_sizes import check_layers, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import (
     Additive,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cnflib._check import event_shape
+from cnflib._check_sizes import event_shape
 from cnflib.discrete import LowerTriangular
 from cnflib.distributions import StandardNormal
 from cnflib.flow import Flow

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from cnflib._check import check_layers
+from cnflib._check_sizes import check_layers
 from cnflib.bijection import Chain
 from cnflib.discrete import Coupling, Elementwise, checkerboard_mask, halves
 from cnflib.models.scales import multiscale

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cnflib._check import check_layers, event_shape
+from cnflib._check_sizes import check_layers, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import Planar, Radial
 from cnflib.distributions import StandardNormal

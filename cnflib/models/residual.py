@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cnflib._check import check_layers, event_shape
+from cnflib._check_sizes import check_layers, event_shape
 from cnflib.bijection import Chain
 from cnflib.discrete import Contraction, ExactLogDet, Residual, RussianRoulette, Scale, sine
 from cnflib.discrete.lipschitz import Activation

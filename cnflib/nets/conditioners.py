@@ -10,14 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import (
-    check_declared,
-    check_features,
-    check_positive_int,
-    check_widths,
-    event_shape,
-    made_activation,
-)
+from cnflib._check import check_declared, check_positive_int
+from cnflib._check_sizes import check_features, check_widths, event_shape, made_activation
 from cnflib.nets.layers import Tanh, feedforward
 
 __all__ = ["Conditioner", "ConvNet"]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import check_features, event_shape
+from cnflib._check_sizes import check_features, event_shape
 from cnflib.nets.embeddings import FourierFeatures, TimeEmbedding, conditions
 from cnflib.nets.layers import Tanh, feedforward, intercepted, narrowest
 from cnflib.nets.tangents import push

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnflib._check import check_widths, made_activation
+from cnflib._check_sizes import check_widths, made_activation
 
 __all__ = ["Tanh", "feedforward", "intercepted", "narrowest"]
 

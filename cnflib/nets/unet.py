@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnflib._check import check_features, check_positive_int, check_widths, event_shape
+from cnflib._check import check_positive_int
+from cnflib._check_sizes import check_features, check_widths, event_shape
 from cnflib.nets.embeddings import TimeEmbedding, conditions
 from cnflib.nets.layers import feedforward
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import torch
 from torch import Generator
 
-from cnflib._check import described
+from cnflib._words import described
 
 __all__ = ["load", "save"]
 

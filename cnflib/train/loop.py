@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from cnflib._check import check_positive_int, described
+from cnflib._check import check_positive_int
+from cnflib._words import described
 from cnflib.train.averages import EMA
 
 __all__ = ["best_device", "steps"]

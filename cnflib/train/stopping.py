@@ -6,7 +6,8 @@ from typing import Any, SupportsFloat
 
 from torch import Tensor, nn
 
-from cnflib._check import check_module, check_positive_int, described
+from cnflib._check import check_module, check_positive_int
+from cnflib._words import described
 
 __all__ = ["EarlyStopping"]
 

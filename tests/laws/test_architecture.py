@@ -23,7 +23,8 @@ each = pytest.mark.parametrize("name", public)
 
 BASE = {
     "cnflib",
-    *(f"cnflib._{name}" for name in ("check", "constants", "field", "random", "settings", "tensors")),
+    *(f"cnflib._{name}" for name in ("check", "check_field", "check_sizes", "constants", "field", "random")),
+    *(f"cnflib._{name}" for name in ("settings", "tensors", "words")),
 }
 FOUNDATION = BASE | {
     "cnflib._context",
