@@ -405,7 +405,7 @@ def test_an_estimate_is_taken_by_its_value_and_several_numbers_are_refused():
 
 
 def test_few_rows_are_learned_by_heart_and_the_best_weights_are_from_before():
-    """178 wines of 13 measurements: the last density of unseen rows is tens of nats below the best, or thousands."""
+    """178 wines of 13 measurements: the density of unseen rows falls to thousands of nats below the best one."""
     (train,), (validation,), (test,) = split(
         torch.as_tensor(load_wine().data).float(), fractions=(0.6, 0.2, 0.2)
     )
@@ -423,7 +423,7 @@ def test_few_rows_are_learned_by_heart_and_the_best_weights_are_from_before():
         last = nll(test).item()
         best.restore()
         assert stopped and nll(validation).item() == pytest.approx(min(curve), abs=1e-3)
-        assert nll(test).item() < 25 < 35 < last  # how far it runs off depends on the machine
+        assert nll(test).item() < min(25, last) and max(curve) > 1000  # the last step's own value is erratic
 
 
 def test_a_round_trip_returns_plain_values_and_restores_objects(tmp_path):
