@@ -66,9 +66,9 @@ class Row(NamedTuple):
     steps: int
 
 
-def interpolant() -> Flow:
-    field = MLP(5, (64, 64, 64), activation=nn.SiLU, time_frequencies=4)
-    return Flow(CNF(field), StandardNormal(5))
+def interpolant(dim: int) -> Flow:
+    field = MLP(dim, (64, 64, 64), activation=nn.SiLU, time_frequencies=4)
+    return Flow(CNF(field), StandardNormal(dim))
 
 
 ROWS = {
@@ -83,7 +83,7 @@ ROWS = {
     "maf of splines": Row(lambda: maf(dim=5, layers=3, transform=RationalQuadratic()), 3e-3, 3000),
     "residual_flow": Row(lambda: residual_flow(dim=5), 1e-2, 600),
     "ffjord": Row(lambda: ffjord(dim=5), 3e-3, 800),
-    "interpolant": Row(interpolant, 3e-3, 15_000),
+    "interpolant": Row(lambda: interpolant(5), 3e-3, 15_000),
 }
 
 
@@ -112,16 +112,14 @@ def kernel_density(plant: Table) -> tuple[Tensor, float]:
 
 def loss_of(name: str, flow: Flow, draw: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """The loss of a fresh batch: a velocity loss for the interpolant, the likelihood for all others."""
-    if name != "interpolant":
-        loss = mean_nll(flow.log_prob)
-        return lambda: loss(draw())
-    field, path = flow.bijection.field, Trigonometric()
+    loss = regression(flow.bijection.field) if name == "interpolant" else mean_nll(flow.log_prob)
+    return lambda: loss(draw())
 
-    def regress() -> Tensor:
-        x1 = draw()
-        return velocity_loss(field, path, torch.randn_like(x1), x1, late(len(x1))).mean()
 
-    return regress
+def regression(field: MLP) -> Callable[[Tensor], Tensor]:
+    """The mean velocity loss of a batch of data along the trigonometric path, times late."""
+    path = Trigonometric()
+    return lambda x1: velocity_loss(field, path, torch.randn_like(x1), x1, late(len(x1))).mean()
 
 
 def train(name: str, plant: Table, total: int) -> tuple[Flow, float]:

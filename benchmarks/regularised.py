@@ -31,14 +31,15 @@ from typing import NamedTuple
 
 import torch
 from harness import keep, machine, missing
-from harness.training import paced
+from harness.training import pace, paced
 from torch import Tensor, nn
 
 from cnflib import Flow, StandardNormal
 from cnflib.continuous import CNF, JacobianFrobenius, KineticEnergy, log_prob_and_costs
 from cnflib.data.tables import power_plant
 from cnflib.data.toy import eight_gaussians
-from cnflib.ode import Adaptive, Fixed
+from cnflib.metrics import nll, paired_gap
+from cnflib.ode import Adaptive, Fixed, solve
 from cnflib.train import EMA
 
 NAME, SAME = "regularised", ("data", "seed", "sweep")
@@ -58,10 +59,7 @@ class Row(NamedTuple):
 
 PRICES = {
     "plain": Row(),
-    "kinetic 0.01": Row(kinetic=0.01),
-    "kinetic 0.03": Row(kinetic=0.03),
-    "kinetic 0.1": Row(kinetic=0.1),
-    "kinetic 0.3": Row(kinetic=0.3),
+    **{f"kinetic {price}": Row(kinetic=price) for price in (0.01, 0.03, 0.1, 0.3)},
     "both 0.01": Row(kinetic=0.01, jacobian=0.01),
     "decay 1": Row(decay=1.0),
     "random end 0.5": Row(spread=0.5),
@@ -69,12 +67,8 @@ PRICES = {
     "calm start": Row(start=1.0),
     "calm start, kinetic 0.03": Row(start=1.0, kinetic=0.03),
 }
-DECAY = {
-    "plain": Row(),
-    "kinetic 0.03": Row(kinetic=0.03),
-    "decay 0.1": Row(decay=0.1),
-    "decay 0.3": Row(decay=0.3),
-    "decay 0.5": Row(decay=0.5),
+DECAY = {name: PRICES[name] for name in ("plain", "kinetic 0.03")} | {
+    f"decay {decay}": Row(decay=decay) for decay in (0.1, 0.3, 0.5)
 }
 SWEEPS = {"prices": PRICES, "decay": DECAY}
 EARLY = "a third of the steps"  # a row more of the first sweep
@@ -149,10 +143,8 @@ DATA = {"power plant": plant, "eight Gaussians": ring}
 def trained(data: Data, rows: list[Row], seed: int, steps: int, batch: int) -> list[SideBySide]:
     """One net a row, and that of the first row as it was early on."""
     torch.manual_seed(seed)
-    net, part = (
-        SideBySide(rows, data.dim),
-        lambda key: torch.tensor([getattr(row, key) for row in rows]),
-    )
+    net = SideBySide(rows, data.dim)
+    part = lambda key: torch.tensor([getattr(row, key) for row in rows])  # noqa: E731
     flow = Flow(
         CNF(net, solver=Fixed(RK4), costs=(KineticEnergy(), JacobianFrobenius())), StandardNormal(data.dim)
     )
@@ -166,10 +158,9 @@ def trained(data: Data, rows: list[Row], seed: int, steps: int, batch: int) -> l
 
     ema, early = EMA(net, 0.98), None
     for step in paced(loss, net, ema, steps, RATE):
-        pace = RATE * min(1, step / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
         with torch.no_grad():
             for p in net.W:
-                p *= 1 - pace * decay
+                p *= 1 - RATE * pace(step - 1, step / steps) * decay
         if step >= steps / 3 and early is None:
             early = ema.module.one(0)
     return [*(ema.module.one(k) for k in range(len(rows))), early]
@@ -185,34 +176,18 @@ def judge(net: SideBySide, data: Data) -> dict[str, object]:
     logs = {tol: base.log_prob(way.x) + way.logdet for tol, way in ways.items()}
     exact = logs[1e-7]
     full = CNF(net, solver=Adaptive(rtol=1e-6, atol=1e-6), costs=costs).solve(data.test, 1.0, 0.0)
-    count = {}
-    for tol in TOLERANCES:
-        calls = Counted(net)
-        CNF(calls, solver=Adaptive(rtol=tol, atol=tol)).decode(z)
-        count[tol] = calls.n
+    samples = [solve(net, z, (0.0, 1.0), cnf.solver).nfe for cnf in solves.values()]
     return {
-        "nll": [-exact.mean().item(), (exact.std() / len(exact) ** 0.5).item()],
+        "nll": list(nll(exact)),
         "gap": None if data.log_prob is None else (data.log_prob - exact).mean().item(),
         "nfe": [ways[tol].nfe for tol in TOLERANCES],
-        "nfe of samples": [count[tol] for tol in TOLERANCES],
+        "nfe of samples": samples,
         "error in nats": [(logs[tol] - exact).abs().mean().item() for tol in TOLERANCES[:2]],
         "energy": full.costs[0].mean().item(),
         "displacement": (full.x - data.test).square().sum(1).mean().item(),
         "jacobian": full.costs[1].mean().item(),
         "log-densities": exact.tolist(),
     }
-
-
-class Counted(nn.Module):
-    """A field that counts how often it is asked."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net, self.n = net, 0
-
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        self.n += 1
-        return self.net(t, x)
 
 
 def measure(name: str, seed: int, sweep: str, steps: int, batch: int) -> dict[str, object]:
@@ -223,9 +198,8 @@ def measure(name: str, seed: int, sweep: str, steps: int, batch: int) -> dict[st
     seconds = time.perf_counter() - start
     rows = [{"row": row, **judge(net, data)} for row, net in zip(names, nets, strict=False)]
     logs = torch.tensor([row.pop("log-densities") for row in rows])
-    lost = logs[0] - logs  # the first row is the plain one
-    for row, differences in zip(rows, lost, strict=True):
-        row["lost"] = [differences.mean().item(), (differences.std() / len(differences) ** 0.5).item()]
+    for row, log_prob in zip(rows, logs, strict=True):
+        row["lost"] = list(paired_gap(logs[0], log_prob))  # to the first row, the plain one
     budget = {"steps": steps, "batch": batch, "threads": torch.get_num_threads()}
     return {"data": name, "seed": seed, "sweep": sweep, **budget, "seconds": seconds, "rows": rows}
 

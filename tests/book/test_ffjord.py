@@ -2,7 +2,6 @@
 
 import ast
 import json
-import math
 import statistics
 
 import nbformat
@@ -28,8 +27,7 @@ def runs(name: str, **wanted: object) -> list[dict]:
 
 
 def claimed(run: dict) -> float:
-    value = run["nll by the training's solver"]
-    return round(value[0] if isinstance(value, list) else value, 3)
+    return round(run["nll by the training's solver"], 3)
 
 
 def test_the_power_plant_is_that_of_the_page_one_table():
@@ -64,12 +62,11 @@ def test_part_one_at_equal_time_is_that_of_the_page_one_target():
 
 
 def test_the_runs_to_look_at_are_those_of_the_benchmark():
-    entropy = json.loads((RESULTS / "ffjord.json").read_text(encoding="utf-8"))["entropy"]
     for name, (floor, claim, nll, curve) in held()["watched"].items():
         target, _, row = name.partition(", ")
         target = target.replace(" ", "_")
         (run,) = runs("ffjord", part="toys", target=target, row=row or "plain", seed=0)
-        assert (floor, claim, nll) == (round(entropy[target], 3), claimed(run), round(run["nll"][0], 3))
+        assert (floor, claim, nll) == (round(ENTROPY[target], 3), claimed(run), round(run["nll"][0], 3))
         assert curve == tuple(round(point["nll"], 2) for point in run["curve"])
 
 
@@ -80,9 +77,6 @@ def test_circles_diverged_and_the_spirals_claim_too_much():
     assert 140 < nll < 160 and round(claim, 1) == 6.3 and claim > floor + 3
     floor, claim, nll, curve = held()["watched"]["two spirals"]
     assert claim < floor - 0.5 < nll - 0.5
-    assert min(held()["ablation_claims"]["Fourier features"]) < math.log(32)
-    late = curve[iterations.index(800) :]
-    assert min(curve) == late[0] and list(late) == sorted(late)
 
 
 def test_the_words_about_lies_in_the_wild_hold():
@@ -124,9 +118,9 @@ def test_the_ablations_are_those_of_the_benchmark():
 
 
 def test_tolerances_and_digits_are_those_of_the_benchmark():
-    swept = [run["tolerances"] for run in runs("ffjord") if "tolerances" in run]
-    rows = [(t["nfe"], float(f"{t['error']:.2g}")) for t in swept[0]] if swept else []
+    (swept,) = (run["tolerances"] for run in runs("ffjord", part="toys") if "tolerances" in run)
+    rows = [(t["nfe"], float(f"{t['error']:.2g}")) for t in swept]
     assert list(held()["tolerances"].values()) == rows
-    for run in runs("ffjord", part="digits"):
-        bits = {point["step"]: round(point["bits"], 3) for point in run["curve"]}
-        assert held()["digit_bits"] == bits | {"test": tuple(round(v, 3) for v in run["bits"])}
+    (run,) = runs("ffjord", part="digits")
+    bits = {point["step"]: round(point["bits"], 3) for point in run["curve"]}
+    assert held()["digit_bits"] == bits | {"test": tuple(round(v, 3) for v in run["bits"])}

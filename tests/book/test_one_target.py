@@ -21,7 +21,7 @@ GLOW, INTERPOLANT = load("glow_mnist"), load("interpolant_mnist")
 LIMITS = {"checkerboard": 3.60, "eight_gaussians": 2.95, "moons": 2.50}
 
 
-ASTRAY = ("moons", "ffjord", 2)  # a training that six steps did not bear
+ASTRAY = ("moons", "ffjord", 2)  # a training that made its six steps lie; its ridges are finer than the grid
 
 
 def runs(target, row):
@@ -138,8 +138,16 @@ def test_the_words_about_continuous_flows_hold():
     gaps = [run["gap"][0] for run in runs("moons", "ffjord")]
     astray = runs("moons", "ffjord")[2]
     assert round(astray["gap"][0], 2) == 0.69 and max(gaps[:2]) < 0.02 and 0.03 < 1 - astray["mass"] < 0.04
+    assert (
+        round(astray["nll by the training's solver"], 2) == 2.05
+        and round(FOUND["entropy"]["moons"], 2) == 2.39
+    )
+    for target, entropy in FOUND["entropy"].items():
+        for run in runs(target, "ffjord"):
+            lies = run["nll by the training's solver"] < entropy - 0.05
+            assert lies == (tuple(run[k] for k in one_target.SAME) == ASTRAY)
     couplings = [gap("checkerboard", row) for row in ("realnvp", "glow", "maf", "iaf")]
-    assert min(couplings) < gap("checkerboard", "ffjord") < max(couplings) + 0.02
+    assert min(couplings) < gap("checkerboard", "ffjord") < max(couplings)
     nearer = set(order("eight_gaussians")[: order("eight_gaussians").index("ffjord")])
     assert nearer == {"spline_flow", "maf of splines"}
     assert runs("checkerboard", "ffjord")[0]["parameters"] < 10_000
