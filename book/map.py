@@ -47,7 +47,8 @@ def concepts(parts: Mapping[str, list[Chapter]]) -> dict[str, dict[str, list[str
 
 def page(chapter: Chapter) -> str:
     """The chapter's document, as Sphinx names it."""
-    return chapter.path.relative_to(ROOT).with_suffix("").as_posix() if chapter.path else ""
+    path = chapter.path or chapter.page
+    return path.relative_to(ROOT).with_suffix("").as_posix() if path else ""
 
 
 def svg(parts: Mapping[str, list[Chapter]]) -> str:
@@ -73,9 +74,9 @@ def svg(parts: Mapping[str, list[Chapter]]) -> str:
 def chapter_node(chapter: Chapter, y: float) -> str:
     """A chapter's number and title; a link where there is something to read."""
     paths = {path: chapter.number in numbers for path, numbers in FAST_PATHS.items()}
-    kinds = {"planned": not chapter.path} | paths
+    kinds = {"planned": not page(chapter)} | paths
     kind = " ".join(kind for kind, holds in kinds.items() if holds)
-    href = f"../{page(chapter)}.html" if chapter.path else ""
+    href = f"../{page(chapter)}.html" if page(chapter) else ""
     return node(kind, y, chapter.title, chapter.number, href)
 
 

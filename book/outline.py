@@ -61,13 +61,14 @@ FAST_PATHS = {
 
 @dataclass(frozen=True)
 class Chapter:
-    """A chapter of the book; one that is only planned has no path and no concepts."""
+    """A chapter of the book; one that is only planned has no path. An appendix may be a page instead."""
 
     number: str
     title: str
     path: Path | None = None
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
+    page: Path | None = None
 
 
 def chapter_paths(root: Path = ROOT) -> list[Path]:
@@ -89,6 +90,12 @@ def read_chapter(path: Path) -> Chapter:
     return Chapter(number(path), title, path, *concepts)
 
 
+def appendix(name: str, root: Path = ROOT) -> Path | None:
+    """The page of an appendix that is written."""
+    path = root / f"book/appendix-{name.lower()}.md"
+    return path if path.exists() else None
+
+
 def outline(root: Path = ROOT) -> dict[str, list[Chapter]]:
     """Part by part, the chapters of the plan; a chapter that is written stands for its plan."""
     written = {number(path): read_chapter(path) for path in chapter_paths(root)}
@@ -96,7 +103,10 @@ def outline(root: Path = ROOT) -> dict[str, list[Chapter]]:
     if strays := written.keys() - planned:
         raise ValueError(f"book/outline.py plans no chapter {', '.join(sorted(strays))}: add it there.")
     return {
-        part: [written.get(name, Chapter(name, title)) for name, title in chapters.items()]
+        part: [
+            written.get(name, Chapter(name, title, page=appendix(name, root)))
+            for name, title in chapters.items()
+        ]
         for part, chapters in PLAN.items()
     }
 

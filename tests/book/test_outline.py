@@ -50,6 +50,14 @@ def test_the_plan_counts_up_and_holds_the_fast_paths():
     assert {name for path in FAST_PATHS.values() for name in path} <= set(numbers)
 
 
+def test_the_first_page_lists_the_appendices():
+    text = (ROOT / "book/index.md").read_text(encoding="utf-8")
+    written = re.findall(r"\{doc\}`appendix-(\w)`", text)
+    planned = re.findall(r"(?:Planned:|·) ([A-E])&nbsp;", text)
+    assert written == [c.number.lower() for c in outline()["Appendices"] if c.page]
+    assert [name.upper() for name in written] + planned == list("ABCDE")
+
+
 @pytest.mark.parametrize("page", ["map", "how-to-read"])
 def test_a_page_tells_both_fast_paths(page):
     text = re.sub(r"\s+", " ", (ROOT / f"book/{page}.md").read_text(encoding="utf-8"))
@@ -84,6 +92,16 @@ def test_the_drawing_holds_every_chapter_and_every_edge_once():
     assert Counter(re.findall(r'class="number"[^>]*>(\w+)<', svg)) == Counter("1234")
     assert svg.count('<a href="../chapters/01-change-of-variables.html">') == 3
     assert "Later &amp; more" in svg
+
+
+def test_an_appendix_is_a_page_that_the_drawing_leads_to():
+    chapters = outline()["Appendices"]
+    pages = [chapter for chapter in chapters if chapter.page]
+    assert [chapter.number for chapter in pages] == list("ABC")
+    svg = chapter_map.svg({"Appendices": chapters})
+    assert re.findall(r'href="\.\./book/appendix-(\w)\.html"', svg) == list("abc")
+    assert svg.count('class="planned"') == 1 + len(chapters) - len(pages)  # and the legend's
+    assert not chapter_map.concepts({"Appendices": chapters})
 
 
 def test_the_table_says_the_same_in_words():
