@@ -500,17 +500,27 @@ def test_the_reversed_process_has_the_densities_backward():
 
 
 def test_reversal_of_an_ornstein_uhlenbeck_process_in_closed_form():
-    """From N(0, v): the law of (x(1), x(1 - h)) is that of the reversed equation's first step."""
-    v0, h = 3.0, 1e-4
-    v = lambda t: math.exp(-2 * t) * v0 + 1 - math.exp(-2 * t)
-    slope = math.exp(-h) * v(1 - h) / v(1)  # of E[x(1 - h) | x(1)], by Theorems C.10 and B.6
-    left = v(1 - h) - slope * math.exp(-h) * v(1 - h)
-    drift = 1 - 2 / v(1)  # -f + 2 ε s at x = 1
-    assert abs((slope - 1) / h - drift) < 1e-3 and abs(left / (2 * h) - 1) < 1e-3
-    stationary = 1 - 2 / 1.0
-    assert stationary == -1  # begun at N(0, 1) the reversed drift is that of f
+    """From N(0, v0): the reversed equation has the variances of x(1 - τ), and its covariances with x(1)."""
+    v0 = 3.0
+    v = lambda t: v0 * math.exp(-2 * t) + 1 - math.exp(-2 * t)  # Theorem C.10
+
+    def rates(tau, y):
+        drift = 1 - 2 / v(1 - tau.item())  # -f + 2 ε s at the place 1
+        return torch.stack([2 * drift * y[:, 0] + 2, drift * y[:, 1]], 1)
+
+    for tau in (0.3, 0.9):
+        slower = lambda t, y, tau=tau: tau * rates(tau * t, y)
+        variance, covariance = CNF(slower, solver=Fixed(100, rk4)).decode(matrix([v(1), v(1)]))[0]
+        assert torch.isclose(variance, matrix(v(1 - tau)))
+        assert torch.isclose(covariance, matrix(math.exp(-tau) * v(1 - tau)))
+
+
+def test_reversed_brownian_motion_goes_home():
+    """Given its end, Brownian motion is a bridge: the drift of the page is that of its mean."""
+    y, tau, h = 0.8, 0.5, 1e-6
+    at, then = 1 - tau, 1 - tau - h  # times of x: E[x(then) | x(at)] by Theorem B.6
+    assert math.isclose((then / at * y - y) / h, -y / (1 - tau), rel_tol=1e-6)
     says("c", "pulled by $-1.60$")
-    assert math.isclose(-0.8 / (1 - 0.5), -1.6)
 
 
 def test_an_ito_integral_has_the_correction_and_the_isometry(draw):
