@@ -62,23 +62,23 @@ def reversal(_: Row) -> plt.Figure:
         forth.append(forth[-1] - h * forth[-1] + noise[0])
         back.append(back[-1] + h * (back[-1] + 2 * score(LAST - k * h, back[-1])) + noise[1])
     drawn, axes = plt.subplots(1, 2, figsize=(7, 3.1), sharey=True)
-    paths(axes[0], forth, BASE)
-    paths(axes[1], back, DATA)
-    axes[0].set(title="noise is added", xlabel="time t", ylabel="x")
-    axes[1].set(title="run backward", xlabel=r"time τ")
+    paths(axes[0], forth, (DATA, BASE))
+    paths(axes[1], back, (BASE, DATA))
+    axes[0].set(title="noise is added", xlabel="time since the data, τ", ylabel="x")
+    axes[1].set(title="run backward", xlabel=f"time t = {LAST:.0f} − τ")
     return drawn
 
 
-def score(t: float, x: np.ndarray) -> np.ndarray:
-    """That of the points at time t, which were at the two ends at time 0."""
-    a, v = ENDS * np.exp(-t), 1 - np.exp(-2 * t)
+def score(tau: float, x: np.ndarray) -> np.ndarray:
+    """That of the noised points at the time tau since the data, which are the two ends."""
+    a, v = ENDS * np.exp(-tau), 1 - np.exp(-2 * tau)
     return (a * np.tanh(a * x / v) - x) / v
 
 
-def paths(ax: Axes, points: list[np.ndarray], colour: str) -> None:
+def paths(ax: Axes, points: list[np.ndarray], colours: tuple[str, str]) -> None:
     """Thin lines over time; where they begin and end as dots."""
     times = np.linspace(0, LAST, STEPS + 1)
     ax.plot(times[::2], points[::2], color=TRAJECTORY, lw=0.7, alpha=0.7)
-    for t, dots in ((0, points[0]), (LAST, points[-1])):
+    for t, dots, colour in zip((0, LAST), (points[0], points[-1]), colours, strict=True):
         ax.plot(np.full(PATHS, t), dots, "o", color=colour, ms=5, clip_on=False)
     ax.set(xticks=[0, 1, 2, 3], yticks=[-2, 0, 2])
