@@ -79,7 +79,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
         18.0
     """
     check_samples(x, y)
-    (m_x, C_x), (m_y, C_y) = _moments(x), _moments(y)
+    (m_x, C_x), (m_y, C_y) = _fitted(x), _fitted(y)
     # The singular values of a product of roots: a root of eigenvalues near 0 would make 1e-8 of rounding's 1e-16.
     cross = torch.linalg.svdvals(_root(C_x) @ _root(C_y)).sum()
     return float((m_x - m_y).square().sum() + C_x.trace() + C_y.trace() - 2 * cross)
@@ -141,7 +141,7 @@ def memorisation(train: Tensor, test: Tensor, generated: Tensor) -> Memorisation
     check_samples(train, test)
     check_samples(train, generated)
     real = torch.cat([train, test])
-    distances = _distances(generated, real)
+    distances = _apart(generated, real)
     nearest = (distances == distances.min(1, keepdim=True).values).double()
     counts = (nearest / nearest.sum(1, keepdim=True)).sum(0)  # how many have each real point as their nearest
     n, m, G = len(train), len(test), len(generated)
@@ -149,7 +149,7 @@ def memorisation(train: Tensor, test: Tensor, generated: Tensor) -> Memorisation
     return Memorisation(float(counts[:n].sum() / G), n / (n + m), float(error))
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _fitted(x: Tensor) -> tuple[Tensor, Tensor]:
     points = _flat(x)
     return points.mean(0), points.T.cov().reshape(points.shape[1], -1)
 
@@ -161,13 +161,11 @@ def _root(C: Tensor) -> Tensor:
 
 
 def _covered(points: Tensor, centres: Tensor, k: int) -> float:
-    radii = (
-        _distances(centres, centres).kthvalue(k + 1, dim=1).values
-    )  # the nearest of all is the centre itself
-    return (_distances(points, centres) <= radii).any(1).double().mean().item()
+    radii = _apart(centres, centres).kthvalue(k + 1, dim=1).values  # the nearest of all is the centre itself
+    return (_apart(points, centres) <= radii).any(1).double().mean().item()
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
+def _apart(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(_flat(a), _flat(b), compute_mode="donot_use_mm_for_euclid_dist")
 
 
