@@ -106,8 +106,8 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRe
     Example:
         >>> import torch
         >>> square = torch.rand(500, 2)
-        >>> precision_recall(square, square / 4).precision
-        1.0
+        >>> precision_recall(square, square + 5).precision
+        0.0
     """
     k = check_positive_int(k, "k")
     check_samples(real, generated, least=k + 1)
