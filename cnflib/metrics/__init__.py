@@ -1,10 +1,17 @@
-"""How good a density or a sample is: likelihood and mass, calibration, two-sample tests, weights of a variational fit.
+"""How good a density or a sample is: likelihood and mass, calibration, two-sample tests, samples, weights of a fit.
 
 All functions take plain tensors, so models of any library can be measured; all results are numbers that print well.
 """
 
 from cnflib.metrics.calibration import latent_pit, pit, rank_uniformity, ranks, uniformity
 from cnflib.metrics.classifier import Classifier, ClassifierTest, classifier_test
+from cnflib.metrics.generators import (
+    Memorisation,
+    PrecisionRecall,
+    frechet_distance,
+    memorisation,
+    precision_recall,
+)
 from cnflib.metrics.importance import effective_sample_size, log_z, pareto_k
 from cnflib.metrics.likelihood import Bounds, LogProb, bits_per_dim, mass, midpoints, nll, on_grid, paired_gap
 from cnflib.metrics.regions import Coverage, central_level, coverage, density_level, tarp_level
@@ -26,6 +33,8 @@ __all__ = [
     "EnergyDistance",
     "Estimate",
     "LogProb",
+    "Memorisation",
+    "PrecisionRecall",
     "Significance",
     "SlicedWasserstein",
     "TwoSampleStatistic",
@@ -35,9 +44,11 @@ __all__ = [
     "coverage",
     "density_level",
     "effective_sample_size",
+    "frechet_distance",
     "latent_pit",
     "log_z",
     "mass",
+    "memorisation",
     "midpoints",
     "nll",
     "on_grid",
@@ -45,6 +56,7 @@ __all__ = [
     "pareto_k",
     "permutation_test",
     "pit",
+    "precision_recall",
     "rank_uniformity",
     "ranks",
     "tarp_level",
