@@ -84,6 +84,7 @@ LEFT = table(
 )
 CONVERSIONS = table(PAGE, "from", "to", "formula")
 SHORT = table(PAGE, "path", "quantity", "formula")
+STARS = table(PAGE, "path", r"$\varepsilon_{\ast}$")
 TARGETS = table(PAGE, "a net for", "is called", "its loss compares it with")
 ERRORS = table(PAGE, "error of", "is that of", "times")
 
@@ -153,6 +154,14 @@ def test_a_wrong_sign_is_seen_to_fail(given, wanted, formula):
 @pytest.mark.parametrize(("path", "wanted", "formula"), SHORT)
 def test_a_short_form_holds_on_its_path(path, wanted, formula):
     assert off(formula, wanted, EXACT[path]) < 1e-9
+
+
+@pytest.mark.parametrize(("path", "formula"), STARS)
+def test_the_noise_that_draws_from_the_posterior_is_the_coefficient_of_the_score(path, formula):
+    values = EXACT[path]
+    forming = values["dotbeta"] / values["beta"] * values["x"]
+    assert torch.allclose(forming + value(formula, values) * values["s"], values["b"], rtol=1e-9)
+    assert {row[0] for row in STARS} == set(EXACT)
 
 
 @pytest.mark.parametrize("row", LEFT, ids=lambda row: row[0])
