@@ -19,6 +19,9 @@ from cnflib.interpolants.flow_maps import (
 )
 from cnflib.interpolants.guidance import drop_context, guided
 from cnflib.interpolants.interpolant import Coefficients, Interpolant, PathPoint, Rated, Schedule
+from cnflib.interpolants.jump_losses import elbo, posterior_loss
+from cnflib.interpolants.jump_sampling import sample_first_hitting, sample_jumps
+from cnflib.interpolants.jumps import JumpPath, Masked, UniformNoise, mean_rate
 from cnflib.interpolants.learnable import FourierSchedule, LearnableInterpolant
 from cnflib.interpolants.likelihood import (
     TimeLogDensity,
@@ -64,9 +67,11 @@ __all__ = [
     "ImportanceTimes",
     "IndependentPairing",
     "Interpolant",
+    "JumpPath",
     "LearnableInterpolant",
     "Linear",
     "MapResiduals",
+    "Masked",
     "Mirror",
     "OneSided",
     "OptimalTransport",
@@ -86,6 +91,7 @@ __all__ = [
     "TimeLogDensity",
     "TransportGap",
     "Trigonometric",
+    "UniformNoise",
     "UniformTimes",
     "VariancePreserving",
     "best_diffusion",
@@ -95,17 +101,22 @@ __all__ = [
     "denoiser_from_score",
     "denoiser_loss",
     "drop_context",
+    "elbo",
     "eulerian_loss",
     "gaussian_cost",
     "guided",
     "lagrangian_loss",
     "map_residuals",
     "mean_flow_loss",
+    "mean_rate",
     "monitor",
     "pairing_report",
     "path_energy",
     "path_measure_bound",
+    "posterior_loss",
     "reflow",
+    "sample_first_hitting",
+    "sample_jumps",
     "sample_map",
     "sample_ode",
     "sample_sde",
