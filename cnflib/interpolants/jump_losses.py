@@ -99,7 +99,8 @@ def elbo(
     References:
         Structured Denoising Diffusion Models in Discrete State-Spaces, Austin et al., 2021, arXiv:2107.03006;
         Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution, Lou et al., 2023,
-        arXiv:2310.16834; Simple and Effective Masked Diffusion Language Models, Sahoo et al., 2024, arXiv:2406.07524.
+        arXiv:2310.16834; Simple and Effective Masked Diffusion Language Models, Sahoo et al., 2024, arXiv:2406.07524;
+        Flow Matching with General Discrete Paths: A Kinetic-Optimal Perspective, Shaul et al., 2024, arXiv:2412.03487.
 
     Example:
         >>> import torch

@@ -25,8 +25,8 @@ def sample_jumps(
     r"""Carry noise to data in equal steps with the posterior held fixed in each: tau-leaping.
 
     From s to t each token, with probability :math:`(\kappa(t) - \kappa(s)) / (1 - \kappa(s))`, is replaced by a draw of
-    the posterior at time s. Within one step tokens do not see each other's jumps: this is its only error, and the law
-    of the result is off by the order of one step.
+    the posterior at time s. Within a step no token sees a jump, neither of another nor its own: this is its only error,
+    and the law of the result is off by the order of one step.
 
     Args:
         posterior: The net, of logits.
@@ -57,7 +57,8 @@ def sample_jumps(
     check_tokens(x0, path.states, "x0")
     context = row_each(context, len(x0))
     x, times = x0, torch.linspace(0, 1, check_positive_int(steps, "steps") + 1, device=x0.device)
-    kappa = path.kappa(times)
+    kappa = path.kappa(times).clone()
+    kappa[-1] = 1  # also where rounding leaves it below: no mask may stay
     for k in range(steps):
         p = path._learned(posterior, times[k].expand(len(x)), x, context).exp()
         drawn = p.flatten(0, 1).multinomial(1, generator=generator).reshape(x.shape)
@@ -93,7 +94,8 @@ def sample_first_hitting(
         ValueError: If the path is another one, x0 are no tokens of it, or context or logits are not as above.
 
     References:
-        Masked Diffusion Models are Secretly Time-Agnostic Masked Models, Zheng et al., 2024, arXiv:2409.02908.
+        Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling,
+        Zheng et al., 2024, arXiv:2409.02908.
 
     Example:
         >>> import torch

@@ -284,11 +284,11 @@ def test_for_another_posterior_it_is_below_the_probability_that_the_model_gives(
     """The model's law is that of its rates, here by very short steps, and not that of the data."""
     odds = torch.rand(V * V, generator=rng(8), dtype=torch.float64) + 0.5
     for posterior in (exact(path, odds), Table(path)):
-        model = end_law(path, posterior, 2000).log()
+        model = end_law(path, posterior, 400).log()
         bounds = torch.stack([bound(path, posterior, x1) for x1 in data])
-        assert (bounds <= model + 2e-3).all()
+        assert (bounds <= model + 1e-2).all()
         assert (p1 * bounds).sum() < (p1 * p1.log()).sum()
-    assert (bounds < model - 1e-2).any()
+    assert (bounds < model - 2e-2).any()
 
 
 def test_covered_tokens_alone_cost_and_as_the_weighted_cross_entropy():
