@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.func import jvp
 
-from cnflib._check import check_built, check_event, check_positive_int, check_returned, row_each
+from cnflib._check import check_built, check_event, check_labels, check_positive_int, check_returned, row_each
 from cnflib._random import source
 from cnflib.interpolants._checks import check_time, evaluate
 from cnflib.interpolants.times import inside
@@ -88,6 +88,9 @@ class AverageVelocity(nn.Module):
     Args:
         field: A field ``f(t, x, context)`` of one context feature more than the map has, like ``MLP(2, context=1)``.
 
+    Raises:
+        ValueError: If the field is a class, or, when called, the context is one of integers.
+
     Example:
         >>> import torch
         >>> from cnflib.interpolants import FlowMap
@@ -104,6 +107,7 @@ class AverageVelocity(nn.Module):
 
     def forward(self, s: Tensor, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         r"""The average velocity, shape ``(B, *event)``, for s and t of shape ``(B,)``."""
+        check_labels(context)
         ahead = (t - s)[:, None]
         return self.field(s, x, ahead if context is None else torch.cat([ahead, context.flatten(1)], 1))
 

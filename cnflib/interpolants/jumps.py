@@ -80,8 +80,14 @@ class JumpPath(Built, ABC):
         return self.vocabulary
 
     @abstractmethod
-    def noise(self, shape: tuple[int, int], generator: Generator | None = None) -> Tensor:
-        """Draw noise :math:`x_0` of shape ``(B, D)``, on the generator's device where one is given."""
+    def noise(
+        self,
+        shape: tuple[int, int],
+        generator: Generator | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        r"""Draw noise :math:`x_0` of shape ``(B, D)``, on a device, by default the generator's."""
 
     @abstractmethod
     def log_posterior(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -106,7 +112,7 @@ class JumpPath(Built, ABC):
         check_tokens(x1, self.vocabulary, "x1")
         draw = {**source(generator), "device": x1.device}
         t = inside(torch.rand(len(x1), **draw)) if t is None else rowwise(t, x1)
-        noise = self.noise(x1.shape, generator).to(x1.device)
+        noise = self.noise(x1.shape, generator, device=x1.device)
         arrived = torch.rand(x1.shape, **draw, dtype=t.dtype) < self.kappa(t)[:, None]
         return t, torch.where(arrived, x1, noise)
 
@@ -156,9 +162,15 @@ class Masked(JumpPath):
         """The value that covers a token."""
         return self.vocabulary
 
-    def noise(self, shape: tuple[int, int], generator: Generator | None = None) -> Tensor:
+    def noise(
+        self,
+        shape: tuple[int, int],
+        generator: Generator | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
         """Masks, of shape ``(B, D)``."""
-        return torch.full(shape, self.mask, device=None if generator is None else generator.device)
+        return torch.full(shape, self.mask, device=_place(generator, device))
 
     def log_posterior(self, logits: Tensor, x: Tensor) -> Tensor:
         """That of the net where x is a mask, and x itself where it is none."""
@@ -182,14 +194,23 @@ class UniformNoise(JumpPath):
         (torch.Size([3, 2]), tensor([[1, 2]]))
     """
 
-    def noise(self, shape: tuple[int, int], generator: Generator | None = None) -> Tensor:
+    def noise(
+        self,
+        shape: tuple[int, int],
+        generator: Generator | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
         """Tokens drawn uniformly, of shape ``(B, D)``."""
-        device = None if generator is None else generator.device
-        return torch.randint(self.vocabulary, shape, **source(generator), device=device)
+        return torch.randint(self.vocabulary, shape, **source(generator), device=_place(generator, device))
 
     def log_posterior(self, logits: Tensor, x: Tensor) -> Tensor:
         """That of the net."""
         return logits.log_softmax(-1)
+
+
+def _place(generator: Generator | None, device: torch.device | str | None) -> torch.device | str | None:
+    return generator.device if device is None and generator is not None else device
 
 
 def mean_rate(

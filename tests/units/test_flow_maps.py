@@ -24,7 +24,7 @@ from cnflib.interpolants import (
     time_pairs,
     velocity_loss,
 )
-from cnflib.nets import MLP
+from cnflib.nets import MLP, UNet
 from cnflib.ode import Fixed
 
 M, S0, S1, D = 1.3, 1.5, 0.4, 2
@@ -339,12 +339,36 @@ def test_images_are_carried_as_points_are():
         assert loss(FlowMap(average), Linear(), x, x + 1, generator=rng()).shape == (3,)
 
 
+def test_a_net_of_images_makes_a_map_that_is_differentiated_rightly():
+    """Its norms too: forward in t, then backward in a weight, against a difference quotient at a constant target."""
+    net = UNet((1, 4, 4), channels=4, multipliers=(1,), context=1, groups=1).double()
+    with torch.no_grad():
+        for seed, p in enumerate(net.parameters()):
+            p += 0.2 * torch.randn(p.shape, generator=rng(seed), dtype=p.dtype)
+    x0, x1 = torch.randn(2, 3, 1, 4, 4, generator=rng(1), dtype=torch.float64)
+    flow_map = FlowMap(AverageVelocity(net))
+    loss = lambda: lagrangian_loss(
+        flow_map, Linear(), x0, x1, pairs(3), teacher=lambda t, x: torch.ones_like(x)
+    ).sum()
+    weight = next(p for p in net.parameters() if p.ndim == 4)
+    grad, h = torch.autograd.grad(loss(), weight)[0].flatten()[0], 1e-5
+    with torch.no_grad():
+        values = []
+        for step in (h, -2 * h):
+            weight.view(-1)[0] += step
+            values.append(loss())
+    assert_close(grad, (values[0] - values[1]) / (2 * h), 1e-6)
+    assert grad.abs() > 1e-3
+
+
 def test_what_is_no_map_is_refused():
     x = torch.zeros(4, 2)
     with pytest.raises(ValueError, match="average"):
         FlowMap(MLP)
     with pytest.raises(ValueError, match="average"):
         FlowMap(lambda s, t, x: x[:, :1])(0.0, 1.0, x)
+    with pytest.raises(ValueError, match="one_hot"):
+        FlowMap(AverageVelocity(MLP(2, context=2)))(0.0, 1.0, x, torch.arange(4)[:, None])
     with pytest.raises(ValueError, match="times"):
         sample_map(exact(Linear()), x, [0.5])
     with pytest.raises(ValueError, match="t in"):
