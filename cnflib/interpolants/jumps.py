@@ -67,9 +67,10 @@ class JumpPath(Built, ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vocabulary", check_positive_int(self.vocabulary, "vocabulary"))
-        if isinstance(self.kappa, ReadySchedule):
+        if self.kappa is RISING:
             return
-        check_schedule(self.kappa, "kappa")
+        if not isinstance(self.kappa, ReadySchedule):
+            check_schedule(self.kappa, "kappa")
         ends = self.kappa(torch.tensor([0.0, 1.0])).tolist()
         if max(abs(ends[0]), abs(ends[1] - 1)) > 1e-5:
             raise ValueError(f"Expected kappa to rise from 0 at t = 0 to 1 at t = 1; got {ends}.")

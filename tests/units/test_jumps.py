@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import jvp
 
 from cnflib.interpolants import (
+    Linear,
     Masked,
     UniformNoise,
     elbo,
@@ -382,6 +383,8 @@ def test_what_is_no_path_and_no_token_is_refused():
         Masked(0)
     with pytest.raises(ValueError, match="kappa"):
         Masked(V, lambda t: 1 - t)
+    with pytest.raises(ValueError, match="kappa"):
+        Masked(V, Linear().alpha)
     with pytest.raises(ValueError, match="x1"):
         posterior_loss(net, Masked(V), torch.full((4, D), V))
     with pytest.raises(ValueError, match="x1"):
