@@ -76,9 +76,10 @@ def elbo(
     where :math:`\hat p(x_t^i | x_t)` is the probability that the net gives to the token as it is. With
     :class:`~cnflib.interpolants.Masked` the integrand is :math:`-\frac{\dot\kappa}{1 - \kappa}` times the cross entropy
     of what is covered, and with the exact posterior the bound is an equality. With
-    :class:`~cnflib.interpolants.UniformNoise` it is best there too, but stays below: the process of the mean rates has
-    the law of the path at every time, and forgets which tokens have jumped, as the path does not. One trains by
-    ``-elbo(…).mean()``.
+    :class:`~cnflib.interpolants.UniformNoise` it is best there too, but stays below: the path remembers which of its
+    tokens have jumped, and the process of the mean rates, which has the same law at every time, does not. (The bound of
+    Lou et al. is an equality there too. It is that of the noising run backwards, another process of the same laws than
+    the one of :func:`~cnflib.interpolants.sample_jumps`.) One trains by ``-elbo(…).mean()``.
 
     Args:
         posterior: The net, of logits.

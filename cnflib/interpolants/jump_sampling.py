@@ -29,7 +29,7 @@ def sample_jumps(
     and the law of the result is off by the order of one step.
 
     Args:
-        posterior: The net, of logits.
+        posterior: The net, of logits. A temperature divides them: ``lambda t, x: net(t, x) / temperature``.
         path: The path.
         x0: Noise, ``path.noise((B, D))``; with :class:`~cnflib.interpolants.Masked` tokens that are no masks are kept.
         steps: The number of steps, and of evaluations of the net.

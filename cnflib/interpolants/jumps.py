@@ -176,7 +176,7 @@ class Masked(JumpPath):
     def log_posterior(self, logits: Tensor, x: Tensor) -> Tensor:
         """That of the net where x is a mask, and x itself where it is none."""
         learned = F.pad(logits.log_softmax(-1), (0, 1), value=-torch.inf)
-        known = F.one_hot(x, self.states).to(logits).log()
+        known = torch.full_like(learned, -torch.inf).scatter(-1, x[..., None], 0.0)
         return torch.where((x == self.mask)[..., None], learned, known)
 
 
