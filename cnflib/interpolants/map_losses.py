@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from torch.func import jvp
 
 from cnflib._check import check_positive_int
+from cnflib._check_field import untrainable
 from cnflib._random import source
 from cnflib.interpolants._checks import check_step, check_time, evaluate
 from cnflib.interpolants.flow_maps import FlowMap, time_pairs
@@ -46,27 +47,28 @@ def lagrangian_loss(
 
     Its gradient vanishes only where the map solves the ODE of v from every :math:`x_s`, and the loss is 0 there. No
     derivative in x is taken. The derivative in t is taken in forward mode and has a gradient itself, which torch gets
-    wrong through LayerNorm.
+    wrong through LayerNorm and InstanceNorm: nets with these are refused.
 
     Args:
         flow_map: The map.
         interpolant: The interpolant, on which the points :math:`x_s` lie.
         x0: Base points, shape ``(B, *event)``.
         x1: Data points, shape ``(B, *event)``.
-        times: The times s and t in [0, 1], shape ``(B,)`` each; drawn by :func:`~cnflib.interpolants.time_pairs` by
-            default.
+        times: The times s and t in [0, 1], shape ``(B,)`` each, in either order; drawn by
+            :func:`~cnflib.interpolants.time_pairs` by default.
         xi: Noise, shape ``(B, *event)``; drawn from N(0, I) by default where the interpolant has noise, and ignored
             where it has none.
         context: What map and teacher are conditioned on, a tensor with B rows; it reaches both untouched.
         generator: Source of times and noise.
-        teacher: The velocity v, ``f(t, x)`` or ``f(t, x, context)``; None is the map's own, ``flow_map.velocity``,
-            which this loss does not move.
+        teacher: The velocity v, ``f(t, x)`` or ``f(t, x, context)``, perhaps a :func:`~cnflib.interpolants.guided`
+            one; None is the map's own, ``flow_map.velocity``, which this loss does not move.
 
     Returns:
         The error summed over the event, no factor ½, shape ``(B,)``, in squared data units.
 
     Raises:
-        ValueError: If ends, times, noise, context or a result disagree in shape, dtype or device.
+        ValueError: If ends, times, noise, context or a result disagree in shape, dtype or device, or the map has a
+            module through which the gradient would be wrong.
 
     References:
         Flow map matching with stochastic interpolants, Boffi, Albergo & Vanden-Eijnden, 2024, arXiv:2406.07507;
@@ -88,6 +90,11 @@ def lagrangian_loss(
         >>> (loss + lagrangian_loss(flow_map, path, x0, x1)).mean().backward()
     """
     check_step(flow_map, interpolant, x0, context)
+    if refused := next(untrainable(flow_map), None):
+        raise ValueError(
+            f"Expected a flow_map that forward mode can be trained through; this one has {type(refused).__name__}, "
+            "whose tangents have a wrong gradient in torch. Use GroupNorm or RMSNorm, or eulerian_loss."
+        )
     s, t, x = _starting_points(interpolant, x0, x1, times, xi, generator)
     end, rate = jvp(lambda t: flow_map(s, t, x, context), (t,), (torch.ones_like(t),))
     target = _field(flow_map, teacher, t, end.detach(), context)
@@ -159,7 +166,8 @@ def mean_flow_loss(
     The target is linear in the rate and held fixed, so that the mean gradient is that of :func:`eulerian_loss` with
     the true velocity :math:`b = E[\dot x_s | x_s]`, and vanishes at its map. The loss does not: its mean is there
     :math:`E|(I + (t - s) \nabla \bar v_{s,t})(\dot x_s - b)|^2 = E|\nabla X_{s,t}(\dot x_s - b)|^2`. Without the hold
-    that term would be made small instead, and the minimiser be another map.
+    that term would be made small instead, and the minimiser be another map. The paper divides each row's loss by its
+    own size, ``loss / (loss.detach() + 1e-3)``: steadier, but at the map the mean gradient need no longer vanish.
 
     Arguments and errors are those of :func:`lagrangian_loss`, without a teacher. By default three quarters of the
     times have t = s, where it is :func:`~cnflib.interpolants.velocity_loss`; a given s must not be one at which the
@@ -254,7 +262,8 @@ def consistency_loss(
 
     Here s < r are neighbours, and :math:`x_r` is the point of the same pair and noise (consistency training), or with a
     teacher the Euler step :math:`x_s + (r - s)\, v(s, x_s)` (consistency distillation). No rate and no derivative
-    enters. Only the maps to t = 1 are learned, and only one step of :func:`~cnflib.interpolants.sample_map` is of use.
+    enters. Only the maps to t = 1 are learned, so that :func:`~cnflib.interpolants.sample_map` can take one step alone.
+    More steps put noise back in between: from the end x1, ``flow_map(s, 1.0, path(s, x0, x1))`` with a new x0.
 
     As :math:`r \to s` its mean gradient becomes that of :func:`mean_flow_loss` at (s, 1), times 1 - s, which vanishes
     at the map; for neighbours apart it is off by :math:`O(r - s)`: more steps are less biased, and noisier. Its value
@@ -264,7 +273,7 @@ def consistency_loss(
     Arguments and errors are those of :func:`lagrangian_loss`, and:
 
     Args:
-        times: The times s and r in [0, 1], shape ``(B,)`` each; neighbours of a grid by default.
+        times: The times s and r in [0, 1], nowhere equal, shape ``(B,)`` each; neighbours of a grid by default.
         steps: The number of steps in that grid.
 
     Returns:

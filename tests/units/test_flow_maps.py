@@ -316,9 +316,12 @@ def test_a_map_is_called_once_for_each_step_with_the_context_of_each_row():
         seen.append((s[0].item(), t[0].item(), context.shape))
         return context
 
-    x = sample_map(FlowMap(average), torch.zeros(3, 2), [0.0, 0.25, 1.0], torch.ones(1, 2))
+    x = sample_map(
+        FlowMap(average), torch.zeros(3, 2), [0.0, 0.25, 1.0], torch.ones(1, 2, requires_grad=True)
+    )
     assert seen == [(0.0, 0.25, (3, 2)), (0.25, 1.0, (3, 2))]
-    assert_close(x, torch.ones(3, 2)) and not x.requires_grad
+    assert_close(x, torch.ones(3, 2))
+    assert not x.requires_grad
 
 
 def test_the_diagonal_of_a_map_is_a_field_for_all_that_takes_one():
@@ -359,6 +362,27 @@ def test_a_net_of_images_makes_a_map_that_is_differentiated_rightly():
             values.append(loss())
     assert_close(grad, (values[0] - values[1]) / (2 * h), 1e-6)
     assert grad.abs() > 1e-3
+
+
+@pytest.mark.parametrize("name", losses)
+def test_losses_compile_to_one_graph(name):
+    flow_map, loss = FlowMap(AverageVelocity(MLP(D, (8,), context=1).double())), losses[name]
+    call = lambda x0, x1, s, t: loss(flow_map, Linear(), x0, x1, (s, t))
+    args = *ends(4), *pairs(4)
+    assert_close(torch.compile(call, fullgraph=True, backend="eager")(*args), call(*args))
+
+
+class Normed(nn.LayerNorm):
+    def forward(self, s, t, x):
+        return super().forward(x)
+
+
+def test_norms_whose_tangents_have_a_wrong_gradient_are_refused_where_it_would_be_taken():
+    flow_map = FlowMap(Normed(D).double())
+    with pytest.raises(ValueError, match="Normed"):
+        lagrangian_loss(flow_map, Linear(), *ends(4))
+    for name in set(losses) - {"lagrangian"}:
+        assert losses[name](flow_map, Linear(), *ends(4)).isfinite().all()
 
 
 def test_what_is_no_map_is_refused():
