@@ -1,6 +1,6 @@
 """Checks of vector fields: what they return, and whether they can be differentiated and repeated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,12 @@ def _is_cut(field: Callable[..., Tensor], t: Tensor, x: Tensor, context: Tensor 
     with torch.no_grad():
         change = field(t, 1.01 * x + 0.01, context) - field(t, x, context)
     return bool(change.any()) and not vjp(lambda y: field(t, y, context), x)[1](change)[0].any()
+
+
+def untrainable(field: object) -> Iterator[nn.Module]:
+    """The modules of a field whose tangents have a wrong gradient in torch."""
+    kinds = (nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+    return (m for m in (field.modules() if isinstance(field, nn.Module) else ()) if isinstance(m, kinds))
 
 
 def check_deterministic(field: object) -> None:

@@ -5,13 +5,13 @@ directions of shape ``(K, B, *event)``, or ``(K, 1, *event)`` for the same ones 
 ``(B, *event)`` and the products ``(K, B, *event)``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 
-from cnflib._check_field import check_velocity
+from cnflib._check_field import check_velocity, untrainable
 from cnflib._field import Uniform, uniform
 from cnflib._settings import compact_repr
 from cnflib.nets import VectorField, intercepted, push
@@ -173,7 +173,7 @@ def has_tangents(field: VectorField) -> bool:
         return callable(getattr(field, "jvp", None))
     owners = {name: _owner(type(field), name) for name in ("jvp", "forward")}
     own = None not in owners.values() and issubclass(owners["jvp"], owners["forward"])
-    return own and not any(intercepted(m) for m in field.modules()) and not any(_untrainable(field))
+    return own and not any(intercepted(m) for m in field.modules()) and not any(untrainable(field))
 
 
 def factors(
@@ -213,7 +213,7 @@ def check_forward_mode(field: VectorField) -> None:
         >>> from cnflib.nets import MLP
         >>> check_forward_mode(MLP(2))
     """
-    refused = sorted({type(module).__name__ for module in _untrainable(_original(field))})
+    refused = sorted({type(module).__name__ for module in untrainable(_original(field))})
     if refused:
         raise ValueError(
             f"Expected a field that forward mode can be trained through; this one contains {', '.join(refused)}, whose "
@@ -224,11 +224,6 @@ def check_forward_mode(field: VectorField) -> None:
 def _original(field: VectorField) -> VectorField:
     """The field as it was written, inside of what makes it uniform: tangents, factors and modules are its own."""
     return field.field if isinstance(field, Uniform) else field
-
-
-def _untrainable(field: VectorField) -> Iterator[nn.Module]:
-    kinds = (nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-    return (m for m in (field.modules() if isinstance(field, nn.Module) else ()) if isinstance(m, kinds))
 
 
 def _owner(kind: type, name: str) -> type | None:

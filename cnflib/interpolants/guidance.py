@@ -56,8 +56,8 @@ def guided(field: VectorField, weight: float) -> Derived:
     r"""The field :math:`f_w(t, x, c) = (1 + w)\, f(t, x, c) - w\, f(t, x, 0)` of guidance weight w.
 
     w = 0 is the conditional field, w = -1 the unconditional one, and larger w trade variety for typicality. It guides a
-    velocity, a score or a denoiser alike. For w other than 0 and -1 the points do not in general follow the law
-    :math:`p_t` given c, and the guided score is not that of their law: every ε in
+    velocity, a score, a denoiser or the logits of tokens alike. For w other than 0 and -1 the points do not in general
+    follow the law :math:`p_t` given c, and the guided score is not that of their law: every ε in
     :func:`~cnflib.interpolants.sample_sde` gives another law. ``log_prob`` of the guided field is the density of the
     points that its own ODE produces.
 
@@ -96,6 +96,6 @@ def guided(field: VectorField, weight: float) -> Derived:
 def _towards(field: Uniform, t: float | Tensor, x: Tensor, context: Tensor | None, weight: float) -> Tensor:
     check_rows(context, "context")
     check_labels(context)
-    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    t = torch.as_tensor(t, dtype=x.dtype if x.is_floating_point() else None, device=x.device)
     given, free = field(t, x, context), field(t, x, torch.zeros_like(context))
     return (1 + weight) * given - weight * free

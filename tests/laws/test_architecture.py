@@ -163,7 +163,9 @@ def test_the_types_of_the_interface_stand_where_the_design_puts_them():
         "Sinkhorn ConditionalPairing UniformTimes BetaTimes ImportanceTimes velocity_loss velocity_objective monitor "
         "score_loss denoiser_loss sample_ode sample_sde reflow guided drop_context score_from_velocity "
         "velocity_from_score denoiser_from_score score_from_denoiser Oracle LearnableInterpolant path_energy "
-        "transport_gap TimeLogDensity best_diffusion continuity_residual path_measure_bound score_residual",
+        "transport_gap TimeLogDensity best_diffusion continuity_residual path_measure_bound score_residual FlowMap "
+        "AverageVelocity time_pairs lagrangian_loss eulerian_loss mean_flow_loss semigroup_loss consistency_loss "
+        "sample_map map_residuals Masked UniformNoise mean_rate posterior_loss elbo sample_jumps sample_first_hitting",
         "cnflib.nets": "MLP ConvNet UNet Conditioner VectorField",
         "cnflib.models": "gaussian planar_flow radial_flow nice realnvp glow maf iaf spline_flow residual_flow ffjord",
         "cnflib.adapters": "given time_first time_second time_as_feature data_first",

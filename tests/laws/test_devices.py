@@ -39,33 +39,49 @@ from cnflib.continuous import (
 from cnflib.data import toy
 from cnflib.discrete import Dequantize, mean_log_prob
 from cnflib.interpolants import (
+    AverageVelocity,
     Bridge,
     ConditionalPairing,
+    FlowMap,
     ImportanceTimes,
     IndependentPairing,
     LearnableInterpolant,
     Linear,
+    Masked,
     Mirror,
     OptimalTransport,
     Oracle,
     Paired,
     Sinkhorn,
+    UniformNoise,
     UniformTimes,
+    consistency_loss,
     continuity_residual,
     denoiser_from_score,
     denoiser_loss,
     drop_context,
+    elbo,
+    eulerian_loss,
     gaussian_cost,
     guided,
+    lagrangian_loss,
+    map_residuals,
+    mean_flow_loss,
+    mean_rate,
     monitor,
     path_energy,
+    posterior_loss,
     reflow,
+    sample_first_hitting,
+    sample_jumps,
+    sample_map,
     sample_ode,
     sample_sde,
     score_from_denoiser,
     score_from_velocity,
     score_loss,
     score_residual,
+    semigroup_loss,
     velocity_from_score,
     velocity_loss,
     velocity_objective,
@@ -197,6 +213,44 @@ densities = {
 }
 
 
+def of_maps() -> Calls:
+    u = FlowMap(AverageVelocity(field(context=1).to("meta")))
+    given = FlowMap(AverageVelocity(field(context=1 + 3).to("meta")))
+    losses = (lagrangian_loss, eulerian_loss, mean_flow_loss, semigroup_loss, consistency_loss)
+    taught = (lagrangian_loss, eulerian_loss, consistency_loss)
+    return {
+        "sample_map": lambda: sample_map(given, x0, 2, context[:1]),
+        "map_residuals": lambda: tuple(map_residuals(u, net, 0.2, t, x)),
+        **{loss.__name__: lambda loss=loss: loss(given, Linear(), x, x1, context=context) for loss in losses},
+        **{
+            f"{loss.__name__} at times": lambda loss=loss: loss(u, Linear(), x, x1, (t, t)) for loss in losses
+        },
+        **{
+            f"{loss.__name__}, taught": lambda loss=loss: loss(u, Linear(), x, x1, teacher=net)
+            for loss in taught
+        },
+    }
+
+
+def of_tokens(path) -> Calls:
+    tokens, table = meta(4, 2).long(), nn.Embedding(path.states, 3, device="meta")
+    posterior = lambda t, x: table(x)  # noqa: E731
+    return {
+        "draw": lambda: path.draw(tokens),
+        "rate": lambda: path.rate(0.3, tokens, tokens),
+        "mean_rate": lambda: mean_rate(posterior, path, t, tokens),
+        "posterior_loss": lambda: posterior_loss(posterior, path, tokens),
+        "elbo": lambda: elbo(posterior, path, tokens),
+        "elbo at a time": lambda: elbo(posterior, path, tokens, 0.3),
+        "sample_jumps": lambda: sample_jumps(posterior, path, path.noise((4, 2), device="meta"), 2),
+        **(
+            {"sample_first_hitting": lambda: sample_first_hitting(posterior, path, tokens)}
+            if isinstance(path, Masked)
+            else {}
+        ),
+    }
+
+
 def of_samplers() -> Calls:
     score = score_from_velocity(net, Linear())
     return {
@@ -293,6 +347,9 @@ families: dict[str, Callable[[], Calls]] = {
     **{f"path, {name}": lambda path=path: of_path(path) for name, path in interpolants.items()},
     "path, learned": lambda: of_path(learned),
     **{f"density, {name}": lambda build=build: of_density(build()) for name, build in densities.items()},
+    "flow maps": of_maps,
+    "tokens, masked": lambda: of_tokens(Masked(3)),
+    "tokens, uniform": lambda: of_tokens(UniformNoise(3, lambda t: t**2)),
     "samplers": of_samplers,
     "times": of_times,
     "pairings": of_pairings,

@@ -480,6 +480,8 @@ SETTINGS = [
     interpolants.ConditionalPairing(interpolants.OptimalTransport(), weight=2.0),
     interpolants.UniformTimes(),
     interpolants.BetaTimes(1.0, 0.5),
+    interpolants.Masked(3),
+    interpolants.UniformNoise(17),
     metrics.EnergyDistance(),
     metrics.MMD((0.5, 1.0)),
     metrics.SlicedWasserstein(20),
