@@ -12,17 +12,17 @@ pytest.importorskip("sphinx")
 
 from measured import load  # noqa: E402
 
-from cnflib.metrics import frechet_distance  # noqa: E402
+from cnflib.metrics import frechet_distance, precision_recall  # noqa: E402
 
 NOTEBOOK = read(ROOT / "chapters/16-judging-a-generator.ipynb")
-RUNS = load("ml_or_interpolant")["runs"]
+RUNS, LONGER = (load(name)["runs"] for name in ("ml_or_interpolant", "judging"))
+RECORDED: dict[str, object] = {}
+for cell in tagged(NOTEBOOK, "recorded"):
+    exec(compile(cell.source, "recorded", "exec"), RECORDED)
 
 
 def test_the_chapter_holds_the_race_of_the_benchmark():
-    space: dict[str, object] = {}
-    for cell in tagged(NOTEBOOK, "recorded"):
-        exec(compile(cell.source, "recorded", "exec"), space)
-    race, seconds = space["race"], space["seconds"]
+    race, seconds = RECORDED["race"], RECORDED["seconds"]
     assert set(race) == {run["row"] for run in RUNS}
     for name, curves in race.items():
         runs = [run for run in RUNS if run["row"] == name]
@@ -32,12 +32,38 @@ def test_the_chapter_holds_the_race_of_the_benchmark():
             assert curve == pytest.approx([point["nll"][0] for point in run["curve"]], abs=6e-4)
 
 
+def test_the_chapter_holds_the_flow_that_was_trained_longer():
+    """Its three seeds, and that the Gaussians keep no more than a tie in features, and reading."""
+    longer = RECORDED["longer"]
+    assert [(run["steps"], run["seed"]) for run in LONGER] == [(1800, 0), (1800, 1), (1800, 2)]
+    for k, machine in enumerate(("A: Gaussians", "B: flow")):
+        for judge, pair in longer.items():
+            of = "bits" if judge == "bits/dim" else "means"
+            kept = [run[of][machine] if of == "bits" else run[of][machine][judge] for run in LONGER]
+            assert pair[k] == pytest.approx(kept, abs=6e-4)
+    low = {"bits/dim", "classifier AUC", "FD, pixels", "FD, features"}
+    flow_leads = {j: (sum(a) > sum(b)) == (j in low) for j, (a, b) in longer.items()}
+    assert [judge for judge, leads in flow_leads.items() if not leads] == ["FD, features", "read as asked"]
+
+
+def test_precision_of_a_perfect_machine_tends_to_63_in_64():
+    """Exercise 16.5: on the line, for three neighbours, and for the wrong machine of the solution too."""
+    generator = torch.Generator().manual_seed(0)
+    u = [torch.rand(4000, 1, dtype=torch.float64, generator=generator) for _ in range(3)]
+    for drawn in (u[1], u[2].sqrt()):  # uniform; density 2x
+        found = precision_recall(u[0], drawn, k=3)
+        assert found.precision == pytest.approx(63 / 64, abs=8e-3)
+        assert found.recall == pytest.approx(63 / 64, abs=8e-3)
+
+
 def test_the_best_temperature_is_below_one():
     """(16.6), (16.7) and Exercise 16.4."""
     D, N, T = symbols("D N T", positive=True)
     both = D * (1 - T) ** 2 + (1 + T**2) * D / N + T * D * (D + 1) / (2 * N)
     (best,) = solve(diff(both, T), T)
     assert simplify(1 - best - (D + 5) / (4 * N + 4)) == 0
+    # The form for any covariance, with all D eigenvalues 1.
+    assert simplify(1 - best - both.subs(T, 1) * N / (2 * (N + 1) * D)) == 0
     one = D * (1 - T) ** 2 + T**2 * D / N + T * D * (D + 1) / (4 * N)
     (best,) = solve(diff(one, T), T)
     assert simplify(1 - best - (D + 9) / (8 * N + 8)) == 0
