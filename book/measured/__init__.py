@@ -1,6 +1,6 @@
 """Every measured number that a page shows: tables, sentences and figures, made of ``benchmarks/results``."""
 
-from measured import appendices, costs, figures, interpolants, peers, plant, speed, targets
+from measured import appendices, costs, figures, interpolants, peers, plant, solvers, speed, targets
 from measured.tables import TABLES, load, pages
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "pages",
     "peers",
     "plant",
+    "solvers",
     "speed",
     "targets",
 ]

@@ -74,6 +74,9 @@ CHANGES = {
     "interpolants-energy": ["runs", 0, "NPE"],
     "interpolants-energy-setting": ["runs", 0, "steps"],
     "interpolants-energy-measured": ["machine", "torch"],
+    "solvers-evaluations": ["fields", 0, "rows", 0, "evaluations", 0],
+    "solvers-promise": ["fields", 4, "promise", 2],
+    "solvers-measured": ["machine", "date"],
 }
 
 

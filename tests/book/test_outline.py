@@ -55,7 +55,7 @@ def test_the_first_page_lists_the_appendices():
     written = re.findall(r"\{doc\}`appendix-(\w)`", text)
     planned = re.findall(r"(?:Planned:|·) ([A-E])&nbsp;", text)
     assert written == [c.number.lower() for c in outline()["Appendices"] if c.page]
-    assert [name.upper() for name in written] + planned == list("ABCDE")
+    assert sorted([name.upper() for name in written] + planned) == list("ABCDE")
 
 
 @pytest.mark.parametrize("page", ["map", "how-to-read"])
@@ -97,9 +97,9 @@ def test_the_drawing_holds_every_chapter_and_every_edge_once():
 def test_an_appendix_is_a_page_that_the_drawing_leads_to():
     chapters = outline()["Appendices"]
     pages = [chapter for chapter in chapters if chapter.page]
-    assert [chapter.number for chapter in pages] == list("ABC")
+    assert [chapter.number for chapter in pages] == list("ABCE")
     svg = chapter_map.svg({"Appendices": chapters})
-    assert re.findall(r'href="\.\./book/appendix-(\w)\.html"', svg) == list("abc")
+    assert re.findall(r'href="\.\./book/appendix-(\w)\.html"', svg) == list("abce")
     assert svg.count('class="planned"') == 1 + len(chapters) - len(pages)  # and the legend's
     assert not chapter_map.concepts({"Appendices": chapters})
 
