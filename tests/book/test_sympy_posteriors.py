@@ -84,7 +84,7 @@ def test_the_bound_rises_with_the_number_of_draws():
 
 
 def test_noise_lifts_the_bound_by_half_its_variance():
-    """(14.9), and the two-valued noise of Exercise 14.4."""
+    """(14.10), and the two-valued noise of Exercise 14.4."""
     e, sigma = symbols("e sigma", real=True)
     square = -((e + sigma**2) ** 2) / (2 * sigma**2)  # of a normal law, whose mass is 1
     assert simplify(-e - e**2 / (2 * sigma**2) - sigma**2 / 2 - square) == 0
@@ -106,8 +106,19 @@ def test_the_price_of_the_prior_splits():
     assert math.log(1437) == pytest.approx(7.27, abs=5e-3)
 
 
+def test_the_ruler_of_the_hidden_half():
+    """(14.7), for a table of a latent of five values: the mean of the harmonic mean is the integral."""
+    generator = torch.Generator().manual_seed(3)
+    seen, q = torch.randn(2, 5, generator=generator, dtype=torch.float64).softmax(1)
+    likelihood = torch.rand(5, generator=generator, dtype=torch.float64)
+    hidden = (likelihood * seen).sum()
+    r, a = q / seen, likelihood / hidden
+    mean = ((q + a * seen) / 2 * (2 * r * a / (r + a))).sum()
+    assert (hidden * mean).item() == pytest.approx((likelihood * q).sum().item())
+
+
 def test_training_on_dreams_is_the_forward_divergence():
-    """(14.7), for a table of joint probabilities: the cross-entropies of two q differ as their divergences do."""
+    """(14.8), for a table of joint probabilities: the cross-entropies of two q differ as their divergences do."""
     generator = torch.Generator().manual_seed(2)
     joint = torch.rand(5, 7, generator=generator, dtype=torch.float64)  # of z and x
     joint /= joint.sum()
