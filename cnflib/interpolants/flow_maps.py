@@ -3,11 +3,12 @@ r"""Flow maps: where an ODE has carried a point between any two times, in one ev
 The map :math:`X_{s,t}` of a field v takes the point of a trajectory at time s to that at time t; the flow is
 :math:`\phi_t = X_{0,t}`. With :math:`X_{s,s}(x) = x` each of three identities says that it is the map of v:
 
-.. math:: \partial_t X_{s,t}(x) &= v(t, X_{s,t}(x)) && \text{(Lagrangian)} \\
-          \partial_s X_{s,t}(x) + \nabla X_{s,t}(x)\, v(s, x) &= 0 && \text{(Eulerian)} \\
-          X_{r,t}(X_{s,r}(x)) &= X_{s,t}(x), \quad \partial_t X_{s,t}(x)|_{t=s} = v(s, x) && \text{(semigroup)}
+.. math:: \partial_t X_{s,t}(x) &= v(t, X_{s,t}(x)), \\
+          \partial_s X_{s,t}(x) &= -\nabla X_{s,t}(x)\, v(s, x), \\
+          X_{s,t}(x) &= X_{r,t}(X_{s,r}(x)), \\
+          \partial_t X_{s,t}(x)|_{t=s} &= v(s, x).
 
-What is learned is the average velocity :math:`\bar v_{s,t}` along the way,
+They are called Lagrangian, Eulerian and, the third with its derivative on the diagonal, semigroup. What is learned is the average velocity :math:`\bar v_{s,t}` along the way,
 :math:`X_{s,t}(x) = x + (t - s)\, \bar v_{s,t}(x)`. On the diagonal it is the field itself,
 :math:`\bar v_{t,t} = v(t, \cdot)`. The losses are in :mod:`cnflib.interpolants.map_losses`.
 """

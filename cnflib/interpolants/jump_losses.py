@@ -69,9 +69,9 @@ def elbo(
 
     The bound is minus the divergence of the path to :math:`x_1` from the process of the learned rates,
 
-    .. math:: \log \hat p(x_1) \ge \int_0^1 \frac{\dot\kappa}{1 - \kappa}\, E \sum_i \begin{cases}
-              \log \hat p(x_1^i | x_t) + \hat p(x_t^i | x_t) & x_t^i \ne x_1^i \\
-              \hat p(x_t^i | x_t) - 1 & x_t^i = x_1^i \end{cases}\; dt,
+    .. math:: \log \hat p(x_1) &\ge \int_0^1 \frac{\dot\kappa}{1 - \kappa}\, E \sum_i g_i\, dt, \\
+              g_i &= \hat p(x_t^i | x_t) + \begin{cases} -1, & x_t^i = x_1^i \\
+              \log \hat p(x_1^i | x_t), & x_t^i \ne x_1^i \end{cases}
 
     where :math:`\hat p(x_t^i | x_t)` is the probability that the net gives to the token as it is. With
     :class:`~cnflib.interpolants.Masked` the integrand is :math:`-\frac{\dot\kappa}{1 - \kappa}` times the cross entropy

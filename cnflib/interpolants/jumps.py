@@ -10,8 +10,8 @@ Along one pair a token jumps from x to y at the rate
 :math:`R_t(x, y | x_1) = \frac{\dot\kappa}{1 - \kappa} \big(\delta(y, x_1) - \delta(y, x)\big)`. As the velocity of an
 interpolant is the mean of its rates, so are the rates of the whole process:
 
-.. math:: R_t(x, y) = E[R_t(x, y | x_1) | x_t = x] = \tfrac{\dot\kappa}{1 - \kappa} \big(p(x_1^i = y | x_t = x) -
-          \delta(y, x)\big)
+.. math:: R_t(x, y) &= E[R_t(x, y | x_1) | x_t = x] \\
+          &= \tfrac{\dot\kappa}{1 - \kappa} \big(p(x_1^i = y | x_t = x) - \delta(y, x)\big)
 
 and :math:`\dot p_t(y) = \sum_x p_t(x) R_t(x, y)` holds for the law :math:`p_t` of :math:`x_t`. A net learns the
 posterior :math:`p(x_1^i | x_t)`, of which it gives the logits: ``posterior(t, x)`` or ``posterior(t, x, context)``,
