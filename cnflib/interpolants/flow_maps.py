@@ -8,7 +8,9 @@ The map :math:`X_{s,t}` of a field v takes the point of a trajectory at time s t
           X_{s,t}(x) &= X_{r,t}(X_{s,r}(x)), \\
           \partial_t X_{s,t}(x)|_{t=s} &= v(s, x).
 
-They are called Lagrangian, Eulerian and, the third with its derivative on the diagonal, semigroup. What is learned is the average velocity :math:`\bar v_{s,t}` along the way,
+They are called Lagrangian, Eulerian and, the third with its derivative on the diagonal, semigroup.
+
+What is learned is the average velocity :math:`\bar v_{s,t}` along the way,
 :math:`X_{s,t}(x) = x + (t - s)\, \bar v_{s,t}(x)`. On the diagonal it is the field itself,
 :math:`\bar v_{t,t} = v(t, \cdot)`. The losses are in :mod:`cnflib.interpolants.map_losses`.
 """
