@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from measured.tables import Row, digits, machine, table
 
+MOST = 10_000  # evaluations that the benchmark allows
 FIELDS = {
     "net": "A net with tanh",
     "kinked net": "The same net with ReLU",
@@ -31,7 +32,7 @@ def cases(found: Row) -> Iterator[tuple[str, Row]]:
 def evaluations(field: Row) -> Iterator[tuple[str, ...]]:
     """Evaluations by each solver; in bold what is within a tenth of the fewest."""
     columns = zip(*(row["evaluations"] for row in field["rows"]), strict=True)
-    fewest = [min((n for n in column if n), default=0) for column in columns]
+    fewest = [min((n for n in column if n), default=MOST) for column in columns]
     for row in field["rows"]:
         pairs = zip(row["evaluations"], fewest, strict=True)
         yield shown(row["solver"]), *(cell(n, least) for n, least in pairs)
@@ -39,7 +40,7 @@ def evaluations(field: Row) -> Iterator[tuple[str, ...]]:
 
 def cell(n: int | None, least: int) -> str:
     """A number of evaluations, or that it is more than were allowed."""
-    if n is None:
+    if n is None or n > MOST:
         return "–"
     return f"**{n:,}**" if n <= 1.1 * least else f"{n:,}"
 
